@@ -1,0 +1,7 @@
+//! Files.
+
+use trib_core::Connector;
+
+pub fn connector() -> Connector {
+    todo!()
+}

@@ -1,0 +1,22 @@
+//! The registry: every connector that is written in Rust, one folder each, one line each.
+
+use trib_core::Connector;
+
+#[cfg(feature = "files")]
+pub mod files;
+#[cfg(feature = "postgres")]
+pub mod postgres;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
+
+/// All connectors of this crate.
+pub fn connectors() -> Vec<Connector> {
+    vec![
+        #[cfg(feature = "files")]
+        files::connector(),
+        #[cfg(feature = "postgres")]
+        postgres::connector(),
+        #[cfg(feature = "sqlite")]
+        sqlite::connector(),
+    ]
+}

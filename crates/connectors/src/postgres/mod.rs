@@ -1,0 +1,7 @@
+//! PostgreSQL.
+
+use trib_core::Connector;
+
+pub fn connector() -> Connector {
+    todo!()
+}

@@ -1,0 +1,7 @@
+//! SQLite.
+
+use trib_core::Connector;
+
+pub fn connector() -> Connector {
+    todo!()
+}

@@ -1,0 +1,146 @@
+//! Where rows go.
+
+use std::time::Duration;
+
+use arrow::datatypes::{Field, FieldRef};
+use async_trait::async_trait;
+use serde::Serialize;
+
+use crate::BatchStream;
+use crate::error::Result;
+use crate::load::{Lease, Load, LoadId, Marker, Outcome, Part, Receipt, Table};
+use crate::mode::WriteMode;
+use crate::name::TableName;
+
+/// A system that rows can be loaded into.
+///
+/// Making one does no I/O. All methods may be called concurrently for different loads; `stage` also for
+/// different parts of one load.
+///
+/// The life of a load: `open` once per run; `inspect` the table; `stage` each part; `commit`. Nothing that is staged
+/// may be seen by a reader before `commit`, and nothing of it may be left after `abort` or `sweep`.
+#[async_trait]
+pub trait Destination: Send + Sync {
+    /// What this destination can do: pure data, the same for the life of the value.
+    fn capabilities(&self) -> &Capabilities;
+
+    /// The type that a column of this field gets, and what it cannot hold. Pure.
+    ///
+    /// An error (code `unsupported`) refuses the field at plan time; its hint names what would be taken instead.
+    fn column_type(&self, field: &Field) -> Result<ColumnType>;
+
+    /// Proves that the system answers and that permissions suffice to load; the hint of an error is
+    /// the statement that mends what is missing.
+    async fn check(&self) -> Result<()>;
+
+    /// Takes over the sync from whoever held it before, durably, and returns the markers of its scopes.
+    ///
+    /// `tables` are the tables that the sync writes, for destinations that keep markers beside the rows.
+    /// Afterwards a commit under an older generation fails with `lease_lost`; where reading markers and committing
+    /// is not one atomic step, the marker's load number decides instead: see [`Destination::commit`].
+    async fn open(&self, lease: &Lease, tables: &[TableName]) -> Result<Vec<Marker>>;
+
+    /// The table as it is; `None` when it is not there.
+    async fn inspect(&self, table: &TableName) -> Result<Option<ExistingTable>>;
+
+    /// Writes rows where no reader looks.
+    ///
+    /// Batches have exactly [`Table::staging_schema`]. An empty stream still gives a receipt (with no rows). When `rows` gives an error,
+    /// stage returns that error and leaves nothing that `abort` would not find. A part that is tried again comes with another
+    /// attempt number, and only the attempt whose receipt returned is published.
+    async fn stage(&self, part: &Part, table: &Table, rows: BatchStream) -> Result<Receipt>;
+
+    /// Publishes exactly the parts named in the receipts.
+    ///
+    /// In one transaction where the system has them: checks the lease, checks that the marker of the scope is the one before
+    /// this load (`number - 1`, or none for 1), checks the parts' row counts, applies the schema changes, merges the rows by [`Table::write`], and
+    /// writes the marker. A marker that already names this load makes commit return
+    /// [`Outcome::already_committed`]; any other marker fails with `lease_lost`. A load without receipts only moves the marker.
+    async fn commit(&self, load: &Load, lease: &Lease) -> Result<Outcome>;
+
+    /// Removes what was staged for a load that will not be committed. Not finding it is no error.
+    async fn abort(&self, load: &LoadId) -> Result<()>;
+
+    /// Removes what crashed loads of this sync have left behind, except the loads in `keep`.
+    async fn sweep(&self, lease: &Lease, keep: &[LoadId]) -> Result<()>;
+
+    /// Removes the sync's markers for these scopes, so that the next load is the first. Used by `trib state reset`.
+    async fn forget(&self, lease: &Lease, scopes: &[String], tables: &[TableName]) -> Result<()>;
+
+    /// Upkeep by hand: compaction, vacuum of what is older than `retention`. Returns what was done, for people.
+    async fn maintain(&self, _table: &TableName, _retention: Duration) -> Result<String> {
+        Ok("nothing to do".to_owned())
+    }
+
+    /// The destination's own SQL, where it has one.
+    fn sql(&self) -> Option<&dyn SqlEngine> {
+        None
+    }
+}
+
+/// A destination that can run SQL itself.
+#[async_trait]
+pub trait SqlEngine: Send + Sync {
+    /// Runs one query that returns rows. Read-only where the system can be told so.
+    async fn query(&self, sql: &str) -> Result<BatchStream>;
+
+    /// A table name as it is written in this SQL, quoted where needed.
+    fn table(&self, name: &TableName) -> String;
+}
+
+/// What differs between destinations, as data.
+#[derive(Clone, Debug, Serialize)]
+pub struct Capabilities {
+    pub write_modes: &'static [WriteMode],
+    /// All tables of a load become visible in one transaction.
+    pub atomic_across_tables: bool,
+    /// Struct and list columns can be stored as they are; otherwise the engine makes child tables or JSON.
+    pub nested: bool,
+    /// Columns a table may have.
+    pub max_columns: Option<usize>,
+    /// Bytes an identifier may have.
+    pub max_identifier: usize,
+    /// `Id` and `id` are two columns.
+    pub case_sensitive: bool,
+    /// Parts of one load that are worth staging at the same time.
+    pub parallel_parts: usize,
+    /// Bytes a batch should have, about.
+    pub batch_bytes: usize,
+    /// A schema-less table name is put in this schema.
+    pub default_schema: Option<&'static str>,
+}
+
+/// The type that a destination gives a column.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ColumnType {
+    /// In the destination's own words: `numeric(15,2)`.
+    pub native: String,
+    /// What it cannot hold exactly, for the plan to say; `None` when every value comes back equal.
+    pub lossy: Option<String>,
+}
+
+impl ColumnType {
+    pub fn exact(native: impl Into<String>) -> Self {
+        Self { native: native.into(), lossy: None }
+    }
+
+    pub fn lossy(native: impl Into<String>, why: impl Into<String>) -> Self {
+        Self { native: native.into(), lossy: Some(why.into()) }
+    }
+}
+
+/// A table that is there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExistingTable {
+    pub columns: Vec<ExistingColumn>,
+    /// Its primary key, where the system knows one.
+    pub key: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExistingColumn {
+    /// Name, nullability, and the Arrow type that comes closest.
+    pub field: FieldRef,
+    /// Comparable with [`ColumnType::native`].
+    pub native: String,
+}

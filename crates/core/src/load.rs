@@ -1,0 +1,240 @@
+//! A load: one finite step whose rows become visible together or not at all.
+
+use std::fmt;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+use crate::contract::SchemaChange;
+use crate::mode::WriteMode;
+use crate::name::{TableName, system};
+use crate::state::State;
+
+/// The right to commit for a sync. A later lease has a greater generation and outdates all earlier ones.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// Identity of the sync in its environment: what markers at the destination are kept under.
+    pub sync: String,
+    pub generation: u64,
+    /// Who holds it, for people: host, process, run.
+    pub holder: String,
+}
+
+/// Unique over all loads of all syncs; sorts by time. Safe in file names and identifiers.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct LoadId(pub String);
+
+impl fmt::Display for LoadId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What a destination remembers of the last load of a stream, written in the same transaction as the rows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Marker {
+    /// The stream, or the group of streams that load together.
+    pub scope: String,
+    /// 1 for the first load of the scope, one more for each that follows.
+    pub number: u64,
+    pub load: LoadId,
+    /// The lease under which it was committed.
+    pub generation: u64,
+    /// Where the load led to, so that a lost control database can be rebuilt.
+    pub state: State,
+    pub committed_at: DateTime<Utc>,
+}
+
+/// A table as a load wants it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Table {
+    pub name: TableName,
+    /// The columns that readers will see, the system ones included, in order.
+    pub schema: SchemaRef,
+    /// Columns that identify a row; empty when rows have no identity.
+    pub key: Vec<String>,
+    pub write: WriteMode,
+    /// What happens to rows that are gone at the source (mirror, prune, deletes in a change log).
+    pub deletes: Deletes,
+    /// Only rows with this value are replaced, mirrored or pruned; several sources then share the table.
+    pub scope: Option<RowScope>,
+    /// Rows belong to rows of another table of the same load, and are replaced with them.
+    pub parent: Option<Parent>,
+    /// Columns to lay files out by, where the destination can.
+    pub partition_by: Vec<String>,
+    /// Staged rows also carry [`system::OP`].
+    pub changes: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Deletes {
+    /// The row goes away.
+    #[default]
+    Hard,
+    /// The row stays and [`system::DELETED_AT`] is set.
+    Soft,
+    /// Nothing happens.
+    Ignore,
+}
+
+/// `column = value` in every row of the load.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RowScope {
+    pub column: String,
+    /// The column is text.
+    pub value: String,
+}
+
+/// A child table's tie to its parent. For each staged parent row, the child rows that the table has for it are
+/// deleted and the staged ones are inserted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parent {
+    pub table: TableName,
+    /// Pairs of (column here, column of the parent). A child of a child is tied to the topmost
+    /// table, whose key every descendant carries.
+    pub columns: Vec<(String, String)>,
+}
+
+impl Table {
+    /// The schema of the batches that are staged: the table's columns, less those that only a commit can fill,
+    /// then [`system::SEQ`] and [`system::OP`] where they are needed.
+    pub fn staging_schema(&self) -> SchemaRef {
+        let made_by_commit = [system::DELETED_AT, system::VALID_FROM, system::VALID_TO];
+        let mut fields: Vec<_> = self
+            .schema
+            .fields()
+            .iter()
+            .filter(|f| !made_by_commit.contains(&f.name().as_str()))
+            .cloned()
+            .collect();
+        if self.write.needs_sequence() {
+            fields.push(Arc::new(Field::new(system::SEQ, DataType::Int64, false)));
+        }
+        if self.changes {
+            fields.push(Arc::new(Field::new(system::OP, DataType::Utf8, false)));
+        }
+        Arc::new(Schema::new(fields))
+    }
+
+    /// The columns that hold the source's data: all but ours. History compares these.
+    pub fn data_columns(&self) -> impl Iterator<Item = &Field> {
+        self.schema.fields().iter().map(AsRef::as_ref).filter(|f| !f.name().starts_with(system::PREFIX))
+    }
+
+    /// The system columns that a table of this kind ends with.
+    pub fn system_fields(write: WriteMode, deletes: Deletes) -> Vec<Field> {
+        let utc = || DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+        let mut fields =
+            vec![Field::new(system::LOAD_ID, DataType::Utf8, false), Field::new(system::LOADED_AT, utc(), false)];
+        if write == WriteMode::History {
+            fields.push(Field::new(system::VALID_FROM, utc(), false));
+            fields.push(Field::new(system::VALID_TO, utc(), true));
+        } else if deletes == Deletes::Soft {
+            fields.push(Field::new(system::DELETED_AT, utc(), true));
+        }
+        fields
+    }
+}
+
+/// One attempt to stage the rows of one split for one table.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Part {
+    pub load: LoadId,
+    pub sync: String,
+    pub split: u32,
+    pub attempt: u32,
+}
+
+/// Proof that a part is staged. Only parts whose receipt came back are published.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Receipt {
+    pub part: Part,
+    pub table: TableName,
+    pub rows: u64,
+    pub bytes: u64,
+    pub durability: Durability,
+    /// What the destination needs to find the part again: file names, a staging table.
+    pub staged: serde_json::Value,
+    /// Rows that the destination would not take.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rejected: Vec<RejectedRow>,
+}
+
+/// Whether a staged part outlives the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Durability {
+    /// The part can be committed by a later run.
+    Durable,
+    /// The part lives in an open transaction, a temporary table, this process.
+    Session,
+}
+
+/// One table's share of a load.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TableLoad {
+    pub table: Table,
+    /// To be applied before the rows become visible, in order.
+    pub changes: Vec<SchemaChange>,
+    pub receipts: Vec<Receipt>,
+}
+
+/// Everything that a commit needs, so that it can be done again by another process.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Load {
+    pub id: LoadId,
+    /// Marker scope: the stream, or the group of streams that load together.
+    pub scope: String,
+    /// One more than the marker's.
+    pub number: u64,
+    /// Parents stand before their children.
+    pub tables: Vec<TableLoad>,
+    /// Where this load leads to: the state of the load's streams.
+    pub state: State,
+    /// The time that [`system::LOADED_AT`] and history's validity carry.
+    pub loaded_at: DateTime<Utc>,
+}
+
+impl Load {
+    pub fn rows(&self) -> u64 {
+        self.tables.iter().flat_map(|t| &t.receipts).map(|r| r.rows).sum()
+    }
+
+    pub fn durability(&self) -> Durability {
+        let session = self.tables.iter().flat_map(|t| &t.receipts).any(|r| r.durability == Durability::Session);
+        if session { Durability::Session } else { Durability::Durable }
+    }
+}
+
+/// What a commit did.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    pub tables: Vec<TableOutcome>,
+    /// The marker was there already: nothing was done again, and the counts are unknown.
+    pub already_committed: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TableOutcome {
+    pub table: TableName,
+    pub inserted: u64,
+    pub updated: u64,
+    pub deleted: u64,
+    /// The table's version where it has one, or where its new files are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+}
+
+/// A row that could not be delivered.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RejectedRow {
+    /// Where the row stands: `orders.csv:17`, `id=42`.
+    pub place: String,
+    pub reason: String,
+    /// The row as an object of source columns, or its raw text when it could not be decoded.
+    pub row: serde_json::Value,
+}

@@ -1,0 +1,5 @@
+//! What connectors share. Nothing here knows a connector by name, and nothing here uses DataFusion.
+
+pub mod cursor;
+pub mod sql;
+pub mod storage;
