@@ -21,6 +21,7 @@ pub mod relation;
 pub mod secret;
 pub mod source;
 pub mod state;
+pub mod transform;
 
 pub use catalog::{Catalog, Stream};
 pub use connector::{Connector, ConnectorConfig, Context};
