@@ -11,6 +11,7 @@ step() { # NAME COMMAND…
 
 step imports python3 scripts/check-imports.py
 step links python3 scripts/check-links.py
+step "error codes" python3 scripts/error-codes.py --check
 step format cargo fmt --all --check
 step clippy cargo clippy --workspace --all-targets -- -D warnings
 if cargo deny --version >/dev/null 2>&1; then

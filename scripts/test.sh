@@ -20,6 +20,7 @@ step() { # NAME COMMAND…
 
 step imports python3 scripts/check-imports.py
 step links python3 scripts/check-links.py
+step "error codes" python3 scripts/error-codes.py --check
 step format cargo fmt --all --check
 
 # Counted from the runner's own summary.

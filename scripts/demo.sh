@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# The example project, run twice: the second run moves only what is new.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+echo "Building trib (the first time takes minutes, on two cores about a quarter of an hour) …"
+cargo build -p trib
+trib="$PWD/target/debug/trib"
+[ -x "${CARGO_TARGET_DIR:-target}/debug/trib" ] && trib=$(realpath "${CARGO_TARGET_DIR:-target}/debug/trib")
+
+project=${1:-target/demo}
+rm -rf "$project"
+
+say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
+show() { # COMMAND…, as one would type it
+    printf '\n\033[1m$ trib'
+    printf ' %q' "$@" | sed 's/\\//g'
+    printf '\033[0m\n'
+    "$trib" "$@"
+}
+
+say "A small shop: a SQLite database, events as JSON Lines, a CSV file of countries."
+show init --example "$project"
+cd "$project"
+show run
+show query "select status, count(*) as orders, sum(amount) as amount from shop.orders group by status order by status"
+
+say "The next day: new and changed orders, another file of events."
+"$trib" init --example-changes .
+show run
+show query "select status, count(*) as orders, sum(amount) as amount from shop.orders group by status order by status"
+show status
+say "The project is in $project; the tables are Delta Lake folders in $project/.tributary/warehouse."
