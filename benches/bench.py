@@ -143,7 +143,7 @@ class Bench:
                 (HOME / name).rename(HOME / f"{name}-loaded")
 
     def upsert(self, csv: Path) -> str:
-        return f"copy {csv} delta://{self.lake} --streams {csv.stem} --into lineitem --key {KEY} --write upsert"
+        return f"copy {csv} lake:{self.lake} --streams {csv.stem} --into lineitem --key {KEY} --write upsert"
 
     def run_trib(self, arguments: str, home: str) -> None:
         measure(f"{TRIB} {arguments}", {"XDG_DATA_HOME": str(HOME / home)})

@@ -49,7 +49,8 @@ class Compact:
         elif kind == DOUBLE:
             self.at += 8
         elif kind == BINARY:
-            self.at += self.varint()
+            length = self.varint()
+            self.at += length
         elif kind in (LIST, SET):
             head = self.byte()
             for _ in range(head >> 4 if head >> 4 < 15 else self.varint()):

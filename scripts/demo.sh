@@ -14,7 +14,13 @@ rm -rf "$project"
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 show() { # COMMAND…, as one would type it
     printf '\n\033[1m$ trib'
-    printf ' %q' "$@" | sed 's/\\//g'
+    local argument
+    for argument in "$@"; do
+        case $argument in
+        *\ *) printf ' "%s"' "$argument" ;;
+        *) printf ' %s' "$argument" ;;
+        esac
+    done
     printf '\033[0m\n'
     "$trib" "$@"
 }
