@@ -1,1 +1,36 @@
-//! trib-project
+//! The user's folder, as a typed and validated [`Project`].
+//!
+//! Files are parsed into trees that know their places ([`yaml`]), variables are filled in ([`interpolate`]), trees are
+//! decoded into the types of [`config`], and what the parts say about each other is checked. Everything but [`Project::load`]
+//! is a pure function of what was read. What needs the catalog of a source is decided by [`Sync::streams_for`].
+
+pub mod coerce;
+pub mod config;
+mod decode;
+mod dotenv;
+pub mod environment;
+mod files;
+pub mod format;
+pub mod graph;
+pub mod interpolate;
+pub mod load;
+pub mod model;
+pub mod place;
+pub mod project;
+pub mod resolve;
+pub mod schemas;
+pub mod select;
+pub mod sql_tables;
+pub mod sync;
+pub mod template;
+pub mod validate;
+pub mod yaml;
+
+pub use environment::Environment;
+pub use graph::{Graph, NodeKind};
+pub use interpolate::Variables;
+pub use model::Model;
+pub use project::{Connection, Job, Project, UnitTest};
+pub use resolve::{Resolved, StreamPlan, check_writers};
+pub use select::{Pick, Selection};
+pub use sync::Sync;

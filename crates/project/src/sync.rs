@@ -1,0 +1,115 @@
+//! A sync, and how the settings of its streams are laid over each other.
+
+use globset::{Glob, GlobBuilder, GlobMatcher};
+use sha2::{Digest, Sha256};
+use trib_core::{Code, Error, Result};
+
+use crate::config::stream::StreamSpec;
+use crate::config::sync::SyncSpec;
+use crate::decode::decode;
+use crate::environment::Environment;
+use crate::interpolate::Missing;
+use crate::place::At;
+use crate::yaml::{Content, Node};
+
+pub struct Sync {
+    pub name: String,
+    pub spec: SyncSpec,
+    pub at: At,
+    /// Of the sync as it is written, variables not filled in.
+    pub hash: String,
+    pub(crate) environment: Environment,
+    /// The sync's file, the project's defaults below it.
+    pub(crate) node: Node,
+    pub(crate) missing: Vec<Missing>,
+}
+
+impl Sync {
+    /// An error when a variable that the sync uses has no value.
+    pub fn ready(&self) -> Result<()> {
+        self.missing.first().map_or(Ok(()), |missing| Err(missing.error()))
+    }
+
+    /// The names and globs under `streams:`; `*` when the sync does not say.
+    pub fn patterns(&self) -> Vec<&str> {
+        match &self.spec.streams {
+            Some(streams) => streams.0.iter().map(|(name, _)| name.as_str()).collect(),
+            None => vec!["*"],
+        }
+    }
+
+    /// Whether the sync takes a stream of this name.
+    pub(crate) fn takes(&self, stream: &str) -> bool {
+        let patterns = self.patterns();
+        patterns.contains(&stream) || patterns.iter().any(|p| matches(p, stream)) && !self.spec.exclude.iter().any(|p| matches(p, stream))
+    }
+
+    /// The settings of one stream, everything laid over each other, and the tree that they came from, for places.
+    pub(crate) fn stream_settings(&self, stream: &str) -> Result<(StreamSpec, Node)> {
+        let mut merged = Node::empty_map(self.at.clone());
+        let shared: Vec<_> = self.node.entries().iter().filter(|e| e.key == "contract" || e.key == "add").cloned().collect();
+        merged = merged.overlaid(&Node::new(self.at.clone(), Content::Map(shared)));
+        let layers = self.node.get("defaults").into_iter().chain(self.layers(stream));
+        for layer in layers.filter(|l| l.content != Content::Null) {
+            merged = merged.overlaid(layer);
+        }
+        let mut errors = Vec::new();
+        match decode(&merged, &["streams", stream], &mut errors) {
+            Some(spec) => Ok((spec, merged)),
+            None => Err(errors.pop().unwrap_or_else(|| Error::internal("settings that were read could not be read again"))),
+        }
+    }
+
+    /// What `streams:` says about one stream: shorter globs before longer ones, the exact name last.
+    fn layers(&self, stream: &str) -> Vec<&Node> {
+        let entries = self.node.get("streams").map(Node::entries).unwrap_or_default();
+        let mut layers: Vec<_> = entries.iter().filter(|e| e.key == stream || matches(&e.key, stream)).collect();
+        layers.sort_by_key(|e| (e.key == stream, e.key.chars().count()));
+        layers.into_iter().map(|e| &e.value).collect()
+    }
+
+    /// What the exact name alone says, if it is there.
+    pub(crate) fn exact(&self, stream: &str) -> Option<&Node> {
+        self.node.at_path(&["streams", stream])
+    }
+
+    /// The place of a name or glob under `streams:`.
+    pub(crate) fn pattern_place(&self, pattern: &str) -> At {
+        let streams = self.node.get("streams");
+        let listed = streams.and_then(|s| match &s.content {
+            Content::List(items) => items.iter().find(|i| i.content == Content::Text(pattern.to_owned())).map(|i| &i.at),
+            _ => None,
+        });
+        listed.unwrap_or_else(|| self.node.place(&["streams", pattern])).clone()
+    }
+}
+
+/// Whether a glob takes a name. `*` takes any characters, `.` and `/` included.
+pub(crate) fn matches(pattern: &str, name: &str) -> bool {
+    pattern == name || glob(pattern).is_ok_and(|g| g.is_match(name))
+}
+
+/// A glob, or an error that shows it.
+pub(crate) fn glob(pattern: &str) -> Result<GlobMatcher> {
+    let glob = GlobBuilder::new(pattern).literal_separator(false).backslash_escape(true).build();
+    glob.as_ref().map(Glob::compile_matcher).map_err(|e| {
+        Error::new(Code::ConfigInvalid, "the pattern is not a glob")
+            .detail(format!("{pattern:?}: {}", e.kind()))
+            .hint("`*`, `?`, `[a-z]` and `{a,b}` are understood; a backslash takes their meaning away")
+    })
+}
+
+/// Whether a name could stand for more than itself.
+pub(crate) fn is_glob(pattern: &str) -> bool {
+    pattern.contains(['*', '?', '[', '{'])
+}
+
+/// SHA-256 in hex. The parts are kept apart by their lengths.
+pub(crate) fn hash(parts: &[&str]) -> String {
+    let mut digest = Sha256::new();
+    for part in parts {
+        digest.update((part.len() as u64).to_le_bytes());
+        digest.update(part.as_bytes());
+    }
+    hex::encode(digest.finalize())
+}

@@ -1,0 +1,155 @@
+//! What can be said about a project without reaching any system.
+
+use std::collections::BTreeSet;
+
+use trib_core::error::closest;
+use trib_core::mode::{Fit, fit};
+use trib_core::{Code, Connector, Error};
+
+use crate::place::At;
+use crate::project::{Declared, Project};
+use crate::resolve::{Into, scope_value};
+use crate::sync::{Sync, glob, is_glob};
+use crate::yaml::Node;
+
+/// A sync by itself: patterns, templates, modes that contradict each other.
+pub(crate) fn sync_alone(sync: &Sync) -> Vec<Error> {
+    let mut errors = Vec::new();
+    let mut note = |at: &At, error: Error, setting: &str| errors.push(at.mark(error.setting(setting)));
+    if sync.spec.from.0.is_empty() {
+        let error = Error::new(Code::ConfigInvalid, "a sync needs a connection to read from");
+        note(sync.node.place(&["from"]), error, "from");
+    }
+    for pattern in sync.spec.exclude.iter().map(String::as_str).chain(sync.patterns()) {
+        if let Err(e) = glob(pattern)
+            && is_glob(pattern)
+        {
+            note(&sync.pattern_place(pattern), e, "streams");
+        }
+    }
+    let templates = |node: &Node, path: &str| {
+        let into = node.get("into")?;
+        let text = into.to_json();
+        Some((into.at.clone(), text.as_str()?.to_owned(), path.to_owned()))
+    };
+    let own = templates(&sync.node, "into");
+    let default = sync.node.get("defaults").and_then(|d| templates(d, "defaults.into"));
+    let streams = sync.node.get("streams").map(Node::entries).unwrap_or_default();
+    let each = streams.iter().filter_map(|e| templates(&e.value, &format!("streams.{}.into", e.key)));
+    for (at, template, path) in own.into_iter().chain(default).chain(each) {
+        if let Err(e) = Into::parse(&template) {
+            note(&at, e, &path);
+        }
+    }
+    if let Some(scope) = &sync.spec.scope {
+        let error = match sync.spec.add.get(scope) {
+            None => Some(
+                Error::new(Code::ConfigInvalid, "the scope is no column that is added")
+                    .hint(format!("add it: `add: {{{scope}: \"'{{connection}}'\"}}`")),
+            ),
+            Some(expression) if scope_value(expression).is_none() => Some(
+                Error::new(Code::ConfigInvalid, "the scope's value must be a text literal")
+                    .detail(expression)
+                    .hint("such as \"'{connection}'\""),
+            ),
+            Some(_) => None,
+        };
+        if let Some(error) = error {
+            note(sync.node.place(&["scope"]), error, "scope");
+        }
+    }
+    for name in sync.patterns() {
+        // A glob stands for itself here: what its own layers say is all that is known without the catalog.
+        let Ok((spec, merged)) = sync.stream_settings(name) else { continue };
+        let (Some(read), Some(write)) = (spec.read, spec.write) else { continue };
+        if let Fit::No(why) = fit(read, write) {
+            let error = Error::new(Code::Unsupported, "the read mode and the write mode do not go together")
+                .detail(format!("`read: {}` with `write: {}`: {why}", read.as_str(), write.as_str()))
+                .stream(name);
+            note(merged.place(&["write"]), error, &format!("streams.{name}.write"));
+        }
+    }
+    errors
+}
+
+/// Names that stand for other parts of the project.
+pub(crate) fn references(project: &Project) -> Vec<Error> {
+    let mut errors = Vec::new();
+    for sync in project.syncs().iter().filter(|s| s.spec.enabled) {
+        let ends = sync.spec.from.0.iter().map(|name| (name, "from")).chain([(&sync.spec.to, "to")]);
+        for (name, setting) in ends.filter(|(name, _)| !project.connections.contains_key(*name)) {
+            errors.push(sync.node.place(&[setting]).mark(project.no_such_connection(name).setting(setting)));
+        }
+    }
+    for model in project.models().iter().filter(|m| m.spec.enabled) {
+        if !project.connections.contains_key(&model.spec.connection) {
+            errors.push(model.at.mark(project.no_such_connection(&model.spec.connection).setting("connection")));
+        }
+    }
+    errors
+}
+
+impl Project {
+    /// Checks the project against the connectors that there are: that they exist, that their settings are right, that
+    /// each end of a sync can do what is asked of it. No I/O: making a source or a destination does none.
+    pub fn validate_offline(&self, connectors: &[Connector]) -> Vec<Error> {
+        let mut errors = self.missing();
+        let enabled = || self.syncs().iter().filter(|s| s.spec.enabled);
+        let read: BTreeSet<&str> = enabled().flat_map(|s| s.spec.from.0.iter().map(String::as_str)).collect();
+        let written: BTreeSet<&str> = enabled().map(|s| s.spec.to.as_str()).collect();
+        for (name, declared) in self.connections.iter().filter(|(_, c)| c.spec.enabled) {
+            match connectors.iter().find(|c| c.name == declared.spec.connector) {
+                None => errors.push(no_such_connector(name, declared, connectors)),
+                Some(connector) => {
+                    let ends = (read.contains(name.as_str()), written.contains(name.as_str()));
+                    errors.extend(self.check_connection(name, declared, connector, ends));
+                }
+            }
+        }
+        errors
+    }
+
+    fn check_connection(&self, name: &str, declared: &Declared, connector: &Connector, ends: (bool, bool)) -> Vec<Error> {
+        let known = connector.settings();
+        let open = connector.schema.get("additionalProperties").is_none_or(|a| a.as_bool() != Some(false));
+        let mut errors: Vec<Error> = Vec::new();
+        for entry in declared.settings.entries().iter().filter(|e| !open && !known.contains(&e.key.as_str())) {
+            let error = Error::new(Code::ConfigInvalid, "the connector has no such setting")
+                .detail(format!("`{}`", entry.key))
+                .connection(name)
+                .setting(format!("{name}.{}", entry.key));
+            errors.push(entry.at.mark(match closest(&entry.key, known.iter().copied()) {
+                Some(near) => error.hint(format!("did you mean `{near}`?")),
+                None => error.hint(format!("`trib connectors show {}` lists its settings", connector.name)),
+            }));
+        }
+        // Settings that are not complete cannot be judged as a whole.
+        if !errors.is_empty() || !declared.missing.is_empty() {
+            return errors;
+        }
+        let connection = declared.connection(name);
+        let (settings, context) = (connection.settings_for(&connector.schema), connection.context(self));
+        // A connection that no sync uses is still checked, by the end that its connector has.
+        let (reads, writes) = match ends {
+            (false, false) => (connector.source.is_some(), connector.source.is_none()),
+            ends => ends,
+        };
+        let source = reads.then(|| connector.make_source(&settings, &context).err()).flatten();
+        let destination = writes.then(|| connector.make_destination(&settings, &context).err()).flatten();
+        // One mistake in the settings is found from both ends.
+        errors.extend(source.or(destination).map(|e| declared.at.mark(e)));
+        errors
+    }
+}
+
+fn no_such_connector(name: &str, declared: &Declared, connectors: &[Connector]) -> Error {
+    let wanted = &declared.spec.connector;
+    let error = Error::new(Code::NotFound, "there is no such connector")
+        .detail(format!("`{wanted}`"))
+        .connection(name)
+        .setting(format!("{name}.connector"));
+    declared.at.mark(match closest(wanted, connectors.iter().map(|c| c.name.as_str())) {
+        Some(near) => error.hint(format!("did you mean `{near}`?")),
+        None => error.hint("`trib connectors list` names them"),
+    })
+}
