@@ -29,8 +29,9 @@ pub enum WriteMode {
     Mirror,
     /// Every version of a row is kept, with the time from and to which it held (SCD2).
     History,
-    /// Only deletes what was not read: the rows carry keys alone. Made by `deletes: {detect: compare}`.
-    #[serde(skip)]
+    /// Only deletes what was not read: the rows carry keys alone. Made by `deletes: {detect: compare}`, never named in a project;
+    /// it has a name of ours because a staged load is stored and read back.
+    #[serde(rename = "_prune")]
     #[schemars(skip)]
     Prune,
 }
