@@ -1,1 +1,19 @@
-//! trib-runtime
+//! The run loop: leases, recovery, loads, retries, limits, events. Knows no connector, no terminal and no web.
+//!
+//! [`run_sync`] carries out a [`SyncTask`]: it takes the sync's lease, opens the destination, and lets each stream go through its loads side
+//! by side. What happens in which order, and what a crash at each point leads to, stands in [`trib_core::protocol`].
+
+mod event;
+mod fault;
+mod lease;
+mod load;
+mod outline;
+mod retry;
+mod stream;
+mod sync;
+mod task;
+
+pub use event::{Event, NoObserver, Observer};
+pub use outline::{StreamOutline, TableOutline, outline};
+pub use sync::{StreamReport, SyncReport, reset, recover_state, run_sync};
+pub use task::{Budget, Compare, Limits, Refresh, Runtime, StreamTask, SyncTask, new_id};

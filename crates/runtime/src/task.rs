@@ -1,0 +1,157 @@
+//! What a run is asked to do.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::Utc;
+use rand::Rng;
+use tokio_util::sync::CancellationToken;
+use trib_core::load::Deletes;
+use trib_core::{Destination, Read, Source, StreamRead};
+use trib_engine::{Engine, StreamSpec};
+use trib_store::Store;
+
+use crate::event::Observer;
+
+/// What all syncs of a run share.
+#[derive(Clone)]
+pub struct Runtime {
+    pub engine: Engine,
+    pub store: Arc<Store>,
+    pub observer: Arc<dyn Observer>,
+    /// Stops everything at the next safe place.
+    pub cancel: CancellationToken,
+    /// The run that loads are recorded under.
+    pub run: String,
+    /// Who holds the leases, for people: host, process, user.
+    pub holder: String,
+}
+
+/// Streams of one connection going into another.
+#[derive(Clone)]
+pub struct SyncTask {
+    /// As the user calls it.
+    pub sync: String,
+    /// What state and markers are kept under: project, environment, sync, and the source where a sync has several.
+    pub identity: String,
+    pub source: Arc<dyn Source>,
+    pub destination: Arc<dyn Destination>,
+    pub streams: Vec<StreamTask>,
+    pub limits: Limits,
+}
+
+/// One stream of a sync.
+#[derive(Clone)]
+pub struct StreamTask {
+    pub spec: StreamSpec,
+    pub read: Read,
+    /// A condition that the source evaluates itself. Where it cannot, the condition stands in the transform.
+    pub pushed_filter: Option<String>,
+    pub split_by: Option<String>,
+    /// Deletes are found by comparing keys.
+    pub compare: Option<Compare>,
+    /// The source may be empty although the table is not.
+    pub allow_empty: bool,
+    pub refresh: Refresh,
+    /// Rows to expect, for progress.
+    pub rows: Option<u64>,
+}
+
+/// Where a read begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refresh {
+    /// At the stored state.
+    No,
+    /// At the very beginning; the table is replaced when all was read.
+    Full,
+}
+
+/// `deletes: {detect: compare}`.
+#[derive(Clone, Copy, Debug)]
+pub struct Compare {
+    pub every: Option<Duration>,
+    pub apply: Deletes,
+}
+
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Streams that are read at the same time.
+    pub streams: usize,
+    /// Splits of a stream that are read at the same time.
+    pub splits: usize,
+    pub stall_timeout: Duration,
+    /// How often a load is tried, the first time included.
+    pub attempts: u32,
+    /// Doubles with each further attempt.
+    pub backoff: Duration,
+    pub budget: Budget,
+}
+
+/// How much one load may hold where the read can be cut.
+#[derive(Clone, Copy, Debug)]
+pub struct Budget {
+    pub rows: u64,
+    pub bytes: u64,
+    pub time: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            streams: 4,
+            splits: 2,
+            stall_timeout: Duration::from_secs(15 * 60),
+            attempts: 3,
+            backoff: Duration::from_secs(30),
+            budget: Budget { rows: 10_000_000, bytes: 4 << 30, time: Duration::from_secs(15 * 60) },
+        }
+    }
+}
+
+impl StreamTask {
+    /// What the source is asked for.
+    pub fn stream_read(&self, splits: usize) -> StreamRead {
+        let whole = self.spec.write.needs_complete_read() || self.refresh == Refresh::Full;
+        // A query over the stream may need all of it in one place.
+        let one_piece = self.spec.transform.sql.is_some();
+        StreamRead {
+            stream: self.spec.stream.clone(),
+            columns: Some(self.spec.schema.fields().iter().map(|f| f.name().clone()).collect()),
+            filter: self.pushed_filter.clone(),
+            key: self.spec.key.clone(),
+            read: self.read.clone(),
+            split_by: self.split_by.clone(),
+            parallelism: if one_piece { 1 } else { splits.max(1) },
+            may_stop: !whole && !one_piece,
+            exactly_once: !self.spec.write.absorbs_repeats(),
+        }
+    }
+}
+
+/// A new identifier for a run or a load: fourteen lower-case letters and digits that sort by time.
+pub fn new_id() -> String {
+    let mut time = Utc::now().timestamp_millis().max(0) as u64;
+    let mut random = rand::rng().random_range(0..36u64.pow(5));
+    let mut id = [b'0'; 14];
+    for (range, number) in [(0..9, &mut time), (9..14, &mut random)] {
+        for place in range.rev() {
+            id[place] = b"0123456789abcdefghijklmnopqrstuvwxyz"[(*number % 36) as usize];
+            *number /= 36;
+        }
+    }
+    id.iter().map(|b| char::from(*b)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_differ_and_sort_by_time() {
+        let first = new_id();
+        std::thread::sleep(Duration::from_millis(2));
+        let second = new_id();
+        assert!(first < second, "{first} {second}");
+        assert_eq!(first.len(), 14);
+    }
+}
