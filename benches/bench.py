@@ -67,15 +67,19 @@ class Bench:
         self.out = HOME / "out"
         self.src, self.dst = server.url("src"), server.url("dst")
         self.psql_src, self.psql_dst = server.psql("src"), server.psql("dst")
-        self.lineitem = HOME / f"lineitem-{ROWS}.csv"
-        self.changes = HOME / f"changes-{ROWS}-{BATCH}.csv"
-        self.binary = HOME / f"lineitem-{ROWS}.pgbin"
+        # A stream of files is named after its file.
+        self.data = HOME / str(ROWS)
+        self.data.mkdir(exist_ok=True)
+        self.lineitem = self.data / "lineitem.csv"
+        self.changes = self.data / "changes.csv"
+        self.binary = self.data / "lineitem.pgbin"
+        self.incoming = HOME / "incoming" / "lineitem.csv"
         self.lake = HOME / "lake"
 
     # Data
 
     def load(self) -> None:
-        events = HOME / f"events-{BATCH}.csv"
+        events = self.data / "events.csv"
         for path, args in [
             (self.lineitem, ["lineitem", ROWS]),
             (self.changes, ["changes", ROWS, BATCH]),
@@ -127,26 +131,30 @@ class Bench:
     def rows_in_folder(self) -> int:
         return rows_below(self.out)
 
-    def loaded_lake(self) -> None:
-        """The lake as the first load left it, with what trib remembers of it."""
+    def first_lake_load(self) -> None:
+        say("loading the lake")
+        for name in ("lake", "lake-home"):
+            shutil.rmtree(HOME / name, ignore_errors=True)
+            shutil.rmtree(HOME / f"{name}-loaded", ignore_errors=True)
+        self.arrives(self.lineitem)
+        measure(self.upsert(), {})
+        for name in ("lake", "lake-home"):
+            (HOME / name).rename(HOME / f"{name}-loaded")
+
+    def before_upsert(self) -> None:
+        """The lake as the first load left it, with what trib remembers of it, and the batch in the file's place."""
         for name in ("lake", "lake-home"):
             shutil.rmtree(HOME / name, ignore_errors=True)
             shutil.copytree(HOME / f"{name}-loaded", HOME / name)
+        self.arrives(self.changes)
 
-    def first_lake_load(self) -> None:
-        if not (HOME / "lake-loaded").exists():
-            say("loading the lake")
-            for name in ("lake", "lake-home"):
-                shutil.rmtree(HOME / name, ignore_errors=True)
-            self.run_trib(self.upsert(self.lineitem), home="lake-home")
-            for name in ("lake", "lake-home"):
-                (HOME / name).rename(HOME / f"{name}-loaded")
+    def arrives(self, csv: Path) -> None:
+        self.incoming.parent.mkdir(exist_ok=True)
+        self.incoming.unlink(missing_ok=True)
+        shutil.copyfile(csv, self.incoming)
 
-    def upsert(self, csv: Path) -> str:
-        return f"copy {csv} lake:{self.lake} --streams {csv.stem} --into lineitem --key {KEY} --write upsert"
-
-    def run_trib(self, arguments: str, home: str) -> None:
-        measure(f"{TRIB} {arguments}", {"XDG_DATA_HOME": str(HOME / home)})
+    def upsert(self) -> str:
+        return f"XDG_DATA_HOME={HOME}/lake-home {TRIB} copy {self.incoming} lake:{self.lake} --streams lineitem --key {KEY} --write upsert"
 
     # Scenarios
 
@@ -168,7 +176,6 @@ class Bench:
         ])
 
     def c(self) -> Scenario:
-        stem = self.lineitem.stem
         return Scenario("C", "CSV → PostgreSQL", ROWS, [
             Contender(
                 "limit: COPY of a ready binary file",
@@ -176,7 +183,7 @@ class Bench:
                 lambda: self.rows_in_database("lineitem"), self.heap,
             ),
             Contender(
-                "trib", self.trib(f"copy {self.lineitem} {self.dst} --streams {stem} --into public.lineitem"),
+                "trib", self.trib(f"copy {self.lineitem} {self.dst} --streams lineitem"),
                 lambda: self.rows_in_database("lineitem"), self.empty_database,
             ),
         ])
@@ -184,7 +191,7 @@ class Bench:
     def cf(self) -> Scenario:
         return Scenario("CF", "CSV → Parquet", ROWS, [
             Contender("limit: read the file once", f"wc -l < {self.lineitem}"),
-            Contender("trib", self.trib(f"copy {self.lineitem} {self.out} --format parquet"), self.rows_in_folder, self.empty_folder),
+            Contender("trib", self.trib(f"copy {self.lineitem} {self.out} --streams lineitem --format parquet"), self.rows_in_folder, self.empty_folder),
         ])
 
     def e(self) -> Scenario:
@@ -223,7 +230,7 @@ class Bench:
         self.first_lake_load()
         return Scenario("U", f"upsert of {BATCH:,} rows into {ROWS:,} in the lake", BATCH, [
             Contender("limit: copy the table's files once", f"cp -r {HOME}/lake-loaded {self.out}/lake", None, self.empty_folder),
-            Contender("trib", f"XDG_DATA_HOME={HOME}/lake-home {TRIB} {self.upsert(self.changes)}", None, self.loaded_lake),
+            Contender("trib", self.upsert(), None, self.before_upsert),
         ])
 
     def trib(self, arguments: str) -> str:
