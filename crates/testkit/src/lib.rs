@@ -1,1 +1,21 @@
-//! trib-testkit
+//! What tests share: the conformance suite that every connector passes, faults on demand, servers of one's own.
+//!
+//! A dev-dependency only. A connector's test makes its ends and says how to read a table back; the suite does the rest:
+//!
+//! ```ignore
+//! conformance::destination(|| make(), |table| async move { read(table).await }).await;
+//! conformance::source(|| make_source(), |table, rows| async move { write(table, rows).await }).await;
+//! ```
+
+// Here a failure is a panic: this code runs in tests only.
+#![allow(clippy::expect_used, clippy::panic)]
+
+pub mod chance;
+pub mod conformance;
+pub mod emit;
+pub mod fault;
+pub mod model;
+pub mod postgres_server;
+pub mod rows;
+pub mod tiny_disk;
+pub mod values;

@@ -1,7 +1,51 @@
-//! PostgreSQL.
+//! PostgreSQL, as source and as destination.
+//!
+//! Rows travel by `COPY … (FORMAT binary)` both ways, straight between the wire and Arrow's arrays. From the wire to the
+//! committed row the way is: [`plan`] cuts a table into [`split`]s, [`copy_out`] and [`decode`] make batches of them;
+//! [`encode`] writes batches into a staging table ([`staging`]), and [`commit`] publishes it.
 
-use trib_core::Connector;
+mod catalog;
+mod column_type;
+mod config;
+mod connect;
+mod copy_out;
+mod decode;
+mod encode;
+mod error;
+mod numeric;
+mod pg_type;
+mod plan;
+mod source;
+mod split;
+mod tls;
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use trib_core::connector::{Ends, Verified};
+use trib_core::{Connector, ConnectorConfig, Context, Destination, Result, Source};
+
+use config::PostgresConfig;
+use connect::Server;
+use source::PostgresSource;
 
 pub fn connector() -> Connector {
-    todo!()
+    Connector::of::<PostgresConfig>(Ends::Both)
+}
+
+impl ConnectorConfig for PostgresConfig {
+    const NAME: &'static str = "postgres";
+    const TITLE: &'static str = "PostgreSQL";
+    const DESCRIPTION: &'static str = "Tables and views of a PostgreSQL database, read and loaded by binary COPY.";
+    const VERIFIED: Verified = Verified::RealSystem;
+    const PUSHES_FILTER: bool = true;
+
+    fn source(self, context: &Context) -> Option<Result<Arc<dyn Source>>> {
+        let server = self.endpoint(context).map(Server::new);
+        Some(server.map(|server| Arc::new(PostgresSource::new(&self, server)) as Arc<dyn Source>))
+    }
+
+    fn from_url(url: &str) -> Option<Value> {
+        config::from_url(url)
+    }
 }

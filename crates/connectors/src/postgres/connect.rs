@@ -1,0 +1,199 @@
+//! Connections to one server: opened when needed, prepared once, used again.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Mutex, PoisonError};
+use std::task::{Context as TaskContext, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
+use tokio::net::{TcpStream, UnixStream, lookup_host};
+use tokio::time::timeout;
+use tokio_postgres::config::Host;
+use tokio_postgres::tls::MakeTlsConnect;
+use tokio_postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
+use tokio_postgres_rustls::MakeRustlsConnect;
+use trib_core::{Code, Error, Result};
+
+use super::config::Endpoint;
+use super::{error, tls};
+
+/// What every session agrees on, so that text forms never depend on the server's settings. Our statements may run for
+/// hours, so no timeout of the server's applies to them.
+const SESSION: &str = "SET TimeZone = 'UTC'; SET DateStyle = 'ISO, YMD'; SET IntervalStyle = 'iso_8601'; SET bytea_output = 'hex'; \
+    SET extra_float_digits = 1; SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0; SET client_min_messages = error";
+
+/// The driver reads eight kilobytes at a time; this many at once spare it most of the system calls.
+const READ_BUFFER: usize = 128 << 10;
+
+/// A server, with the connections to it that are idle.
+pub struct Server {
+    endpoint: Endpoint,
+    idle: Mutex<Vec<Session>>,
+    tls: Mutex<Option<MakeRustlsConnect>>,
+}
+
+/// An open connection. Dropping it closes it; [`Server::give_back`] keeps it for the next user.
+pub struct Session {
+    pub client: Client,
+}
+
+impl Server {
+    pub fn new(endpoint: Endpoint) -> Self {
+        Self { endpoint, idle: Mutex::default(), tls: Mutex::default() }
+    }
+
+    /// An idle connection, or a new one. It is in no transaction.
+    pub async fn session(&self) -> Result<Session> {
+        loop {
+            let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            match idle {
+                Some(session) if session.client.is_closed() => {}
+                Some(session) => return Ok(session),
+                None => return self.connect().await,
+            }
+        }
+    }
+
+    /// Keeps a connection for later. Only for one that is in no transaction and no half-read `COPY`.
+    pub fn give_back(&self, session: Session) {
+        if !session.client.is_closed() {
+            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(session);
+        }
+    }
+
+    async fn connect(&self) -> Result<Session> {
+        let login = &self.endpoint.login;
+        let mut last = None;
+        for (i, host) in login.get_hosts().iter().enumerate() {
+            let ports = login.get_ports();
+            let port = ports.get(i).or(ports.first()).copied().unwrap_or(5432);
+            let attempt = timeout(self.endpoint.connect_timeout, self.connect_to(host, port)).await;
+            match attempt {
+                Ok(Ok(session)) => return Ok(session),
+                // Another host may be there; none of them will know a wrong password better.
+                Ok(Err(e)) if matches!(e.code(), Code::HostUnknown | Code::ConnectionRefused | Code::Timeout) => last = Some(e),
+                Ok(Err(e)) => return Err(e),
+                Err(_) => {
+                    last = Some(Error::new(Code::Timeout, "the server did not answer in time").detail(shown(host, port)).hint(
+                        "is the address right, and does a firewall stand between? `connect_timeout` sets how long to wait",
+                    ));
+                }
+            }
+        }
+        Err(last.unwrap_or_else(|| Error::new(Code::ConfigInvalid, "the connection does not say where the server is").setting("url")))
+    }
+
+    async fn connect_to(&self, host: &Host, port: u16) -> Result<Session> {
+        let (stream, name) = match host {
+            Host::Unix(folder) => {
+                let path = folder.join(format!(".s.PGSQL.{port}"));
+                let stream = UnixStream::connect(&path).await.map_err(|e| error::connection(&e).detail(path.display().to_string()))?;
+                (Socket::Unix(stream), String::new())
+            }
+            Host::Tcp(name) => (Socket::Tcp(tcp(name, port).await?), name.clone()),
+        };
+        let stream = BufReader::with_capacity(READ_BUFFER, stream);
+        let mut maker = self.tls()?;
+        let tls = <MakeRustlsConnect as MakeTlsConnect<BufReader<Socket>>>::make_tls_connect(&mut maker, &name)
+            .map_err(|e| error::tls("the host's name cannot stand in a certificate").source(e))?;
+        let (client, connection) = self.endpoint.login.connect_raw(stream, tls).await.map_err(error::driver)?;
+        // Ends when the client is dropped; what went wrong on the way comes out of the client's calls.
+        tokio::spawn(connection);
+        client.batch_execute(SESSION).await.map_err(error::driver)?;
+        Ok(Session { client })
+    }
+
+    fn tls(&self) -> Result<MakeRustlsConnect> {
+        let mut cached = self.tls.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tls) = &*cached {
+            return Ok(tls.clone());
+        }
+        let tls = tls::connector(self.endpoint.sslmode, self.endpoint.sslrootcert.as_deref())?;
+        *cached = Some(tls.clone());
+        Ok(tls)
+    }
+}
+
+impl Session {
+    /// Runs statements that return nothing of interest, in one round trip.
+    pub async fn run(&self, sql: &str) -> Result<()> {
+        self.client.batch_execute(sql).await.map_err(error::driver)
+    }
+
+    /// Runs statements in one round trip; gives all their rows, in text form.
+    pub async fn rows(&self, sql: &str) -> Result<Vec<SimpleQueryRow>> {
+        let messages = self.client.simple_query(sql).await.map_err(error::driver)?;
+        Ok(messages.into_iter().filter_map(|m| if let SimpleQueryMessage::Row(row) = m { Some(row) } else { None }).collect())
+    }
+
+    /// Runs statements in one round trip; gives for each how many rows it touched or returned.
+    pub async fn counts(&self, sql: &str) -> Result<Vec<u64>> {
+        let messages = self.client.simple_query(sql).await.map_err(error::driver)?;
+        Ok(messages.into_iter().filter_map(|m| if let SimpleQueryMessage::CommandComplete(n) = m { Some(n) } else { None }).collect())
+    }
+}
+
+async fn tcp(name: &str, port: u16) -> Result<TcpStream> {
+    let addresses: Vec<SocketAddr> = lookup_host((name, port))
+        .await
+        .map_err(|e| {
+            Error::new(Code::HostUnknown, "the server's host name is not known")
+                .detail(name)
+                .hint("check `host` for a typing mistake, and that this machine's DNS knows it")
+                .source(e)
+        })?
+        .collect();
+    let mut last = None;
+    for address in addresses {
+        match TcpStream::connect(address).await {
+            Ok(stream) => {
+                stream.set_nodelay(true).map_err(|e| error::connection(&e))?;
+                return Ok(stream);
+            }
+            Err(e) => last = Some(error::connection(&e)),
+        }
+    }
+    Err(last.unwrap_or_else(|| Error::new(Code::HostUnknown, "the server's host name has no address")).detail(format!("{name}:{port}")))
+}
+
+fn shown(host: &Host, port: u16) -> String {
+    match host {
+        Host::Tcp(name) => format!("{name}:{port}"),
+        Host::Unix(folder) => folder.display().to_string(),
+    }
+}
+
+/// A TCP or Unix socket.
+enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+macro_rules! on_socket {
+    ($self:ident, $method:ident $(, $argument:expr)*) => {
+        match $self.get_mut() {
+            Socket::Tcp(stream) => Pin::new(stream).$method($($argument),*),
+            Socket::Unix(stream) => Pin::new(stream).$method($($argument),*),
+        }
+    };
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut TaskContext<'_>, buffer: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        on_socket!(self, poll_read, cx, buffer)
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut TaskContext<'_>, data: &[u8]) -> Poll<std::io::Result<usize>> {
+        on_socket!(self, poll_write, cx, data)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<std::io::Result<()>> {
+        on_socket!(self, poll_flush, cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<std::io::Result<()>> {
+        on_socket!(self, poll_shutdown, cx)
+    }
+}
