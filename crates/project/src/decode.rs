@@ -185,7 +185,9 @@ fn at_node<T>(node: &Node, result: Result<T, Mistake>) -> Result<T, Mistake> {
         if node.filled {
             match &mut mistake.kind {
                 Kind::WrongType { found, .. } => "text (from a variable)".clone_into(found),
-                Kind::UnknownValue { value, .. } => "the variable's value".clone_into(value),
+                Kind::UnknownValue { known, .. } => {
+                    mistake.kind = Kind::Other(format!("the variable's value is none of {}", known.join(", ")));
+                }
                 Kind::Other(text) => "the variable's value is not right".clone_into(text),
                 Kind::UnknownKey { .. } | Kind::Missing(_) => {}
             }

@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use trib_core::{Code, Error};
 
+use crate::pattern::Pattern;
 use crate::place::At;
 use crate::project::Project;
 use crate::resolve::Into;
-use crate::sync::{Sync, is_glob, matches};
+use crate::sync::Sync;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -55,7 +56,7 @@ impl Graph {
             let own = parents.entry(sync.name.clone()).or_default();
             own.extend(read.map(|m| m.name.clone()));
             let writers = project.syncs().iter().filter(|w| sync.spec.from.0.contains(&w.spec.to) && w.name != sync.name);
-            let named = |w: &&Sync| sync.patterns().iter().any(|p| !is_glob(p) && writes(w, p));
+            let named = |w: &&Sync| sync.patterns().iter().any(|p| !p.is_glob() && writes(w, p.text()));
             own.extend(writers.filter(named).map(|w| w.name.clone()));
         }
         for model in project.models() {
@@ -172,9 +173,10 @@ impl Graph {
 fn writes(sync: &Sync, table: &str) -> bool {
     let own = std::iter::once(sync.spec.into.as_str());
     let streams = sync.spec.streams.iter().flat_map(|s| &s.0).filter_map(|(_, spec)| spec.into.as_deref());
-    own.chain(streams)
-        .filter_map(|t| Into::parse(t).ok())
-        .any(|into| sync.spec.from.0.iter().any(|connection| matches(&into.pattern(connection, sync.spec.naming), table)))
+    own.chain(streams).filter_map(|t| Into::parse(t).ok()).any(|into| {
+        let pattern = |connection: &String| Pattern::new(&into.pattern(connection, sync.spec.naming));
+        sync.spec.from.0.iter().any(|connection| pattern(connection).is_ok_and(|p| p.takes(table)))
+    })
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ pub mod graph;
 pub mod interpolate;
 pub mod load;
 pub mod model;
+pub mod pattern;
 pub mod place;
 pub mod project;
 pub mod resolve;

@@ -15,6 +15,7 @@ use crate::decode::decode;
 use crate::environment::{self, Environment};
 use crate::files::{self, Text};
 use crate::interpolate::{Missing, Variables, fill};
+use crate::pattern::Pattern;
 use crate::place::At;
 use crate::project::{Declared, Job, Project, UnitTest};
 use crate::sync::{Sync, hash};
@@ -72,13 +73,17 @@ impl Loader<'_> {
         if let Some(vars) = vars.filter(|v| !v.is_empty()) {
             self.variables = self.variables.then("the environment's `vars`", vars);
         }
-        let (spec, environment, missing) = self.main(&raw, &environment)?;
+        let main = self.main(&raw, &environment);
+        // What is wrong with the main file does not hide what is wrong with the others.
+        let unknown = || Environment { name: environment.clone(), schema_prefix: String::new(), protected: false, deliver: false };
+        let environment = main.as_ref().map_or_else(unknown, |(_, environment, _)| environment.clone());
 
         let connections = self.connections(&raw, &environment.name);
         let syncs = self.syncs(raw.at_path(&["defaults", "sync"]), &environment);
         let models = self.models(raw.at_path(&["defaults", "model"]));
         let jobs = self.jobs();
         let unit_tests = self.unit_tests();
+        let (spec, environment, missing) = main?;
         let project = Project {
             dir: self.dir.to_owned(),
             name: spec.name,
@@ -207,7 +212,7 @@ impl Loader<'_> {
             let Some(raw) = self.or_note(yaml::parse(&file.name, &file.text, 1)) else { continue };
             let mut missing = Vec::new();
             let own = fill(&raw, &self.variables, &[], &mut missing);
-            let Some(alone) = decode::<SyncSpec>(&own, &[], self.errors) else { continue };
+            let Some(alone): Option<SyncSpec> = decode(&own, &[], self.errors) else { continue };
             let (node, spec) = match sound {
                 None => (own, alone),
                 Some(defaults) => {
@@ -216,6 +221,12 @@ impl Loader<'_> {
                     (node, spec)
                 }
             };
+            let names: Vec<&str> = match &spec.streams {
+                Some(streams) => streams.0.iter().map(|(name, _)| name.as_str()).collect(),
+                None => vec!["*"],
+            };
+            let patterns = self.patterns(names, &node, "streams");
+            let exclude = self.patterns(spec.exclude.iter().map(String::as_str).collect(), &node, "exclude");
             let written = [raw.to_json().to_string(), defaults.map(|d| d.to_json().to_string()).unwrap_or_default()];
             let at = At::start_of(&file.name);
             self.name(file.stem(), &at);
@@ -225,6 +236,8 @@ impl Loader<'_> {
                 at,
                 hash: hash(&[&written[0], &written[1]]),
                 environment: environment.clone(),
+                patterns,
+                exclude,
                 node,
                 missing,
             };
@@ -232,6 +245,17 @@ impl Loader<'_> {
             syncs.push(sync);
         }
         syncs
+    }
+
+    fn patterns(&mut self, texts: Vec<&str>, node: &Node, setting: &str) -> Vec<Pattern> {
+        let mut patterns = Vec::new();
+        for text in texts {
+            match Pattern::new(text) {
+                Ok(pattern) => patterns.push(pattern),
+                Err(e) => self.errors.push(node.place(&[setting, text]).mark(e.setting(setting))),
+            }
+        }
+        patterns
     }
 
     fn models(&mut self, defaults: Option<&Node>) -> Vec<model::Model> {
@@ -283,7 +307,8 @@ impl Loader<'_> {
         let jobs = project.jobs.iter().map(|j| (&j.name, &j.at));
         let mut known: HashMap<&String, &At> = HashMap::new();
         for (name, at) in syncs.chain(models).chain(jobs) {
-            if let Some(first) = known.insert(name, at) {
+            let first = *known.entry(name).or_insert(at);
+            if !std::ptr::eq(first, at) {
                 let error = twice("name", name, first, at);
                 self.errors.push(error.hint("names of syncs, models and jobs are unique together: rename one of the files"));
             }

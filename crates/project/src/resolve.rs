@@ -1,6 +1,6 @@
 //! What a sync does with each stream that its source offers: pure decisions over settings and catalog.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -15,8 +15,9 @@ use trib_core::{Catalog, Code, Error, ReadMode, Result, Stream, TableName, Write
 
 use crate::config::amount::Lookback;
 use crate::config::stream::{Detect, Duplicates, StreamSpec};
+use crate::pattern::Pattern;
 use crate::place::At;
-use crate::sync::{Sync, is_glob};
+use crate::sync::Sync;
 use crate::yaml::{Content, Node};
 
 /// One stream of a sync, with nothing left open: what is read, what becomes of it, and where it goes.
@@ -89,28 +90,31 @@ impl Sync {
                 Err(e) => resolved.errors.push(e.stream(&stream.name)),
             }
         }
-        for name in self.patterns() {
-            let there = catalog.streams.iter().any(|s| s.name == name);
-            if !there && !is_glob(name) && !self.disabled(name) {
-                let error = catalog.stream(name).err().unwrap_or_else(|| Error::internal("a stream is there and is not"));
+        let there: HashSet<&str> = catalog.streams.iter().map(|s| s.name.as_str()).collect();
+        for name in self.patterns().iter().filter(|p| !p.is_glob()).map(Pattern::text).filter(|name| !there.contains(name)) {
+            if let Err(error) = catalog.stream(name)
+                && !self.disabled(name)
+            {
                 resolved.errors.push(self.pattern_place(name).mark(error.stream(name).setting(format!("streams.{name}"))));
             }
         }
         if resolved.streams.is_empty() && resolved.errors.is_empty() && !catalog.streams.iter().any(|s| self.takes(&s.name)) {
-            let offered: Vec<&str> = catalog.streams.iter().map(|s| s.name.as_str()).take(5).collect();
+            let offered: Vec<&str> = catalog.streams.iter().map(|s| s.name.as_str()).take(3).collect();
+            let patterns: Vec<&str> = self.patterns().iter().map(Pattern::text).collect();
             let error = Error::new(Code::NotFound, "the source has no stream that the sync's patterns take")
-                .detail(self.patterns().join(", "))
-                .connection(connection)
+                .detail(patterns.join(", "))
                 .setting("streams")
                 .hint(match offered.as_slice() {
                     [] => "the source offers no streams at all: check the permissions of its user".to_owned(),
-                    some => format!("it offers {}, …; `trib discover {connection}` lists them", some.join(", ")),
+                    some if some.len() == catalog.streams.len() => format!("it offers {}", some.join(", ")),
+                    some => format!("it offers {} and others; `trib discover {connection}` lists them", some.join(", ")),
                 });
             resolved.errors.push(self.node.place(&["streams"]).mark(error));
         }
         let (kept, errors) = without_rivals(std::mem::take(&mut resolved.streams));
         resolved.streams = kept;
         resolved.errors.extend(errors);
+        resolved.errors = resolved.errors.into_iter().map(|e| e.connection(connection)).collect();
         Ok(resolved)
     }
 
@@ -168,10 +172,7 @@ impl Sync {
             tests: spec.tests.clone(),
             full_refresh: spec.full_refresh.unwrap_or(true),
             allow_empty: self.spec.allow_empty,
-            at: match self.exact(&stream.name) {
-                Some(_) => self.pattern_place(&stream.name),
-                None => node.at.clone(),
-            },
+            at: s.declared(),
         }))
     }
 }
@@ -193,10 +194,8 @@ impl Settings<'_> {
 
     /// Where the stream is named, or the glob that takes it; the sync's beginning when neither is written.
     fn declared(&self) -> At {
-        let mut patterns = self.sync.patterns();
-        patterns.sort_by_key(|p| (*p == self.stream.name, p.chars().count()));
-        let pattern = patterns.into_iter().rfind(|p| crate::sync::matches(p, &self.stream.name));
-        pattern.map_or_else(|| self.sync.at.clone(), |p| self.sync.pattern_place(p))
+        let pattern = self.sync.pattern_for(&self.stream.name);
+        pattern.map_or_else(|| self.sync.at.clone(), |p| self.sync.pattern_place(p.text()))
     }
 
     fn refuse(&self, setting: &str, message: &'static str, hint: impl std::convert::Into<String>) -> Error {

@@ -7,7 +7,7 @@ use trib_core::error::closest;
 use trib_core::{Code, Error, Result};
 
 use crate::graph::{Graph, GraphNode, NodeKind};
-use crate::sync::{glob, matches};
+use crate::pattern::Pattern;
 
 /// Selected nodes, and of each sync the streams.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -20,7 +20,7 @@ pub struct Selection {
 pub enum Pick {
     All,
     /// Streams that the glob takes.
-    Named(String),
+    Named(Pattern),
     Both(Box<Pick>, Box<Pick>),
     Either(Box<Pick>, Box<Pick>),
     Not(Box<Pick>),
@@ -30,7 +30,7 @@ impl Pick {
     pub fn takes(&self, stream: &str) -> bool {
         match self {
             Pick::All => true,
-            Pick::Named(glob) => matches(glob, stream),
+            Pick::Named(pattern) => pattern.takes(stream),
             Pick::Both(a, b) => a.takes(stream) && b.takes(stream),
             Pick::Either(a, b) => a.takes(stream) || b.takes(stream),
             Pick::Not(a) => !a.takes(stream),
@@ -185,8 +185,9 @@ fn body(graph: &Graph, text: &str, before: Option<&Manifest>) -> Result<Selectio
     };
     match text.split_once(':') {
         Some(("tag", tag)) => {
-            let tags: Vec<&str> = graph.nodes().iter().flat_map(|n| n.tags.iter().map(String::as_str)).collect();
-            found(choose(&|n| n.tags.iter().any(|t| matches(tag, t)), &Pick::All), text, tag, tags)
+            let tags = graph.nodes().iter().flat_map(|n| n.tags.iter().map(String::as_str)).collect();
+            let pattern = Pattern::new(tag)?;
+            found(choose(&|n| n.tags.iter().any(|t| pattern.takes(t)), &Pick::All), text, tag, tags)
         }
         Some(("state", "modified")) => {
             let before = before.ok_or_else(|| {
@@ -201,24 +202,26 @@ fn body(graph: &Graph, text: &str, before: Option<&Manifest>) -> Result<Selectio
             let wanted = if kind == "sync" { NodeKind::Sync } else { NodeKind::Model };
             Ok(choose(&|n| n.kind == wanted, &Pick::All))
         }
-        Some((method, _)) if !matches!(method, "path") => {
+        Some(("path", path)) => {
+            let pattern = Pattern::new(path)?;
+            let folder = format!("{}/", path.trim_end_matches('/'));
+            let under = |n: &GraphNode| pattern.takes(&n.at.file) || n.at.file.starts_with(&folder);
+            found(choose(&under, &Pick::All), text, path, graph.nodes().iter().map(|n| &*n.at.file).collect())
+        }
+        Some((method, _)) => {
             let error = Error::new(Code::UsageInvalid, "there is no such way to select").detail(format!("`{text}`"));
             Err(match closest(method, ["tag", "state", "path", "kind"]) {
                 Some(near) => error.hint(format!("did you mean `{near}:`?")),
                 None => error.hint("names, globs, `sync/stream`, `tag:x`, `kind:model`, `path:x`, `state:modified`, `+` on either side"),
             })
         }
-        Some((_, path)) => {
-            let under = |n: &GraphNode| matches(path, &n.at.file) || n.at.file.starts_with(&format!("{}/", path.trim_end_matches('/')));
-            found(choose(&under, &Pick::All), text, path, graph.nodes().iter().map(|n| &*n.at.file).collect())
-        }
         None => {
             let (name, pick) = match text.split_once('/') {
-                Some((name, stream)) => (name, Pick::Named(stream.to_owned())),
+                Some((name, stream)) => (name, Pick::Named(Pattern::new(stream)?)),
                 None => (text, Pick::All),
             };
-            glob(name)?;
-            let fits = |n: &GraphNode| matches(name, &n.name) && (pick == Pick::All || n.kind == NodeKind::Sync);
+            let pattern = Pattern::new(name)?;
+            let fits = |n: &GraphNode| pattern.takes(&n.name) && (pick == Pick::All || n.kind == NodeKind::Sync);
             found(choose(&fits, &pick), text, name, graph.nodes().iter().map(|n| n.name.as_str()).collect())
         }
     }

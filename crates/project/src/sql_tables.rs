@@ -94,7 +94,7 @@ mod tests {
             ("select * from raw.orders o join raw.customers c on c.id = o.id", "raw.customers raw.orders"),
             ("with x as (select * from a.b) select * from x join c.d using (id)", "a.b c.d"),
             ("with x as (select 1) select * from (with y as (select * from x) select * from y) z", ""),
-            ("select * from x where id in (select id from s.t)", "s.t x"),
+            ("select * from x where id in (select id from s.t)", "x s.t"),
             ("select * from \"Odd schema\".\"Odd.table\"", "Odd schema.Odd.table"),
             ("select * from db.s.t union all select * from s.u", "s.t s.u"),
             ("select * from generate_series(1, 3)", ""),
@@ -109,7 +109,8 @@ mod tests {
     #[test]
     fn what_is_not_one_query() {
         for (sql, line) in [
-            ("select from from", Some(1)),
+            ("select * from a join", None),
+            ("select * from a b c", Some(1)),
             ("select 1\nfrm x y z", Some(2)),
             ("", None),
             ("drop table x", None),

@@ -1,14 +1,14 @@
 //! A sync, and how the settings of its streams are laid over each other.
 
-use globset::{Glob, GlobBuilder, GlobMatcher};
 use sha2::{Digest, Sha256};
-use trib_core::{Code, Error, Result};
+use trib_core::{Error, Result};
 
 use crate::config::stream::StreamSpec;
 use crate::config::sync::SyncSpec;
 use crate::decode::decode;
 use crate::environment::Environment;
 use crate::interpolate::Missing;
+use crate::pattern::Pattern;
 use crate::place::At;
 use crate::yaml::{Content, Node};
 
@@ -19,6 +19,8 @@ pub struct Sync {
     /// Of the sync as it is written, variables not filled in.
     pub hash: String,
     pub(crate) environment: Environment,
+    pub(crate) patterns: Vec<Pattern>,
+    pub(crate) exclude: Vec<Pattern>,
     /// The sync's file, the project's defaults below it.
     pub(crate) node: Node,
     pub(crate) missing: Vec<Missing>,
@@ -31,17 +33,14 @@ impl Sync {
     }
 
     /// The names and globs under `streams:`; `*` when the sync does not say.
-    pub fn patterns(&self) -> Vec<&str> {
-        match &self.spec.streams {
-            Some(streams) => streams.0.iter().map(|(name, _)| name.as_str()).collect(),
-            None => vec!["*"],
-        }
+    pub fn patterns(&self) -> &[Pattern] {
+        &self.patterns
     }
 
     /// Whether the sync takes a stream of this name.
     pub(crate) fn takes(&self, stream: &str) -> bool {
-        let patterns = self.patterns();
-        patterns.contains(&stream) || patterns.iter().any(|p| matches(p, stream)) && !self.spec.exclude.iter().any(|p| matches(p, stream))
+        self.patterns.iter().any(|p| p.text() == stream)
+            || self.patterns.iter().any(|p| p.takes(stream)) && !self.exclude.iter().any(|p| p.takes(stream))
     }
 
     /// The settings of one stream, everything laid over each other, and the tree that they came from, for places.
@@ -62,10 +61,14 @@ impl Sync {
 
     /// What `streams:` says about one stream: shorter globs before longer ones, the exact name last.
     fn layers(&self, stream: &str) -> Vec<&Node> {
-        let entries = self.node.get("streams").map(Node::entries).unwrap_or_default();
-        let mut layers: Vec<_> = entries.iter().filter(|e| e.key == stream || matches(&e.key, stream)).collect();
-        layers.sort_by_key(|e| (e.key == stream, e.key.chars().count()));
-        layers.into_iter().map(|e| &e.value).collect()
+        let mut patterns: Vec<&Pattern> = self.patterns.iter().filter(|p| p.takes(stream)).collect();
+        patterns.sort_by_key(|p| specificity(p, stream));
+        patterns.into_iter().filter_map(|p| self.node.at_path(&["streams", p.text()])).collect()
+    }
+
+    /// The most specific pattern that takes a stream.
+    pub(crate) fn pattern_for(&self, stream: &str) -> Option<&Pattern> {
+        self.patterns.iter().filter(|p| p.takes(stream)).max_by_key(|p| specificity(p, stream))
     }
 
     /// What the exact name alone says, if it is there.
@@ -84,24 +87,9 @@ impl Sync {
     }
 }
 
-/// Whether a glob takes a name. `*` takes any characters, `.` and `/` included.
-pub(crate) fn matches(pattern: &str, name: &str) -> bool {
-    pattern == name || glob(pattern).is_ok_and(|g| g.is_match(name))
-}
-
-/// A glob, or an error that shows it.
-pub(crate) fn glob(pattern: &str) -> Result<GlobMatcher> {
-    let glob = GlobBuilder::new(pattern).literal_separator(false).backslash_escape(true).build();
-    glob.as_ref().map(Glob::compile_matcher).map_err(|e| {
-        Error::new(Code::ConfigInvalid, "the pattern is not a glob")
-            .detail(format!("{pattern:?}: {}", e.kind()))
-            .hint("`*`, `?`, `[a-z]` and `{a,b}` are understood; a backslash takes their meaning away")
-    })
-}
-
-/// Whether a name could stand for more than itself.
-pub(crate) fn is_glob(pattern: &str) -> bool {
-    pattern.contains(['*', '?', '[', '{'])
+/// The exact name beats a glob, a longer glob a shorter one.
+fn specificity(pattern: &Pattern, stream: &str) -> (bool, usize) {
+    (pattern.text() == stream, pattern.text().chars().count())
 }
 
 /// SHA-256 in hex. The parts are kept apart by their lengths.

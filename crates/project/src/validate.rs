@@ -6,10 +6,11 @@ use trib_core::error::closest;
 use trib_core::mode::{Fit, fit};
 use trib_core::{Code, Connector, Error};
 
+use crate::pattern::Pattern;
 use crate::place::At;
 use crate::project::{Declared, Project};
 use crate::resolve::{Into, scope_value};
-use crate::sync::{Sync, glob, is_glob};
+use crate::sync::Sync;
 use crate::yaml::Node;
 
 /// A sync by itself: patterns, templates, modes that contradict each other.
@@ -19,13 +20,6 @@ pub(crate) fn sync_alone(sync: &Sync) -> Vec<Error> {
     if sync.spec.from.0.is_empty() {
         let error = Error::new(Code::ConfigInvalid, "a sync needs a connection to read from");
         note(sync.node.place(&["from"]), error, "from");
-    }
-    for pattern in sync.spec.exclude.iter().map(String::as_str).chain(sync.patterns()) {
-        if let Err(e) = glob(pattern)
-            && is_glob(pattern)
-        {
-            note(&sync.pattern_place(pattern), e, "streams");
-        }
     }
     let templates = |node: &Node, path: &str| {
         let into = node.get("into")?;
@@ -58,7 +52,7 @@ pub(crate) fn sync_alone(sync: &Sync) -> Vec<Error> {
             note(sync.node.place(&["scope"]), error, "scope");
         }
     }
-    for name in sync.patterns() {
+    for name in sync.patterns().iter().map(Pattern::text) {
         // A glob stands for itself here: what its own layers say is all that is known without the catalog.
         let Ok((spec, merged)) = sync.stream_settings(name) else { continue };
         let (Some(read), Some(write)) = (spec.read, spec.write) else { continue };
