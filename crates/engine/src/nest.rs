@@ -18,8 +18,8 @@ use crate::json;
 
 /// How the rows of one table come out of nested rows.
 pub struct Shape {
-    /// What is added to the root table's name: empty for the root, `__items` for a child.
-    pub suffix: String,
+    /// What is added to the root table's name, joined by `__`: empty for the root, `items` for a child.
+    pub suffix: Vec<String>,
     pub columns: Vec<Column>,
     /// 0 for the root; a child has this many index columns.
     pub depth: usize,
@@ -27,8 +27,10 @@ pub struct Shape {
 }
 
 pub struct Column {
-    /// Name before normalisation: `user__name` for a flattened struct.
+    /// Named as the source has it, `user__name` for a flattened struct.
     pub field: FieldRef,
+    /// The names that `field`'s is joined from.
+    pub parts: Vec<String>,
     path: Vec<usize>,
     as_json: bool,
     /// The top-level column that it came from.
@@ -47,14 +49,24 @@ pub struct Flat {
 impl Shape {
     /// `nesting` decides for each top-level column; `holds` says whether the destination can store a nested field as it is.
     pub fn compile(fields: &Fields, nesting: impl Fn(usize) -> Nesting, holds: impl Fn(&Field) -> bool) -> Self {
-        let mut root = Shape { suffix: String::new(), columns: Vec::new(), depth: 0, children: Vec::new() };
+        let mut root = Shape { suffix: Vec::new(), columns: Vec::new(), depth: 0, children: Vec::new() };
         for (i, field) in fields.iter().enumerate() {
-            root.add(vec![i], field.name().clone(), field, nesting(i), &holds, i);
+            root.add(vec![i], vec![field.name().clone()], field, nesting(i), &holds, i);
         }
         root
     }
 
-    fn add(&mut self, path: Vec<usize>, name: String, field: &FieldRef, nesting: Nesting, holds: &impl Fn(&Field) -> bool, top: usize) {
+    fn add(
+        &mut self,
+        path: Vec<usize>,
+        parts: Vec<String>,
+        field: &FieldRef,
+        nesting: Nesting,
+        holds: &impl Fn(&Field) -> bool,
+        top: usize,
+    ) {
+        let name = parts.join("__");
+        let deeper = |inner: &Field| parts.iter().cloned().chain([inner.name().clone()]).collect::<Vec<_>>();
         let plain = |as_json: bool| {
             let field = if as_json {
                 Field::new(&name, DataType::Utf8, true).with_logical(Logical::Json)
@@ -62,25 +74,25 @@ impl Shape {
                 // A value inside a struct is NULL when the struct is.
                 field.as_ref().clone().with_name(&name).with_nullable(field.is_nullable() || path.len() > 1)
             };
-            Column { field: Arc::new(field), path: path.clone(), as_json, top }
+            Column { field: Arc::new(field), parts: parts.clone(), path: path.clone(), as_json, top }
         };
         match (field.data_type(), nesting) {
             (DataType::Struct(inner), Nesting::Table) => {
                 for (i, f) in inner.iter().enumerate() {
                     let inner_path = path.iter().copied().chain([i]).collect();
-                    self.add(inner_path, format!("{name}__{}", f.name()), f, nesting, holds, top);
+                    self.add(inner_path, deeper(f), f, nesting, holds, top);
                 }
             }
             (DataType::List(item) | DataType::LargeList(item), Nesting::Table) if matches!(item.data_type(), DataType::Struct(_)) => {
                 let mut child = Shape {
-                    suffix: format!("{}__{name}", self.suffix),
+                    suffix: self.suffix.iter().chain(&parts).cloned().collect(),
                     columns: Vec::new(),
                     depth: self.depth + 1,
                     children: Vec::new(),
                 };
                 if let DataType::Struct(inner) = item.data_type() {
                     for (i, f) in inner.iter().enumerate() {
-                        child.add(vec![i], f.name().clone(), f, nesting, holds, top);
+                        child.add(vec![i], vec![f.name().clone()], f, nesting, holds, top);
                     }
                 }
                 self.children.push((path, child));
@@ -192,8 +204,8 @@ mod tests {
             {"id":3,"user":{"name":null},"items":[{"sku":"z","tags":[{"t":"3"}]}]}"#;
         let batch = arrow::json::ReaderBuilder::new(Arc::new(schema.clone())).build(json.as_bytes()).unwrap().next().unwrap().unwrap();
         let shape = Shape::compile(schema.fields(), |_| Nesting::Table, |_| true);
-        let names: Vec<_> = shape.tables().iter().map(|t| t.suffix.clone()).collect();
-        assert_eq!(names, ["", "__items", "__items__tags"]);
+        let names: Vec<_> = shape.tables().iter().map(|t| t.suffix.join("__")).collect();
+        assert_eq!(names, ["", "items", "items__tags"]);
         let flats = shape.take_apart(batch.columns(), batch.num_rows()).unwrap();
         assert_eq!(shape.columns[1].field.name(), "user__name");
         assert_eq!(flats[0].columns[1].null_count(), 2);

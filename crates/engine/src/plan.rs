@@ -10,7 +10,7 @@ use trib_core::transform::{Nesting, Transform};
 use trib_core::{Code, Destination, Error, Result, Table, TableName, WriteMode};
 
 use crate::conform::{Origin, TableConform};
-use crate::nest::{Shape, index_names};
+use crate::nest::{Column, Shape, index_names};
 use crate::session::Engine;
 use crate::steps::Steps;
 
@@ -158,9 +158,9 @@ async fn compile_table(
 
     let mut fields: Vec<Field> = wanted.iter().map(|w| w.field.clone()).collect();
     fields.extend(system_fields(spec));
-    let suffix = trib_core::name::Naming::apply(spec.naming, &shape.suffix);
-    let suffix = if is_root { String::new() } else { format!("__{}", suffix.trim_start_matches('_')) };
-    let name = TableName { schema: spec.table.schema.clone(), name: truncate(&format!("{}{suffix}", spec.table.name), capabilities.max_identifier) };
+    let parts = std::iter::once(spec.table.name.clone()).chain(shape.suffix.iter().map(|s| spec.naming.apply(s)));
+    let name = truncate(&parts.collect::<Vec<_>>().join("__"), capabilities.max_identifier);
+    let name = TableName { schema: spec.table.schema.clone(), name };
     let existing = destination.inspect(&name).await?;
     let replaces_schema = spec.write == WriteMode::Replace && spec.scope.is_none();
     let native = |field: &Field| Ok(destination.column_type(field)?.native);
@@ -245,11 +245,15 @@ fn column_names(spec: &StreamSpec, steps: &Steps, shape: &Shape, max: usize, cas
             .hint("give it another name with `columns: {… rename: …}`"));
     }
     // Names that the user gave stay; the others are normalised. All must differ in the end.
-    let given: Vec<(usize, &str)> = shape.columns.iter().enumerate().map(|(i, c)| (i, c.field.name().as_str())).collect();
-    let taken_as_is = |i: usize| shape.depth == 0 && steps.is_named(shape.columns[i].top) && !given[i].1.contains("__");
+    let given = |c: &Column| shape.depth == 0 && c.parts.len() == 1 && steps.is_named(c.top);
     let normal: Vec<String> =
-        given.iter().map(|(i, name)| if taken_as_is(*i) { (*name).to_owned() } else { spec.naming.apply(name) }).collect();
+        shape.columns.iter().map(|c| if given(c) { c.field.name().clone() } else { joined(spec.naming, &c.parts) }).collect();
     identifiers(&normal.iter().map(String::as_str).collect::<Vec<_>>(), Naming::Keep, max, case_sensitive)
+}
+
+/// Each part normalised for itself, so that the joints stay visible.
+fn joined(naming: Naming, parts: &[String]) -> String {
+    parts.iter().map(|p| naming.apply(p)).collect::<Vec<_>>().join("__")
 }
 
 fn root_key(spec: &StreamSpec, steps: &Steps, source_names: &[String], names: &[String]) -> Result<Vec<String>> {
