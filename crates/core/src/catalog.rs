@@ -66,8 +66,16 @@ impl Stream {
 /// times, then ascending numbers. A proposal for people to confirm, never a decision.
 pub fn propose_cursors(schema: &SchemaRef, primary_key: &[String]) -> Vec<String> {
     const CHANGED: [&str; 10] = [
-        "updated_at", "modified_at", "last_modified", "updated", "modified", "updated_on", "last_updated", "changed_at",
-        "update_time", "lastmodifieddate",
+        "updated_at",
+        "modified_at",
+        "last_modified",
+        "updated",
+        "modified",
+        "updated_on",
+        "last_updated",
+        "changed_at",
+        "update_time",
+        "lastmodifieddate",
     ];
     let rank = |field: &Field| -> Option<usize> {
         let name = field.name().to_lowercase();

@@ -139,9 +139,8 @@ fn parse<C: ConnectorConfig>(settings: &Value, context: &Context) -> Result<C> {
     C::deserialize(settings).map_err(|e| {
         // Serde's text names keys and expected types, never values of secrets, since those are strings as expected.
         let text = e.to_string();
-        let error = Error::new(Code::ConfigInvalid, "the connection's settings are not right")
-            .detail(text.clone())
-            .connection(&context.connection);
+        let error =
+            Error::new(Code::ConfigInvalid, "the connection's settings are not right").detail(text.clone()).connection(&context.connection);
         match unknown_field(&text).and_then(|(wrong, known)| Some((wrong, closest(wrong, known)?))) {
             Some((wrong, near)) => error.setting(wrong).hint(format!("did you mean `{near}`?")),
             None => error.hint(format!("`trib connectors show {}` lists its settings", C::NAME)),

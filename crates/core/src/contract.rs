@@ -86,11 +86,19 @@ pub enum TypeChanges {
 #[serde(tag = "change", rename_all = "snake_case")]
 pub enum SchemaChange {
     CreateTable,
-    AddColumn { field: FieldRef },
+    AddColumn {
+        field: FieldRef,
+    },
     /// Only ever to a type that holds every value of the old one.
-    WidenColumn { column: String, from: DataType, to: FieldRef },
+    WidenColumn {
+        column: String,
+        from: DataType,
+        to: FieldRef,
+    },
     /// The column may now be NULL.
-    DropNotNull { column: String },
+    DropNotNull {
+        column: String,
+    },
 }
 
 /// What becomes of a column's incoming values.
@@ -146,11 +154,8 @@ pub fn meet(
     for field in incoming.fields() {
         let name = field.name();
         let Some(at) = columns.iter().position(|c| c.name() == name) else {
-            let landing = if name.starts_with(system::PREFIX) {
-                Landing::Exact
-            } else {
-                new_column(field, contract.new_columns, &mut notes)?
-            };
+            let landing =
+                if name.starts_with(system::PREFIX) { Landing::Exact } else { new_column(field, contract.new_columns, &mut notes)? };
             if landing == Landing::Exact {
                 // Rows that are there already have no value for it.
                 let added: FieldRef = Arc::new(field.as_ref().clone().with_nullable(true));
@@ -338,7 +343,8 @@ mod tests {
     #[test]
     fn new_and_dropped_columns_evolve() {
         let existing = table(&[("id", DataType::Int64), ("old", DataType::Utf8)]);
-        let m = meet(Some(&existing), &incoming(&[("id", DataType::Int64), ("new", DataType::Utf8)]), &Contract::default(), native).unwrap();
+        let m =
+            meet(Some(&existing), &incoming(&[("id", DataType::Int64), ("new", DataType::Utf8)]), &Contract::default(), native).unwrap();
         assert_eq!(m.schema.fields().iter().map(|f| f.name().as_str()).collect::<Vec<_>>(), ["id", "old", "new"]);
         assert_eq!(m.changes.len(), 1);
         assert_eq!(m.notes.len(), 2);

@@ -14,13 +14,23 @@ use crate::load::RejectedRow;
 #[derive(Debug)]
 pub enum Message {
     /// From here on the stream's batches have this schema.
-    Schema { stream: Arc<str>, schema: SchemaRef },
-    Batch { stream: Arc<str>, batch: RecordBatch },
-    Reject { stream: Arc<str>, row: RejectedRow },
+    Schema {
+        stream: Arc<str>,
+        schema: SchemaRef,
+    },
+    Batch {
+        stream: Arc<str>,
+        batch: RecordBatch,
+    },
+    Reject {
+        stream: Arc<str>,
+        row: RejectedRow,
+    },
 }
 
 /// A source's end of the channel. Sending waits while the other end is busy, which is all the
-/// back-pressure there is.
+/// back-pressure there is. A clone is another end of the same channel, for sources that read on a blocking thread.
+#[derive(Clone)]
 pub struct Emitter {
     sender: mpsc::Sender<Message>,
     stop: Arc<AtomicBool>,

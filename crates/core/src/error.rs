@@ -148,12 +148,7 @@ impl fmt::Display for Place {
             }
             parts.push(at);
         }
-        let named = [
-            ("connection", &self.connection),
-            ("stream", &self.stream),
-            ("setting", &self.setting),
-            ("row", &self.row),
-        ];
+        let named = [("connection", &self.connection), ("stream", &self.stream), ("setting", &self.setting), ("row", &self.row)];
         parts.extend(named.into_iter().filter_map(|(name, value)| Some(format!("{name} {}", value.as_ref()?))));
         f.write_str(&parts.join(", "))
     }
@@ -323,9 +318,7 @@ impl From<std::io::Error> for Error {
             ErrorKind::PermissionDenied => (Code::PermissionDenied, "the file may not be read or written"),
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded => (Code::ResourceExhausted, "the disk is full"),
             ErrorKind::ConnectionRefused => (Code::ConnectionRefused, "the server refused the connection"),
-            ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::UnexpectedEof => {
-                (Code::ConnectionLost, "the connection broke")
-            }
+            ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::UnexpectedEof => (Code::ConnectionLost, "the connection broke"),
             ErrorKind::TimedOut => (Code::Timeout, "no answer in time"),
             _ => (Code::Io, "reading or writing failed"),
         };

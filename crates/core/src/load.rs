@@ -104,13 +104,7 @@ impl Table {
     /// then [`system::SEQ`] and [`system::OP`] where they are needed.
     pub fn staging_schema(&self) -> SchemaRef {
         let made_by_commit = [system::DELETED_AT, system::VALID_FROM, system::VALID_TO];
-        let mut fields: Vec<_> = self
-            .schema
-            .fields()
-            .iter()
-            .filter(|f| !made_by_commit.contains(&f.name().as_str()))
-            .cloned()
-            .collect();
+        let mut fields: Vec<_> = self.schema.fields().iter().filter(|f| !made_by_commit.contains(&f.name().as_str())).cloned().collect();
         if self.write.needs_sequence() {
             fields.push(Arc::new(Field::new(system::SEQ, DataType::Int64, false)));
         }
@@ -128,8 +122,7 @@ impl Table {
     /// The system columns that a table of this kind ends with.
     pub fn system_fields(write: WriteMode, deletes: Deletes) -> Vec<Field> {
         let utc = || DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
-        let mut fields =
-            vec![Field::new(system::LOAD_ID, DataType::Utf8, false), Field::new(system::LOADED_AT, utc(), false)];
+        let mut fields = vec![Field::new(system::LOAD_ID, DataType::Utf8, false), Field::new(system::LOADED_AT, utc(), false)];
         if write == WriteMode::History {
             fields.push(Field::new(system::VALID_FROM, utc(), false));
             fields.push(Field::new(system::VALID_TO, utc(), true));

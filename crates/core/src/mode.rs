@@ -50,14 +50,8 @@ impl ReadMode {
 
 impl WriteMode {
     /// The modes that a project can name.
-    pub const ALL: &[WriteMode] = &[
-        WriteMode::Replace,
-        WriteMode::Append,
-        WriteMode::Insert,
-        WriteMode::Upsert,
-        WriteMode::Mirror,
-        WriteMode::History,
-    ];
+    pub const ALL: &[WriteMode] =
+        &[WriteMode::Replace, WriteMode::Append, WriteMode::Insert, WriteMode::Upsert, WriteMode::Mirror, WriteMode::History];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -132,9 +126,15 @@ mod tests {
                 })
                 .collect()
         };
-        //                                      replace append insert upsert mirror history
-        assert_eq!(row(ReadMode::Full),        ["yes", "asks", "yes", "yes", "yes", "yes"]);
-        assert_eq!(row(ReadMode::Incremental), ["no",  "yes",  "yes", "yes", "no",  "yes"]);
-        assert_eq!(row(ReadMode::Cdc),         ["no",  "yes",  "no",  "yes", "yes", "yes"]);
+        #[rustfmt::skip]
+        let table = [
+            //                     replace append insert upsert mirror history
+            (ReadMode::Full,        ["yes", "asks", "yes", "yes", "yes", "yes"]),
+            (ReadMode::Incremental, ["no",  "yes",  "yes", "yes", "no",  "yes"]),
+            (ReadMode::Cdc,         ["no",  "yes",  "no",  "yes", "yes", "yes"]),
+        ];
+        for (read, expected) in table {
+            assert_eq!(row(read), expected, "{}", read.as_str());
+        }
     }
 }

@@ -77,9 +77,7 @@ fn snake_case(name: &str) -> String {
         let before = i.checked_sub(1).map(|j| chars[j]);
         let after = chars.get(i + 1);
         let boundary = c.is_uppercase()
-            && before.is_some_and(|b| {
-                b.is_lowercase() || b.is_numeric() || (b.is_uppercase() && after.is_some_and(|a| a.is_lowercase()))
-            });
+            && before.is_some_and(|b| b.is_lowercase() || b.is_numeric() || (b.is_uppercase() && after.is_some_and(|a| a.is_lowercase())));
         if boundary && out.len() > lead && !out.ends_with('_') {
             out.push('_');
         }

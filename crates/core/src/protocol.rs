@@ -149,7 +149,7 @@ pub fn lease_lost(load: &Load, marker: Option<&Marker>) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::{Part, Receipt, TableLoad, Table, Deletes};
+    use crate::load::{Deletes, Part, Receipt, Table, TableLoad};
     use crate::mode::WriteMode;
     use crate::name::TableName;
     use crate::state::State;
@@ -170,8 +170,7 @@ mod tests {
             changes: false,
         };
         let part = Part { load: LoadId(id.into()), sync: "s".into(), split: 0, attempt: 0 };
-        let receipt =
-            Receipt { part, table: name, rows: 1, bytes: 1, durability, staged: serde_json::Value::Null, rejected: vec![] };
+        let receipt = Receipt { part, table: name, rows: 1, bytes: 1, durability, staged: serde_json::Value::Null, rejected: vec![] };
         Load {
             id: LoadId(id.into()),
             scope: "t".into(),

@@ -50,9 +50,7 @@ fn fits(from: &DataType, to: &DataType) -> bool {
         (Decimal128(fp, fs) | Decimal256(fp, fs), Decimal128(tp, ts) | Decimal256(tp, ts)) => {
             ts >= fs && i16::from(*tp) - i16::from(*ts) >= i16::from(*fp) - i16::from(*fs)
         }
-        (_, Decimal128(tp, ts) | Decimal256(tp, ts)) if integer(from).is_some() => {
-            i16::from(*tp) - i16::from(*ts) >= decimal_digits(from)
-        }
+        (_, Decimal128(tp, ts) | Decimal256(tp, ts)) if integer(from).is_some() => i16::from(*tp) - i16::from(*ts) >= decimal_digits(from),
         // Integers that a double holds exactly.
         (Int8 | Int16 | Int32 | UInt8 | UInt16 | UInt32, Float64) => true,
         (Date32, Timestamp(_, None)) => true,

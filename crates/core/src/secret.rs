@@ -67,10 +67,8 @@ pub fn redact_url(text: &str) -> String {
         ["password", "secret", "token", "key", "sig", "credential"].iter().any(|s| key.contains(s))
     };
     if url.query_pairs().any(|(k, _)| sensitive(&k)) {
-        let kept: Vec<(String, String)> = url
-            .query_pairs()
-            .map(|(k, v)| (k.to_string(), if sensitive(&k) { REDACTED.to_owned() } else { v.to_string() }))
-            .collect();
+        let kept: Vec<(String, String)> =
+            url.query_pairs().map(|(k, v)| (k.to_string(), if sensitive(&k) { REDACTED.to_owned() } else { v.to_string() })).collect();
         url.query_pairs_mut().clear().extend_pairs(kept);
     }
     url.to_string()

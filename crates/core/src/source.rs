@@ -96,7 +96,11 @@ pub enum Read {
     Incremental(Cursor),
     Cdc,
     /// `since ≤ column < until`, whatever the state says. Never moves state.
-    Range { column: String, since: Option<String>, until: Option<String> },
+    Range {
+        column: String,
+        since: Option<String>,
+        until: Option<String>,
+    },
     /// The key columns of every row, to find out what is gone.
     Keys,
 }

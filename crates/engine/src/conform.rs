@@ -32,11 +32,18 @@ pub struct TableConform {
 
 enum Output {
     /// A column of the flat table.
-    Column { index: usize, name: String, to: DataType, landing: Landing },
+    Column {
+        index: usize,
+        name: String,
+        to: DataType,
+        landing: Landing,
+    },
     /// A column that the source no longer has.
     Null(DataType),
     /// The root row's key column, by its place in the root's outputs.
-    ParentKey { output: usize },
+    ParentKey {
+        output: usize,
+    },
     /// Place in the parent's list at this depth.
     Index(usize),
     RowId,
@@ -69,7 +76,13 @@ pub struct Conformed {
 
 impl TableConform {
     /// `origins` gives, by final column name, where a value comes from; `source_names` the flat columns' names for messages.
-    pub fn new(table: Table, origins: &[(String, Origin)], forbidden: Vec<(usize, String)>, source_names: &[String], root: Option<&Self>) -> Self {
+    pub fn new(
+        table: Table,
+        origins: &[(String, Origin)],
+        forbidden: Vec<(usize, String)>,
+        source_names: &[String],
+        root: Option<&Self>,
+    ) -> Self {
         let staging = table.staging_schema();
         let outputs: Vec<Output> = staging
             .fields()
@@ -89,9 +102,9 @@ impl TableConform {
                         to: field.data_type().clone(),
                         landing: landing.clone(),
                     },
-                    Some(Origin::ParentKey(key)) => Output::ParentKey {
-                        output: root.and_then(|r| r.staging.index_of(key).ok()).unwrap_or_default(),
-                    },
+                    Some(Origin::ParentKey(key)) => {
+                        Output::ParentKey { output: root.and_then(|r| r.staging.index_of(key).ok()).unwrap_or_default() }
+                    }
                     Some(Origin::Index(depth)) => Output::Index(*depth),
                     Some(Origin::RowId) => Output::RowId,
                     None => Output::Null(field.data_type().clone()),
@@ -179,9 +192,9 @@ fn columns_of(
                 (None, _) => new_null_array(field.data_type(), rows),
             },
             Output::LoadId => Arc::new(StringArray::from_iter_values(std::iter::repeat_n(stamp.load.0.as_str(), rows))),
-            Output::LoadedAt => Arc::new(
-                TimestampMicrosecondArray::from_value(stamp.loaded_at.timestamp_micros(), rows).with_timezone("UTC"),
-            ),
+            Output::LoadedAt => {
+                Arc::new(TimestampMicrosecondArray::from_value(stamp.loaded_at.timestamp_micros(), rows).with_timezone("UTC"))
+            }
             Output::Sequence => match origin {
                 None => Arc::new(Int64Array::from_iter_values(first..first + rows as i64)),
                 Some(origin) => Arc::new(Int64Array::from_iter_values(origin.values().iter().map(|row| first + i64::from(*row)))),

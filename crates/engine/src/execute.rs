@@ -244,8 +244,7 @@ fn start_stream(
     for conform in plan.conforms() {
         let (sender, receiver) = mpsc::channel::<Result<RecordBatch>>(IN_FLIGHT);
         let rows: BatchStream = Box::pin(tokio_stream(receiver));
-        let part =
-            Part { load: task.stamp.load.clone(), sync: task.sync.clone(), split: task.ordinal, attempt: task.attempt };
+        let part = Part { load: task.stamp.load.clone(), sync: task.sync.clone(), split: task.ordinal, attempt: task.attempt };
         let (destination, table) = (task.destination.clone(), conform.table.clone());
         let name = stream.to_owned();
         tasks.spawn(async move {

@@ -44,10 +44,8 @@ pub fn row(batch: &RecordBatch, row: usize) -> Value {
 
 /// The JSON encoder knows no decimals that keep their digits, no intervals, and no binary but hex: those go as text.
 fn encodable(field: &FieldRef, array: &ArrayRef) -> Result<(FieldRef, ArrayRef)> {
-    let textual = matches!(
-        field.data_type(),
-        DataType::Decimal128(..) | DataType::Decimal256(..) | DataType::Interval(_) | DataType::Duration(_)
-    );
+    let textual =
+        matches!(field.data_type(), DataType::Decimal128(..) | DataType::Decimal256(..) | DataType::Interval(_) | DataType::Duration(_));
     if !textual {
         return Ok((field.clone(), array.clone()));
     }

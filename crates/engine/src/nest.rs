@@ -118,11 +118,22 @@ impl Shape {
         Ok(out)
     }
 
-    fn walk(&self, columns: &[ArrayRef], origin: Option<UInt32Array>, indices: Vec<ArrayRef>, rows: usize, out: &mut Vec<Flat>) -> Result<()> {
+    fn walk(
+        &self,
+        columns: &[ArrayRef],
+        origin: Option<UInt32Array>,
+        indices: Vec<ArrayRef>,
+        rows: usize,
+        out: &mut Vec<Flat>,
+    ) -> Result<()> {
         let mut flat = Vec::with_capacity(self.columns.len());
         for column in &self.columns {
             let array = descend(columns, &column.path)?;
-            flat.push(if column.as_json { json::column(&Arc::new(Field::new("", array.data_type().clone(), true)), &array)? } else { array });
+            flat.push(if column.as_json {
+                json::column(&Arc::new(Field::new("", array.data_type().clone(), true)), &array)?
+            } else {
+                array
+            });
         }
         out.push(Flat { columns: flat, origin: origin.clone(), indices: indices.clone() });
         for (path, child) in &self.children {
@@ -192,7 +203,11 @@ mod tests {
     fn lists_of_structs_become_tables() {
         let item = DataType::Struct(Fields::from(vec![
             Field::new("sku", DataType::Utf8, true),
-            Field::new("tags", DataType::List(Arc::new(Field::new("item", DataType::Struct(vec![Field::new("t", DataType::Utf8, true)].into()), true))), true),
+            Field::new(
+                "tags",
+                DataType::List(Arc::new(Field::new("item", DataType::Struct(vec![Field::new("t", DataType::Utf8, true)].into()), true))),
+                true,
+            ),
         ]));
         let schema = Schema::new(vec![
             Field::new("id", DataType::Int64, false),

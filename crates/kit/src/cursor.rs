@@ -126,13 +126,7 @@ pub struct Boundary {
 
 impl Boundary {
     /// `lower` and `upper` are texts that Arrow casts to the type of the cursor column; `seen` are the hashes of the rows that were read at `lower`.
-    pub fn new(
-        cursor: (usize, &DataType),
-        lower: Option<&str>,
-        upper: &str,
-        seen: BTreeSet<String>,
-        exactly_once: bool,
-    ) -> Result<Self> {
+    pub fn new(cursor: (usize, &DataType), lower: Option<&str>, upper: &str, seen: BTreeSet<String>, exactly_once: bool) -> Result<Self> {
         let scalar = |text: &str| -> Result<Scalar<ArrayRef>> {
             let text: ArrayRef = Arc::new(StringArray::from(vec![text]));
             Ok(Scalar::new(compute::cast(&text, cursor.1)?))
@@ -190,9 +184,9 @@ impl Boundary {
     fn hashes(&mut self, batch: &RecordBatch) -> Result<Vec<String>> {
         let converter = match &mut self.rows {
             Some(converter) => converter,
-            none => none.insert(RowConverter::new(
-                batch.schema().fields().iter().map(|f| SortField::new(f.data_type().clone())).collect(),
-            )?),
+            none => {
+                none.insert(RowConverter::new(batch.schema().fields().iter().map(|f| SortField::new(f.data_type().clone())).collect())?)
+            }
         };
         let rows = converter.convert_columns(batch.columns())?;
         Ok(rows.iter().map(|row| hex::encode(&Sha256::digest(row.as_ref())[..12])).collect())
@@ -211,7 +205,13 @@ mod tests {
             columns: None,
             filter: None,
             key: vec![],
-            read: Read::Incremental(Cursor { column: "at".into(), lookback: None, null_cursor: NullCursor::Exclude, start: None, end: None }),
+            read: Read::Incremental(Cursor {
+                column: "at".into(),
+                lookback: None,
+                null_cursor: NullCursor::Exclude,
+                start: None,
+                end: None,
+            }),
             split_by: None,
             parallelism: 1,
             may_stop: true,

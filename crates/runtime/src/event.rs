@@ -23,16 +23,34 @@ impl Observer for NoObserver {
 #[derive(Clone)]
 pub enum Event {
     /// A stream begins; `progress` grows while it runs.
-    Started { progress: Arc<Progress>, expected: Option<u64> },
+    Started {
+        progress: Arc<Progress>,
+        expected: Option<u64>,
+    },
     /// What was left by an earlier run was dealt with.
-    Recovered { what: &'static str, load: LoadId },
+    Recovered {
+        what: &'static str,
+        load: LoadId,
+    },
     /// Something that a person should know: a schema change, a column that loses precision.
     Note(String),
     /// A load is being published.
-    Committing { load: LoadId, rows: u64 },
-    Committed { load: LoadId, tables: Vec<TableOutcome>, state: State },
+    Committing {
+        load: LoadId,
+        rows: u64,
+    },
+    Committed {
+        load: LoadId,
+        tables: Vec<TableOutcome>,
+        state: State,
+    },
     /// A load has failed and will be tried again.
-    Retrying { error: Arc<Error>, attempt: u32, of: u32, pause: Duration },
+    Retrying {
+        error: Arc<Error>,
+        attempt: u32,
+        of: u32,
+        pause: Duration,
+    },
     /// The stream is done.
     Finished,
     Failed(Arc<Error>),
@@ -49,10 +67,9 @@ impl Event {
             Event::Committed { load, tables, state } => {
                 (format!("load {load} is visible"), Some(json!({"tables": tables, "state": state})))
             }
-            Event::Retrying { error, attempt, of, pause } => (
-                format!("attempt {attempt} of {of} failed, next in {} s: {error}", pause.as_secs()),
-                Some(error.to_json()),
-            ),
+            Event::Retrying { error, attempt, of, pause } => {
+                (format!("attempt {attempt} of {of} failed, next in {} s: {error}", pause.as_secs()), Some(error.to_json()))
+            }
             Event::Finished => ("finished".to_owned(), None),
             Event::Failed(error) => (error.to_string(), Some(error.to_json())),
         }

@@ -41,13 +41,8 @@ impl Reading<'_> {
     /// Reads every split and stages its rows. On an error nothing of the load may be published.
     pub async fn run(&self, splits: Vec<Split>) -> Result<Staged> {
         let (rejects, received) = mpsc::channel(16);
-        let keep = keep_rejected(
-            self.runtime.clone(),
-            self.task.identity.clone(),
-            self.scope.to_owned(),
-            self.stamp.load.clone(),
-            received,
-        );
+        let keep =
+            keep_rejected(self.runtime.clone(), self.task.identity.clone(), self.scope.to_owned(), self.stamp.load.clone(), received);
         let keep = tokio::spawn(keep);
         let staged = self.splits(splits, rejects).await;
         let kept = keep.await.map_err(|_| Error::internal("keeping rejected rows has panicked"))?;

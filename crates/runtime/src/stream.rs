@@ -339,11 +339,8 @@ fn next_state(
 
 /// Receipts by table, in the plan's order: parents first.
 fn tables_of(plan: &StreamPlan, receipts: Vec<trib_core::Receipt>) -> Vec<TableLoad> {
-    let mut tables: Vec<TableLoad> = plan
-        .tables
-        .iter()
-        .map(|t| TableLoad { table: t.table().clone(), changes: t.changes.clone(), receipts: Vec::new() })
-        .collect();
+    let mut tables: Vec<TableLoad> =
+        plan.tables.iter().map(|t| TableLoad { table: t.table().clone(), changes: t.changes.clone(), receipts: Vec::new() }).collect();
     for receipt in receipts {
         let place = |name: &TableName| tables.iter().position(|t| t.table.name == *name);
         if let Some(i) = place(&receipt.table) {

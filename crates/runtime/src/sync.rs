@@ -155,8 +155,7 @@ pub async fn recover_state(runtime: &Runtime, task: &SyncTask) -> Result<Vec<Mar
     let result = async {
         let tables: Vec<TableName> = task.streams.iter().map(|s| s.spec.table.clone()).collect();
         let markers = task.destination.open(&keeper.lease, &tables).await?;
-        let wanted: Vec<Marker> =
-            markers.into_iter().filter(|m| task.streams.iter().any(|s| s.spec.stream == m.scope)).collect();
+        let wanted: Vec<Marker> = markers.into_iter().filter(|m| task.streams.iter().any(|s| s.spec.stream == m.scope)).collect();
         for marker in &wanted {
             runtime.store.adopt(&keeper.lease, marker).await?;
         }

@@ -19,7 +19,8 @@ async fn a_source_that_fails_leaves_no_receipt() {
         for write in [WriteMode::Append, WriteMode::Replace] {
             let mut spec = spec(numbers(), Transform::default());
             spec.write = write;
-            let pushes = first.iter().map(|_| Push::Batch(batch(&numbers(), "{\"n\":1}"))).chain([Push::Fail(Code::ConnectionLost)]).collect();
+            let pushes =
+                first.iter().map(|_| Push::Batch(batch(&numbers(), "{\"n\":1}"))).chain([Push::Fail(Code::ConnectionLost)]).collect();
             let ran = run(spec, pushes, ListDestination::new(true)).await.unwrap();
             assert_eq!(ran.result.err().unwrap().code(), Code::ConnectionLost);
         }

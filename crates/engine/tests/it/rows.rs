@@ -33,7 +33,8 @@ fn rules(rules: &[(&str, ColumnRule)]) -> BTreeMap<String, ColumnRule> {
 
 #[tokio::test]
 async fn names_are_normalised_and_rows_pass_through() {
-    let ran = run(spec(people(), Transform::default()), vec![Push::Batch(batch(&people(), PEOPLE))], ListDestination::new(true)).await.unwrap();
+    let ran =
+        run(spec(people(), Transform::default()), vec![Push::Batch(batch(&people(), PEOPLE))], ListDestination::new(true)).await.unwrap();
     assert_eq!(ran.result.as_ref().unwrap().receipts[0].rows, 3);
     assert_eq!(ran.rows("t")[0], r#"{"id":1,"full_name":"Ann Lee","age":"41"}"#);
 }
@@ -73,7 +74,13 @@ async fn mistakes_are_found_when_planning() {
         (Transform { filter: Some("agee > 3".into()), ..Transform::default() }, Code::ConfigInvalid),
         (Transform { sql: Some("selec 1".into()), ..Transform::default() }, Code::ConfigInvalid),
         (Transform { columns: rules(&[("agee", ColumnRule::default())]), ..Transform::default() }, Code::NotFound),
-        (Transform { columns: rules(&[("age", ColumnRule { cast: Some("intt".into()), ..ColumnRule::default() })]), ..Transform::default() }, Code::ConfigInvalid),
+        (
+            Transform {
+                columns: rules(&[("age", ColumnRule { cast: Some("intt".into()), ..ColumnRule::default() })]),
+                ..Transform::default()
+            },
+            Code::ConfigInvalid,
+        ),
     ];
     for (transform, code) in cases {
         let shown = format!("{transform:?}");
@@ -85,7 +92,8 @@ async fn mistakes_are_found_when_planning() {
 
 #[tokio::test]
 async fn columns_without_a_type_are_refused_by_name() {
-    let schema = schema(vec![Field::new("took", DataType::Interval(IntervalUnit::MonthDayNano), true), Field::new("x", DataType::Float32, true)]);
+    let schema =
+        schema(vec![Field::new("took", DataType::Interval(IntervalUnit::MonthDayNano), true), Field::new("x", DataType::Float32, true)]);
     let Err(error) = run(spec(schema, Transform::default()), vec![], ListDestination::new(true)).await else { panic!() };
     assert_eq!(error.code(), Code::Unsupported);
     assert!(error.to_string().contains("took"), "{error}");
@@ -126,9 +134,16 @@ async fn nested_rows_become_tables_or_json() {
         ]
     );
     // Without a wish, a destination that holds nothing nested gets JSON; without a key, rows get an identity.
-    let ran = run(spec(orders(), Transform::default()), vec![Push::Batch(batch(&orders(), ORDERS))], ListDestination::new(false)).await.unwrap();
+    let ran =
+        run(spec(orders(), Transform::default()), vec![Push::Batch(batch(&orders(), ORDERS))], ListDestination::new(false)).await.unwrap();
     assert_eq!(ran.rows("t")[0], r#"{"id":1,"user":{"name":"a"},"items":[{"sku":"x","Qty":1},{"sku":"y","Qty":2}]}"#.replace("{\"name\":\"a\"}", "\"{\\\"name\\\":\\\"a\\\"}\"").replace("[{\"sku\":\"x\",\"Qty\":1},{\"sku\":\"y\",\"Qty\":2}]", "\"[{\\\"sku\\\":\\\"x\\\",\\\"Qty\\\":1},{\\\"sku\\\":\\\"y\\\",\\\"Qty\\\":2}]\""));
-    let ran = run(spec(orders(), Transform { nested: Some(Nesting::Table), ..Transform::default() }), vec![Push::Batch(batch(&orders(), ORDERS))], ListDestination::new(false)).await.unwrap();
+    let ran = run(
+        spec(orders(), Transform { nested: Some(Nesting::Table), ..Transform::default() }),
+        vec![Push::Batch(batch(&orders(), ORDERS))],
+        ListDestination::new(false),
+    )
+    .await
+    .unwrap();
     assert_eq!(ran.rows("t__items")[0], r#"{"_trib_parent_id":"l1-0","_trib_index":0,"sku":"x","qty":1}"#);
 }
 
