@@ -137,15 +137,23 @@ fn no_such_end(name: &str, what: &str) -> Error {
 
 fn parse<C: ConnectorConfig>(settings: &Value, context: &Context) -> Result<C> {
     C::deserialize(settings).map_err(|e| {
-        // Serde's text names keys and expected types, never values of secrets, since those are strings as expected.
         let text = e.to_string();
-        let error =
-            Error::new(Code::ConfigInvalid, "the connection's settings are not right").detail(text.clone()).connection(&context.connection);
+        let error = Error::new(Code::ConfigInvalid, "the connection's settings are not right")
+            .detail(without_value(&text))
+            .connection(&context.connection);
         match unknown_field(&text).and_then(|(wrong, known)| Some((wrong, closest(wrong, known)?))) {
             Some((wrong, near)) => error.setting(wrong).hint(format!("did you mean `{near}`?")),
             None => error.hint(format!("`trib connectors show {}` lists its settings", C::NAME)),
         }
     })
+}
+
+/// Serde's text without the value that it shows: a password that stands in the wrong place, or that looks like a number.
+fn without_value(text: &str) -> &str {
+    match text.rfind("expected ") {
+        Some(at) if text.starts_with("invalid ") => &text[at..],
+        _ => text,
+    }
 }
 
 /// Takes serde's "unknown field" message apart: the wrong key, and those that are known.
@@ -161,5 +169,7 @@ mod tests {
     fn serde_messages_are_understood() {
         let (wrong, known) = super::unknown_field("unknown field `curser`, expected one of `cursor`, `key`").unwrap();
         assert_eq!((wrong, known), ("curser", vec!["cursor", "key"]));
+        assert_eq!(super::without_value("invalid type: string \"hunter2\", expected u16"), "expected u16");
+        assert_eq!(super::without_value("missing field `url`"), "missing field `url`");
     }
 }

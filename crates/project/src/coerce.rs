@@ -9,6 +9,34 @@ pub fn to_schema(value: &Value, schema: &Schema) -> Value {
     coerce(value, schema.as_value(), schema.as_value())
 }
 
+/// What the schema expects of a setting, when the value is of no type that it takes even after [`to_schema`].
+pub fn misfit(value: &Value, setting: &str, schema: &Schema) -> Option<String> {
+    let root = schema.as_value();
+    let wanted = followed(root.get("properties")?.get(setting)?, root);
+    let types = types(wanted, root);
+    let is = |t: &str| match coerce(value, wanted, root) {
+        Value::Null => t == "null",
+        Value::Bool(_) => t == "boolean",
+        Value::Number(n) => t == "number" || t == "integer" && !n.is_f64(),
+        Value::String(_) => t == "string",
+        Value::Array(_) => t == "array",
+        Value::Object(_) => t == "object",
+    };
+    // An alternative that names no type may take anything.
+    if types.is_empty() || wanted.get("enum").is_some() || types.iter().any(|t| is(t)) {
+        return None;
+    }
+    let words = types.iter().filter(|t| **t != "null").map(|t| match *t {
+        "integer" => "a whole number",
+        "number" => "a number",
+        "boolean" => "true or false",
+        "string" => "text",
+        "array" => "a list",
+        _ => "a map",
+    });
+    Some(words.collect::<Vec<_>>().join(" or "))
+}
+
 fn coerce(value: &Value, schema: &Value, root: &Value) -> Value {
     let schema = followed(schema, root);
     match value {
@@ -47,7 +75,7 @@ fn followed<'a>(schema: &'a Value, root: &'a Value) -> &'a Value {
 /// The types that a schema takes; empty when it does not say.
 fn types<'a>(schema: &'a Value, root: &'a Value) -> Vec<&'a str> {
     match schema.get("type") {
-        Some(Value::String(one)) => vec![one],
+        Some(Value::String(one)) => vec![one.as_str()],
         Some(Value::Array(many)) => many.iter().filter_map(Value::as_str).collect(),
         _ => {
             let alternatives = schema.get("anyOf").and_then(Value::as_array);

@@ -169,8 +169,7 @@ fn plain(expected: &str) -> String {
         "a string" => "text".to_owned(),
         "a boolean" => "true or false".to_owned(),
         "a sequence" => "a list".to_owned(),
-        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number".to_owned(),
-        "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number".to_owned(),
+        "u8" | "u16" | "u32" | "u64" | "usize" | "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number".to_owned(),
         "f32" | "f64" => "a number".to_owned(),
         other if other.starts_with("struct ") || other.starts_with("map") => "a map".to_owned(),
         other if other.starts_with("enum ") => "text".to_owned(),
@@ -250,6 +249,25 @@ impl<'de> Deserializer<'de> for &Node {
         at_node(self, result)
     }
 
+    /// A section whose settings are all commented out is empty.
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mistake> {
+        match &self.content {
+            Content::Null => at_node(self, visitor.visit_map(Entries { entries: [].iter(), value: None })),
+            _ => self.deserialize_any(visitor),
+        }
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(self, _: &'static str, _: &'static [&'static str], visitor: V) -> Result<V::Value, Mistake> {
+        self.deserialize_map(visitor)
+    }
+
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mistake> {
+        match &self.content {
+            Content::Null => at_node(self, visitor.visit_seq(Items { items: [].iter(), index: 0 })),
+            _ => self.deserialize_any(visitor),
+        }
+    }
+
     from_text_too! {
         deserialize_bool visit_bool bool,
         deserialize_u8 visit_u8 u8,
@@ -265,7 +283,7 @@ impl<'de> Deserializer<'de> for &Node {
     }
 
     forward_to_deserialize_any! {
-        i128 u128 char str string bytes byte_buf unit unit_struct seq tuple tuple_struct map struct identifier ignored_any
+        i128 u128 char str string bytes byte_buf unit unit_struct tuple tuple_struct identifier ignored_any
     }
 }
 

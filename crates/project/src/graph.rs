@@ -8,8 +8,8 @@ use trib_core::{Code, Error};
 use crate::pattern::Pattern;
 use crate::place::At;
 use crate::project::Project;
-use crate::resolve::Into;
 use crate::sync::Sync;
+use crate::table_template::TableTemplate;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -47,7 +47,7 @@ impl Graph {
                 name: sync.name.clone(),
                 kind: NodeKind::Sync,
                 tags: sync.spec.tags.clone(),
-                enabled: sync.spec.enabled,
+                enabled: sync.spec.enabled && sync.spec.from.0.iter().chain([&sync.spec.to]).all(|c| project.is_enabled(c)),
                 at: sync.at.clone(),
                 hash: sync.hash.clone(),
             });
@@ -64,7 +64,7 @@ impl Graph {
                 name: model.name.clone(),
                 kind: NodeKind::Model,
                 tags: model.spec.tags.clone(),
-                enabled: model.spec.enabled,
+                enabled: model.spec.enabled && project.is_enabled(&model.spec.connection),
                 at: model.at.clone(),
                 hash: model.hash.clone(),
             });
@@ -107,10 +107,10 @@ impl Graph {
     }
 
     /// Everything that `name` needs, or that needs it, at most `depth` edges away; itself left out.
-    pub fn reach(&self, name: &str, upstream: bool, depth: Option<usize>) -> BTreeSet<String> {
+    pub fn reach(&self, name: &str, upstream: bool, depth: usize) -> BTreeSet<String> {
         let mut reached = BTreeSet::new();
         let mut edge: BTreeSet<String> = BTreeSet::from([name.to_owned()]);
-        let mut left = depth.unwrap_or(usize::MAX);
+        let mut left = depth;
         while left > 0 && !edge.is_empty() {
             let next = |n: &String| -> Vec<String> {
                 if upstream { self.parents(n).map(str::to_owned).collect() } else { self.children(n).map(str::to_owned).collect() }
@@ -173,7 +173,7 @@ impl Graph {
 fn writes(sync: &Sync, table: &str) -> bool {
     let own = std::iter::once(sync.spec.into.as_str());
     let streams = sync.spec.streams.iter().flat_map(|s| &s.0).filter_map(|(_, spec)| spec.into.as_deref());
-    own.chain(streams).filter_map(|t| Into::parse(t).ok()).any(|into| {
+    own.chain(streams).filter_map(|t| TableTemplate::parse(t).ok()).any(|into| {
         let pattern = |connection: &String| Pattern::new(&into.pattern(connection, sync.spec.naming));
         sync.spec.from.0.iter().any(|connection| pattern(connection).is_ok_and(|p| p.takes(table)))
     })
@@ -202,9 +202,9 @@ mod tests {
         let order: Vec<&str> = graph.order().iter().map(|n| n.name.as_str()).collect();
         assert_eq!(order, ["c", "b", "a", "d"]);
         let reach = |name, up, depth| graph.reach(name, up, depth).into_iter().collect::<Vec<_>>().join(" ");
-        assert_eq!(reach("a", true, None), "b c");
-        assert_eq!(reach("d", true, Some(2)), "a b c");
-        assert_eq!(reach("c", false, Some(1)), "a b");
+        assert_eq!(reach("a", true, 9), "b c");
+        assert_eq!(reach("d", true, 2), "a b c");
+        assert_eq!(reach("c", false, 1), "a b");
         assert!(graph.cycle().is_none());
     }
 

@@ -36,7 +36,7 @@ impl Variables {
 
     #[must_use]
     pub(crate) fn in_dir(mut self, dir: &Path) -> Self {
-        self.dir = dir.to_owned();
+        dir.clone_into(&mut self.dir);
         self
     }
 
@@ -186,7 +186,7 @@ fn value_of(inside: &str, variables: &Variables) -> Result<String, Problem> {
         });
     }
     match (variables.get(name), default) {
-        (Some(""), Some(default)) | (None, Some(default)) => Ok(default.to_owned()),
+        (Some("") | None, Some(default)) => Ok(default.to_owned()),
         (Some(value), _) => Ok(value.to_owned()),
         (None, None) => Err(Problem {
             code: Code::SecretMissing,

@@ -58,12 +58,12 @@ struct Loader<'a> {
 
 impl Loader<'_> {
     fn load(mut self, asked: Option<&str>) -> Option<Project> {
-        let Some(main) = self.read(MAIN)? else {
+        let Some(main) = self.or_note(files::read(self.dir, MAIN))? else {
             let error = Error::new(Code::NotFound, "there is no project here").detail(self.dir.display().to_string());
             self.errors.push(error.hint("`trib init` makes one; `--project-dir` names another folder"));
             return None;
         };
-        if let Some(env) = self.read(".env")? {
+        if let Some(env) = self.or_note(files::read(self.dir, ".env"))? {
             let known = self.or_note(dotenv::parse(&env.name, &env.text))?;
             self.variables = self.variables.then(".env", known);
         }
@@ -107,11 +107,6 @@ impl Loader<'_> {
         Some(project)
     }
 
-    fn read(&mut self, name: &str) -> Option<Option<Text>> {
-        let text = files::read(self.dir, name);
-        self.or_note(text)
-    }
-
     fn or_note<T>(&mut self, result: trib_core::Result<T>) -> Option<T> {
         result.map_err(|e| self.errors.push(e)).ok()
     }
@@ -153,12 +148,9 @@ impl Loader<'_> {
     }
 
     fn connections(&mut self, main: &Node, environment: &str) -> BTreeMap<String, Declared> {
-        let files: Vec<Text> = self
-            .read(CONNECTIONS)
-            .flatten()
-            .into_iter()
-            .chain(files::read_all(self.dir, "connections", YAML, false, self.errors))
-            .collect();
+        let one = self.or_note(files::read(self.dir, CONNECTIONS)).flatten();
+        let mut files = files::read_all(self.dir, "connections", YAML, false, self.errors);
+        files.splice(0..0, one);
         let mut raw: BTreeMap<String, Entry> = BTreeMap::new();
         for file in &files {
             let Some(node) = self.or_note(yaml::parse(&file.name, &file.text, 1)) else { continue };

@@ -97,6 +97,11 @@ impl Project {
         Ok(declared.connection(name))
     }
 
+    /// Whether a connection is there and not switched off.
+    pub(crate) fn is_enabled(&self, connection: &str) -> bool {
+        self.connections.get(connection).is_some_and(|c| c.spec.enabled)
+    }
+
     pub(crate) fn no_such_connection(&self, name: &str) -> Error {
         let error = Error::new(Code::NotFound, "the project has no such connection").detail(format!("`{name}`"));
         match closest(name, self.connection_names()) {

@@ -1,6 +1,6 @@
 //! What a sync does with each stream that its source offers: pure decisions over settings and catalog.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -18,6 +18,8 @@ use crate::config::stream::{Detect, Duplicates, StreamSpec};
 use crate::pattern::Pattern;
 use crate::place::At;
 use crate::sync::Sync;
+use crate::table_template::TableTemplate;
+use crate::writers::without_rivals;
 use crate::yaml::{Content, Node};
 
 /// One stream of a sync, with nothing left open: what is read, what becomes of it, and where it goes.
@@ -135,12 +137,12 @@ impl Sync {
         let read = s.read(mode)?;
         let deletes = s.deletes(mode, write, &key)?;
         s.columns()?;
+        s.selected(&read, if write.needs_key() || deletes.detect == Detect::Compare { &key } else { &[] })?;
         let fill = |text: &str| fill_names(text, connection, &stream.name);
         let add: BTreeMap<String, String> = spec.add.iter().map(|(name, sql)| (name.clone(), fill(sql))).collect();
-        let scope =
-            self.spec.scope.as_ref().and_then(|column| Some(RowScope { column: column.clone(), value: scope_value(add.get(column)?)? }));
+        let scope = s.scope(&add)?;
         let template = spec.into.as_deref().unwrap_or(&self.spec.into);
-        let logical = Into::parse(template)?.render(connection, stream, self.spec.naming);
+        let logical = TableTemplate::parse(template)?.render(connection, stream, self.spec.naming);
         Ok(Some(StreamPlan {
             sync: self.name.clone(),
             connection: connection.to_owned(),
@@ -351,6 +353,32 @@ impl Settings<'_> {
         Ok(())
     }
 
+    /// What the read itself depends on must be among the columns that are read.
+    fn selected(&self, read: &Read, key: &[String]) -> Result<()> {
+        let Some(select) = &self.spec.select else { return Ok(()) };
+        let cursor = match read {
+            Read::Incremental(cursor) => Some(&cursor.column),
+            _ => None,
+        };
+        match key.iter().chain(cursor).find(|c| self.has(c) && !select.contains(c)) {
+            Some(left_out) => {
+                let error = self.refuse("select", "a column is left out that the stream's key or cursor needs", "add it to `select:`");
+                Err(error.detail(format!("`{left_out}`")))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn scope(&self, add: &BTreeMap<String, String>) -> Result<Option<RowScope>> {
+        let Some(column) = &self.sync.spec.scope else { return Ok(None) };
+        match add.get(column).and_then(|expression| scope_value(expression)) {
+            Some(value) => Ok(Some(RowScope { column: column.clone(), value })),
+            None => Err(self
+                .refuse("add", "the scope's value must be a text literal", "such as \"'{connection}'\"")
+                .detail(format!("`{column}`"))),
+        }
+    }
+
     fn has(&self, column: &str) -> bool {
         self.stream.schema.field_with_name(column).is_ok()
     }
@@ -397,127 +425,4 @@ pub(crate) fn scope_value(expression: &str) -> Option<String> {
     let inside = expression.trim().strip_prefix('\'')?.strip_suffix('\'')?;
     let plain = inside.replace("''", "");
     (!plain.contains('\'')).then(|| inside.replace("''", "'"))
-}
-
-/// `into:` taken apart: what names the schema, if there is one, and what names the table.
-pub(crate) struct Into<'a> {
-    schema: Option<Vec<Piece<'a>>>,
-    table: Vec<Piece<'a>>,
-}
-
-enum Piece<'a> {
-    Literal(&'a str),
-    Connection,
-    Schema,
-    Table,
-    Stream,
-}
-
-impl<'a> Into<'a> {
-    /// The first dot outside of braces parts schema and table.
-    pub(crate) fn parse(template: &'a str) -> Result<Self> {
-        let (schema, table) = match template.split_once('.') {
-            Some((schema, table)) => (Some(pieces(schema)?), pieces(table)?),
-            None => (None, pieces(template)?),
-        };
-        if table.is_empty() || schema.as_ref().is_some_and(Vec::is_empty) {
-            return Err(Error::new(Code::ConfigInvalid, "the table has no name").detail(template).hint("write `schema.{table}`"));
-        }
-        Ok(Self { schema, table })
-    }
-
-    fn render(&self, connection: &str, stream: &Stream, naming: Naming) -> TableName {
-        let text = |pieces: &[Piece<'_>]| -> String {
-            let one = |piece: &Piece<'_>| match piece {
-                Piece::Literal(text) => (*text).to_owned(),
-                Piece::Connection => naming.apply(connection),
-                // A source without schemas leaves the place empty.
-                Piece::Schema => stream.schema_name.as_deref().map(|s| naming.apply(s)).unwrap_or_default(),
-                Piece::Table => naming.apply(&stream.table),
-                Piece::Stream => naming.apply(&stream.name),
-            };
-            pieces.iter().map(one).collect()
-        };
-        TableName::new(self.schema.as_deref().map(text).as_deref(), &text(&self.table))
-    }
-
-    /// A glob of the tables that this can name, for edges of the graph.
-    pub(crate) fn pattern(&self, connection: &str, naming: Naming) -> String {
-        let text = |pieces: &[Piece<'_>]| -> String {
-            let one = |piece: &Piece<'_>| match piece {
-                Piece::Literal(text) => (*text).to_owned(),
-                Piece::Connection => naming.apply(connection),
-                Piece::Schema | Piece::Table | Piece::Stream => "*".to_owned(),
-            };
-            pieces.iter().map(one).collect()
-        };
-        match &self.schema {
-            Some(schema) => format!("{}.{}", text(schema), text(&self.table)),
-            None => text(&self.table),
-        }
-    }
-}
-
-fn pieces(text: &str) -> Result<Vec<Piece<'_>>> {
-    let mut pieces = Vec::new();
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once('{') {
-        let (name, after) = after.split_once('}').unwrap_or((after, ""));
-        if !before.is_empty() {
-            pieces.push(Piece::Literal(before));
-        }
-        pieces.push(match name {
-            "connection" => Piece::Connection,
-            "schema" => Piece::Schema,
-            "table" => Piece::Table,
-            "stream" => Piece::Stream,
-            other => {
-                let error = Error::new(Code::ConfigInvalid, "there is no such placeholder").detail(format!("`{{{other}}}`"));
-                return Err(match closest(other, ["connection", "schema", "table", "stream"]) {
-                    Some(near) => error.hint(format!("did you mean `{{{near}}}`?")),
-                    None => error.hint("`{connection}`, `{schema}`, `{table}` and `{stream}` are understood"),
-                });
-            }
-        });
-        rest = after;
-    }
-    if !rest.is_empty() {
-        pieces.push(Piece::Literal(rest));
-    }
-    Ok(pieces)
-}
-
-/// Streams, of any syncs, that write one table without scopes that keep them apart.
-pub fn check_writers(streams: &[StreamPlan]) -> Vec<Error> {
-    rivals(streams).into_iter().map(|(_, error)| error).collect()
-}
-
-fn without_rivals(streams: Vec<StreamPlan>) -> (Vec<StreamPlan>, Vec<Error>) {
-    let found = rivals(&streams);
-    let tables: Vec<TableName> = found.iter().map(|(at, _)| streams[*at].table.clone()).collect();
-    let kept = streams.into_iter().filter(|s| !tables.contains(&s.table)).collect();
-    (kept, found.into_iter().map(|(_, error)| error).collect())
-}
-
-/// The index of each stream that comes second to a table, and what is wrong with that.
-fn rivals(streams: &[StreamPlan]) -> Vec<(usize, Error)> {
-    let mut writers: HashMap<(&str, &TableName), Vec<usize>> = HashMap::new();
-    let mut found = Vec::new();
-    for (i, stream) in streams.iter().enumerate() {
-        let others = writers.entry((&stream.to, &stream.table)).or_default();
-        let apart = |other: &StreamPlan| match (&other.scope, &stream.scope) {
-            (Some(a), Some(b)) => a.column == b.column && a.value != b.value,
-            _ => false,
-        };
-        if let Some(first) = others.iter().map(|&o| &streams[o]).find(|o| !apart(o)) {
-            let named = |s: &StreamPlan| format!("{}/{} of {}", s.sync, s.stream, s.connection);
-            let error = Error::new(Code::ConfigInvalid, "two streams are written into one table")
-                .detail(format!("{} and {} into {}", named(first), named(stream), stream.logical))
-                .stream(&stream.stream)
-                .hint("put `{schema}` or `{connection}` into `into:`; or tell their rows apart with `add: {source: \"'{connection}'\"}` and `scope: source`");
-            found.push((i, stream.at.mark(error)));
-        }
-        others.push(i);
-    }
-    found
 }

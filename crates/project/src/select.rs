@@ -118,16 +118,19 @@ fn intersection(graph: &Graph, term: &str, before: Option<&Manifest>) -> Result<
 
 /// `+`, `2+` or `@` before; what is meant; `+` or `+2` after.
 struct Atom<'a> {
-    /// How far upstream; `None` is not at all.
-    up: Option<Option<usize>>,
-    down: Option<Option<usize>>,
+    /// How many edges upstream, and downstream.
+    up: usize,
+    down: usize,
     /// With everything that the downstream nodes need.
     whole: bool,
     body: &'a str,
 }
 
+/// As far as the edges lead.
+const ALL: usize = usize::MAX;
+
 fn parts(text: &str) -> Atom<'_> {
-    let mut atom = Atom { up: None, down: None, whole: false, body: text };
+    let mut atom = Atom { up: 0, down: 0, whole: false, body: text };
     if let Some(rest) = text.strip_prefix('@') {
         return Atom { whole: true, body: rest, ..atom };
     }
@@ -135,14 +138,14 @@ fn parts(text: &str) -> Atom<'_> {
         && count.chars().all(|c| c.is_ascii_digit())
         && !rest.is_empty()
     {
-        atom.up = Some(count.parse().ok());
+        atom.up = count.parse().unwrap_or(ALL);
         atom.body = rest;
     }
     if let Some((rest, count)) = atom.body.rsplit_once('+')
         && count.chars().all(|c| c.is_ascii_digit())
         && !rest.is_empty()
     {
-        atom.down = Some(count.parse().ok());
+        atom.down = count.parse().unwrap_or(ALL);
         atom.body = rest;
     }
     atom
@@ -152,7 +155,7 @@ fn atom(graph: &Graph, text: &str, before: Option<&Manifest>) -> Result<Selectio
     let atom = parts(text);
     let found = body(graph, atom.body, before)?;
     let mut result = found.clone();
-    let mut reach = |name: &str, upstream: bool, depth: Option<usize>| -> Vec<String> {
+    let mut reach = |name: &str, upstream: bool, depth: usize| -> Vec<String> {
         let reached: Vec<String> = graph.reach(name, upstream, depth).into_iter().collect();
         for name in &reached {
             result.nodes.insert(name.clone(), Pick::All);
@@ -160,15 +163,12 @@ fn atom(graph: &Graph, text: &str, before: Option<&Manifest>) -> Result<Selectio
         reached
     };
     for name in found.nodes.keys() {
-        if let Some(depth) = atom.up {
-            reach(name, true, depth);
-        }
-        if let Some(depth) = atom.down {
-            reach(name, false, depth);
-        }
+        reach(name, true, atom.up);
+        reach(name, false, atom.down);
         if atom.whole {
-            for child in reach(name, false, None) {
-                reach(&child, true, None);
+            reach(name, true, ALL);
+            for child in reach(name, false, ALL) {
+                reach(&child, true, ALL);
             }
         }
     }
@@ -245,6 +245,7 @@ mod tests {
 
     /// shop → orders → revenue → crm; events → revenue; lonely is not enabled.
     fn graph() -> Graph {
+        use NodeKind::{Model, Sync};
         let node = |name: &str, kind, tags: &[&str], enabled| GraphNode {
             name: name.to_owned(),
             kind,
@@ -253,7 +254,6 @@ mod tests {
             at: At::start_of(&format!("{}/{name}", if kind == NodeKind::Sync { "syncs" } else { "models" })),
             hash: format!("hash of {name}"),
         };
-        use NodeKind::{Model, Sync};
         Graph::given(
             vec![
                 node("crm", Sync, &["out"], true),

@@ -2,16 +2,19 @@
 
 use std::collections::BTreeSet;
 
+use serde_json::Value;
 use trib_core::error::closest;
 use trib_core::mode::{Fit, fit};
 use trib_core::{Code, Connector, Error};
 
+use crate::coerce;
 use crate::pattern::Pattern;
 use crate::place::At;
 use crate::project::{Declared, Project};
-use crate::resolve::{Into, scope_value};
+use crate::resolve::scope_value;
 use crate::sync::Sync;
-use crate::yaml::Node;
+use crate::table_template::TableTemplate;
+use crate::yaml::{Content, Node};
 
 /// A sync by itself: patterns, templates, modes that contradict each other.
 pub(crate) fn sync_alone(sync: &Sync) -> Vec<Error> {
@@ -20,6 +23,15 @@ pub(crate) fn sync_alone(sync: &Sync) -> Vec<Error> {
     if sync.spec.from.0.is_empty() {
         let error = Error::new(Code::ConfigInvalid, "a sync needs a connection to read from");
         note(sync.node.place(&["from"]), error, "from");
+    }
+    let empty = |node: &Node| match &node.content {
+        Content::Null => true,
+        Content::List(items) => items.is_empty(),
+        _ => node.entries().is_empty(),
+    };
+    if let Some(streams) = sync.node.entry("streams").filter(|e| empty(&e.value)) {
+        let error = Error::new(Code::ConfigInvalid, "the sync names no streams").hint("write `\"*\": {}` to take all of them");
+        note(&streams.at, error, "streams");
     }
     let templates = |node: &Node, path: &str| {
         let into = node.get("into")?;
@@ -31,7 +43,7 @@ pub(crate) fn sync_alone(sync: &Sync) -> Vec<Error> {
     let streams = sync.node.get("streams").map(Node::entries).unwrap_or_default();
     let each = streams.iter().filter_map(|e| templates(&e.value, &format!("streams.{}.into", e.key)));
     for (at, template, path) in own.into_iter().chain(default).chain(each) {
-        if let Err(e) = Into::parse(&template) {
+        if let Err(e) = TableTemplate::parse(&template) {
             note(&at, e, &path);
         }
     }
@@ -107,15 +119,34 @@ impl Project {
         let known = connector.settings();
         let open = connector.schema.get("additionalProperties").is_none_or(|a| a.as_bool() != Some(false));
         let mut errors: Vec<Error> = Vec::new();
+        let mut meant: Vec<&str> = Vec::new();
         for entry in declared.settings.entries().iter().filter(|e| !open && !known.contains(&e.key.as_str())) {
             let error = Error::new(Code::ConfigInvalid, "the connector has no such setting")
                 .detail(format!("`{}`", entry.key))
                 .connection(name)
                 .setting(format!("{name}.{}", entry.key));
-            errors.push(entry.at.mark(match closest(&entry.key, known.iter().copied()) {
+            let near = closest(&entry.key, known.iter().copied());
+            meant.extend(near);
+            errors.push(entry.at.mark(match near {
                 Some(near) => error.hint(format!("did you mean `{near}`?")),
                 None => error.hint(format!("`trib connectors show {}` lists its settings", connector.name)),
             }));
+        }
+        for entry in declared.settings.entries() {
+            if let Some(expected) = coerce::misfit(&entry.value.to_json(), &entry.key, &connector.schema) {
+                // The value itself may be a secret that stands in the wrong place.
+                let error = Error::new(Code::ConfigInvalid, "the value is of the wrong kind")
+                    .detail(format!("found {}, expected {expected}", entry.value.kind()))
+                    .connection(name)
+                    .setting(format!("{name}.{}", entry.key));
+                errors.push(entry.value.at.mark(error));
+            }
+        }
+        let required = connector.schema.get("required").and_then(Value::as_array);
+        let absent = |key: &&str| declared.settings.get(key).is_none() && !meant.contains(key);
+        for key in required.into_iter().flatten().filter_map(Value::as_str).filter(absent) {
+            let error = Error::new(Code::ConfigInvalid, "a setting is missing").detail(format!("`{key}`")).connection(name);
+            errors.push(declared.at.mark(error.setting(format!("{name}.{key}"))));
         }
         // Settings that are not complete cannot be judged as a whole.
         if !errors.is_empty() || !declared.missing.is_empty() {
@@ -131,7 +162,7 @@ impl Project {
         let source = reads.then(|| connector.make_source(&settings, &context).err()).flatten();
         let destination = writes.then(|| connector.make_destination(&settings, &context).err()).flatten();
         // One mistake in the settings is found from both ends.
-        errors.extend(source.or(destination).map(|e| declared.at.mark(e)));
+        errors.extend(source.or(destination).map(|e| declared.at.mark(e.connection(name))));
         errors
     }
 }

@@ -362,11 +362,8 @@ mod tests {
 
     #[test]
     fn unfolding_aliases_is_bounded() {
-        let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
-        for i in 1..8 {
-            let refs = vec![format!("*a{}", i - 1); 10].join(", ");
-            text.push_str(&format!("a{i}: &a{i} [{refs}]\n"));
-        }
+        let lines = (1..8).map(|i| format!("a{i}: &a{i} [{}]\n", vec![format!("*a{}", i - 1); 10].join(", ")));
+        let text = format!("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n{}", lines.collect::<String>());
         assert_eq!(parse("f", &text, 1).unwrap_err().code(), Code::ConfigInvalid);
     }
 

@@ -11,7 +11,7 @@ use super::model::ModelDefaults;
 use super::sync::SyncDefaults;
 
 /// The project: its name, where it keeps its state, and what its parts have in common.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ProjectSpec {
     /// The project's name. Part of the identity of its syncs, so that two projects can share a destination.
@@ -55,8 +55,8 @@ pub struct Defaults {
     pub model: ModelDefaults,
 }
 
-/// One environment.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+/// One environment. Its settings may hold secrets, so it is not shown.
+#[derive(Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct EnvironmentSpec {
     pub description: Option<String>,

@@ -51,9 +51,14 @@ fn connectors_and_their_settings() {
       hint: did you mean `host`?
     "#);
     assert_snapshot!(said("{connector: numbers, host: h, port: x}", unused), @r#"
-    error: the connection's settings are not right: invalid type: string "x", expected u16
-      at connections.yaml:2:1, connection shop
-      hint: `trib connectors show numbers` lists its settings
+    error: the value is of the wrong kind: found text, expected a whole number
+      at connections.yaml:2:43, connection shop, setting shop.port
+    "#);
+    assert_snapshot!(said("{connector: numbers, host: 12345}", unused), @r#"
+    error: the value is of the wrong kind: found a number, expected text
+      at connections.yaml:2:34, connection shop, setting shop.host
+    error: a setting is missing: `port`
+      at connections.yaml:2:1, connection shop, setting shop.port
     "#);
     assert_snapshot!(said("{connector: numbers, host: \"${HOST}\", port: 1}", unused), @r#"
     error: a variable has no value: ${HOST}
@@ -67,6 +72,6 @@ fn connectors_and_their_settings() {
     "#);
     assert_snapshot!(said("{connector: numbers, host: h, port: 1}", "from: warehouse\nto: shop"), @r#"
     error: the connector has no such end: numbers cannot be loaded into
-      at connections.yaml:2:1
+      at connections.yaml:2:1, connection shop
     "#);
 }

@@ -142,6 +142,16 @@ fn unknown_names() {
 }
 
 #[test]
+fn sections_that_are_empty() {
+    let text = said(&[SHOP, ("syncs/a.yaml", "from: shop\ntags:\ndefaults:\nretry:\nstreams:\n")]);
+    assert_snapshot!(text, @r#"
+    error: the sync names no streams
+      at syncs/a.yaml:5:1, setting streams
+      hint: write `"*": {}` to take all of them
+    "#);
+}
+
+#[test]
 fn names_that_are_used_twice() {
     let text = said(&[
         SHOP,

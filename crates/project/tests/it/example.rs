@@ -24,7 +24,7 @@ fn templates_are_valid_and_formatted() {
         write(&template, dir.path());
         let project = Project::load(dir.path(), None, Variables::given([])).unwrap();
         assert!(project.missing().is_empty());
-        for file in template.files.iter().filter(|f| f.path.ends_with(".yaml")) {
+        for file in template.files.iter().filter(|f| Path::new(f.path).extension().is_some_and(|e| e == "yaml")) {
             assert_eq!(format_yaml(&file.contents).unwrap(), file.contents, "{}", file.path);
         }
     }

@@ -207,6 +207,25 @@ streams:
 }
 
 #[test]
+fn what_select_may_not_leave_out() {
+    let sync = "from: shop
+streams:
+  public.orders: {cursor: updated_at, select: [id, email]}
+  public.customers: {write: mirror, select: [updated_at]}
+  public.event_clicks: {select: [at]}
+";
+    assert_snapshot!(lines(&resolved("", sync)), @r#"
+    public.event_clicks -> shop.event_clicks: full, replace ()
+    error: a column is left out that the stream's key or cursor needs: `updated_at`
+      at syncs/s.yaml:3:39, connection shop, stream public.orders, setting streams.public.orders.select
+      hint: add it to `select:`
+    error: a column is left out that the stream's key or cursor needs: `id`
+      at syncs/s.yaml:4:37, connection shop, stream public.customers, setting streams.public.customers.select
+      hint: add it to `select:`
+    "#);
+}
+
+#[test]
 fn nothing_matches() {
     assert_snapshot!(lines(&resolved("", "from: shop\nstreams: {\"sales.*\": {}}\n")), @r#"
     error: the source has no stream that the sync's patterns take: sales.*
