@@ -1,0 +1,43 @@
+//! What the errors of the libraries below mean.
+
+use datafusion::error::DataFusionError;
+use deltalake::DeltaTableError;
+use parquet::errors::ParquetError;
+use trib_core::{Code, Error};
+use trib_kit::storage;
+
+pub fn delta(e: DeltaTableError, at: &str) -> Error {
+    match e {
+        DeltaTableError::ObjectStore { source } => storage::error(source, at),
+        DeltaTableError::Parquet { source } => parquet(source, at),
+        DeltaTableError::Arrow { source } => source.into(),
+        DeltaTableError::InvalidVersion(version) => Error::new(Code::NotFound, "the table has no such version")
+            .detail(format!("{at}, version {version}"))
+            .hint("older versions go away with their retention"),
+        other => Error::new(Code::SystemError, "the Delta table could not be read").detail(at).source(other),
+    }
+}
+
+pub fn parquet(e: ParquetError, at: &str) -> Error {
+    match e {
+        ParquetError::External(cause) => match cause.downcast::<object_store::Error>() {
+            Ok(store) => storage::error(*store, at),
+            Err(cause) => Error::new(Code::SystemError, "a Parquet file could not be read or written").detail(at).source(cause),
+        },
+        other => Error::new(Code::SystemError, "a Parquet file could not be read or written").detail(at).source(other),
+    }
+}
+
+/// An error of a query that the user wrote.
+pub fn query(e: DataFusionError) -> Error {
+    match e.find_root() {
+        DataFusionError::SQL(..) => Error::new(Code::UsageInvalid, "the SQL could not be parsed").source(e),
+        DataFusionError::Plan(_) | DataFusionError::SchemaError(..) => {
+            Error::new(Code::UsageInvalid, "the SQL does not fit the tables").source(e)
+        }
+        DataFusionError::ResourcesExhausted(_) => {
+            Error::new(Code::ResourceExhausted, "the query needs more memory than it may have").source(e)
+        }
+        _ => Error::new(Code::SystemError, "the query failed").source(e),
+    }
+}

@@ -1,0 +1,147 @@
+//! SQL over all tables of a lake, which are found when a query names them.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::catalog::{CatalogProvider, SchemaProvider, TableProvider};
+use datafusion::error::DataFusionError;
+use datafusion::execution::context::SQLOptions;
+use datafusion::execution::memory_pool::FairSpillPool;
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::prelude::{SessionConfig, SessionContext};
+use futures::StreamExt;
+use object_store::ObjectStore;
+use object_store::path::Path;
+use trib_core::{BatchStream, Code, Error, Result, SqlEngine, TableName};
+use trib_kit::{sql, storage};
+
+use crate::destination::Lake;
+use crate::failure;
+use crate::layout::{DEFAULT_SCHEMA, is_schema};
+use crate::table_log::TableLog;
+
+const CATALOG: &str = "lake";
+/// What a query may hold in memory before it spills.
+const QUERY_MEMORY: usize = 1 << 30;
+
+impl Lake {
+    /// The table for DataFusion to scan, at a version or at the newest.
+    pub async fn provider(&self, table: &TableName, version: Option<i64>) -> Result<Arc<dyn TableProvider>> {
+        let log = self.log(table)?;
+        if !log.exists().await? {
+            return Err(Error::new(Code::NotFound, "there is no such table in the lake").detail(table.to_string()));
+        }
+        provider(&log, version.map(i64::unsigned_abs), None).await
+    }
+
+    /// All tables, by name.
+    pub async fn tables(&self) -> Result<Vec<TableName>> {
+        let mut tables = Vec::new();
+        for schema in self.folders(self.layout.base()).await? {
+            let Some(schema_name) = schema.filename().filter(|name| is_schema(name)) else {
+                continue;
+            };
+            for table in self.folders(&schema).await? {
+                if let Some(name) = table.filename().filter(|n| !n.starts_with('_') && !n.starts_with('.'))
+                    && TableLog::new(&self.layout, table.clone()).exists().await?
+                {
+                    tables.push(TableName::new(Some(schema_name), name));
+                }
+            }
+        }
+        tables.sort();
+        Ok(tables)
+    }
+
+    async fn folders(&self, folder: &Path) -> Result<Vec<Path>> {
+        match self.layout.store.list_with_delimiter(Some(folder)).await {
+            Ok(found) => Ok(found.common_prefixes),
+            Err(object_store::Error::NotFound { .. }) => Ok(Vec::new()),
+            Err(e) => Err(storage::error(e, folder.as_ref())),
+        }
+    }
+
+    /// Tables are looked up by the names in `known`, or by name alone when a query asks for one that is not among them.
+    pub(crate) fn session(&self, known: Vec<TableName>) -> Result<SessionContext> {
+        let runtime =
+            RuntimeEnvBuilder::new().with_memory_pool(Arc::new(FairSpillPool::new(QUERY_MEMORY))).build_arc().map_err(failure::query)?;
+        let mut config = SessionConfig::new().with_information_schema(true).with_default_catalog_and_schema(CATALOG, DEFAULT_SCHEMA);
+        config.options_mut().execution.parquet.schema_force_view_types = false;
+        let session = SessionContext::new_with_config_rt(config, runtime);
+        session.register_catalog(CATALOG, Arc::new(Tables { layout: self.layout.clone(), known: Arc::new(known) }));
+        Ok(session)
+    }
+}
+
+/// The table of a log, whole or only some of its files.
+pub(crate) async fn provider(log: &TableLog, version: Option<u64>, files: Option<&[String]>) -> Result<Arc<dyn TableProvider>> {
+    let table = log.table(version).await?;
+    let mut builder = table.table_provider();
+    if let Some(files) = files {
+        builder = builder.with_file_paths(files.iter().cloned());
+    }
+    Ok(Arc::new(builder.build().await.map_err(failure::query)?))
+}
+
+#[async_trait]
+impl SqlEngine for Lake {
+    async fn query(&self, sql: &str) -> Result<BatchStream> {
+        let session = self.session(self.tables().await?)?;
+        let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+        let frame = session.sql_with_options(sql, read_only).await.map_err(failure::query)?;
+        let rows = frame.execute_stream().await.map_err(failure::query)?;
+        Ok(Box::pin(rows.map(|batch| batch.map_err(failure::query))))
+    }
+
+    fn table(&self, name: &TableName) -> String {
+        let schema = name.schema.as_deref().unwrap_or(DEFAULT_SCHEMA);
+        format!("{}.{}", sql::ANSI.identifier(schema), sql::ANSI.identifier(&name.name))
+    }
+}
+
+/// The lake as DataFusion's catalog.
+#[derive(Debug)]
+struct Tables {
+    layout: crate::layout::Layout,
+    known: Arc<Vec<TableName>>,
+}
+
+impl CatalogProvider for Tables {
+    fn schema_names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.known.iter().filter_map(|t| t.schema.clone()).collect();
+        names.dedup();
+        names
+    }
+
+    fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
+        Some(Arc::new(SchemaTables { layout: self.layout.clone(), schema: name.to_owned(), known: self.known.clone() }))
+    }
+}
+
+#[derive(Debug)]
+struct SchemaTables {
+    layout: crate::layout::Layout,
+    schema: String,
+    known: Arc<Vec<TableName>>,
+}
+
+#[async_trait]
+impl SchemaProvider for SchemaTables {
+    fn table_names(&self) -> Vec<String> {
+        self.known.iter().filter(|t| t.schema.as_deref() == Some(&self.schema)).map(|t| t.name.clone()).collect()
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
+        let external = |e: Error| DataFusionError::External(Box::new(e));
+        let folder = self.layout.table(&TableName::new(Some(&self.schema), name)).map_err(external)?;
+        let log = TableLog::new(&self.layout, folder);
+        if !log.exists().await.map_err(external)? {
+            return Ok(None);
+        }
+        provider(&log, None, None).await.map(Some).map_err(external)
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        self.known.iter().any(|t| t.schema.as_deref() == Some(&self.schema) && t.name == name)
+    }
+}

@@ -1,0 +1,403 @@
+//! The lake as a source: each table is a stream, read at one version, file by file.
+//!
+//! A version never changes, so a read that was cut goes on in another run with the files that are left of that version.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, StringArray};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use async_trait::async_trait;
+use datafusion::common::{Column, ScalarValue};
+use datafusion::dataframe::DataFrame;
+use datafusion::functions_aggregate::expr_fn::{count, max};
+use datafusion::logical_expr::{Expr, lit};
+use futures::StreamExt;
+use serde::{Deserialize, Serialize};
+use trib_core::catalog::{Catalog, Stream, propose_cursors};
+use trib_core::source::{Cursor, NullCursor};
+use trib_core::{Code, Emitter, Error, Read, ReadMode, Result, Source, Split, SplitEnd, State, StreamRead, TableName};
+use trib_kit::cursor::{self, Boundary, CursorState};
+
+use crate::data_file;
+use crate::delta_type;
+use crate::destination::Lake;
+use crate::failure;
+use crate::query;
+use crate::table_log::{LiveFile, Snapshot};
+
+/// What it takes to read a split.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Piece {
+    table: TableName,
+    version: u64,
+    files: Vec<String>,
+    columns: Vec<String>,
+    filter: Option<String>,
+    range: Option<Range>,
+    /// For the exactness of an incremental read at its ends.
+    boundary: Option<Ends>,
+}
+
+/// `from ≤ column`, and `≤ to` or `< until`, in text that Arrow casts to the column's type.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Range {
+    column: String,
+    from: Option<String>,
+    to: Option<String>,
+    until: Option<String>,
+    nulls: bool,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Ends {
+    seen_at: Option<String>,
+    seen: std::collections::BTreeSet<String>,
+    exactly_once: bool,
+}
+
+#[async_trait]
+impl Source for Lake {
+    async fn check(&self) -> Result<()> {
+        self.tables().await.map(drop)
+    }
+
+    async fn discover(&self, only: &[String]) -> Result<Catalog> {
+        let mut catalog = Catalog::default();
+        for table in self.tables().await? {
+            let name = table.to_string();
+            if !only.is_empty() && !only.contains(&name) {
+                continue;
+            }
+            match self.log(&table)?.snapshot().await {
+                Ok(Some(snapshot)) => catalog.streams.push(describe(&table, &snapshot)),
+                Ok(None) => {}
+                Err(e) => tracing::warn!(table = %name, error = %e, "the table could not be described"),
+            }
+        }
+        Ok(catalog)
+    }
+
+    async fn plan(&self, reads: &[StreamRead], state: &State) -> Result<Vec<Split>> {
+        let mut splits = Vec::new();
+        for read in reads {
+            let before = CursorState::of(state, read)?;
+            if !before.left.is_empty() {
+                splits.extend(before.left);
+                continue;
+            }
+            let table = TableName::parse(&read.stream);
+            let Some(snapshot) = self.log(&table)?.snapshot().await? else {
+                return Err(Error::new(Code::NotFound, "there is no such table in the lake")
+                    .detail(&read.stream)
+                    .hint("`trib discover` lists the tables"));
+            };
+            splits.extend(self.plan_table(read, table, &snapshot, &before).await?);
+        }
+        Ok(splits)
+    }
+
+    async fn read(&self, split: &Split, out: &mut Emitter) -> Result<SplitEnd> {
+        let piece: Piece = serde_json::from_value(split.spec.clone())?;
+        let stream = split.streams.first().ok_or_else(|| Error::internal("a split has no stream"))?;
+        self.read_piece(split, stream, &piece, out).await.map_err(|e| e.stream(stream))
+    }
+
+    fn advance(&self, reads: &[StreamRead], state: &State, ends: &[SplitEnd]) -> Result<State> {
+        cursor::advance(reads, state, ends)
+    }
+}
+
+impl Lake {
+    async fn plan_table(&self, read: &StreamRead, table: TableName, snapshot: &Snapshot, before: &CursorState) -> Result<Vec<Split>> {
+        let all = || snapshot.schema.fields().iter().map(|f| f.name().clone()).collect();
+        let columns = match (&read.read, &read.columns) {
+            (Read::Keys, _) => read.key.clone(),
+            (_, Some(columns)) => columns.clone(),
+            (_, None) => all(),
+        };
+        let mut piece = Piece {
+            table,
+            version: snapshot.version,
+            files: snapshot.files.iter().map(|f| f.path.clone()).collect(),
+            columns,
+            filter: read.filter.clone(),
+            range: None,
+            boundary: None,
+        };
+        match &read.read {
+            Read::Full | Read::Keys => {}
+            Read::Cdc => {
+                return Err(Error::new(Code::Unsupported, "the lake has no change log to read")
+                    .stream(&read.stream)
+                    .hint("use `read: incremental`"));
+            }
+            Read::Range { column, since, until } => {
+                snapshot_field(snapshot, column, read)?;
+                piece.range = Some(Range { column: column.clone(), from: since.clone(), until: until.clone(), ..Default::default() });
+            }
+            Read::Incremental(cursor) => match self.increment(read, cursor, snapshot, &piece, before).await? {
+                Some(range) => {
+                    piece.boundary =
+                        Some(Ends { seen_at: before.value.clone(), seen: before.seen.clone(), exactly_once: read.exactly_once });
+                    piece.range = Some(range);
+                }
+                None => return Ok(Vec::new()),
+            },
+        }
+        let files: Vec<&LiveFile> = match &piece.range {
+            Some(range) => {
+                let field = snapshot_field(snapshot, &range.column, read)?;
+                snapshot.files.iter().filter(|f| may_lie_in(f, range, field.data_type())).collect()
+            }
+            None => snapshot.files.iter().collect(),
+        };
+        Ok(grouped(files, read.parallelism)
+            .into_iter()
+            .map(|group| {
+                let rows = group.iter().map(|f| f.stats.num_records).sum();
+                let piece = Piece { files: group.iter().map(|f| f.path.clone()).collect(), ..piece.clone() };
+                let mut split = Split::new(&read.stream, serde_json::to_value(piece)?);
+                split.rows = rows;
+                Ok(split)
+            })
+            .collect::<Result<Vec<Split>>>()?)
+    }
+
+    /// The range that an incremental read covers now; `None` when nothing can be new.
+    async fn increment(
+        &self,
+        read: &StreamRead,
+        cursor: &Cursor,
+        snapshot: &Snapshot,
+        piece: &Piece,
+        before: &CursorState,
+    ) -> Result<Option<Range>> {
+        let field = snapshot_field(snapshot, &cursor.column, read)?;
+        let column = || Expr::Column(Column::from_name(&cursor.column));
+        let mut frame = self.frame(piece, None).await?;
+        if let Some(end) = &cursor.end {
+            frame = frame.filter(column().lt(scalar(end, field.data_type())?).or(column().is_null())).map_err(failure::query)?;
+        }
+        let aggregates = vec![max(column()).alias("upper"), (count(lit(1)) - count(column())).alias("nulls")];
+        let rows = frame.aggregate(Vec::new(), aggregates).map_err(failure::query)?.collect().await.map_err(failure::query)?;
+        let row = rows.first().ok_or_else(|| Error::internal("an aggregate has no row"))?;
+        let upper = cast(row.column(0), &DataType::Utf8)?;
+        let upper = upper.as_string::<i32>().iter().next().flatten().map(str::to_owned);
+        let nulls = row.column(1).as_primitive::<arrow::datatypes::Int64Type>().value(0) > 0;
+        if nulls && cursor.null_cursor == NullCursor::Fail {
+            return Err(Error::new(Code::DataInvalid, "there are rows whose cursor is NULL")
+                .detail(&cursor.column)
+                .stream(&read.stream)
+                .hint("set `null_cursor: include` or `exclude`, or choose another cursor"));
+        }
+        let from = match &before.value {
+            Some(value) => Some(older(value, cursor.lookback.unwrap_or(0), field.data_type())?),
+            None => cursor.start.clone(),
+        };
+        let include = nulls && cursor.null_cursor == NullCursor::Include;
+        if upper.is_none() && !include {
+            return Ok(None);
+        }
+        // With nothing but NULLs the range stays where it was.
+        let to = upper.or_else(|| before.value.clone());
+        Ok(Some(Range { column: cursor.column.clone(), from, to, until: cursor.end.clone(), nulls: include }))
+    }
+
+    /// The rows of a piece, or of one of its files, before any condition.
+    async fn frame(&self, piece: &Piece, file: Option<&str>) -> Result<DataFrame> {
+        let log = self.log(&piece.table)?;
+        let one = file.map(|f| vec![f.to_owned()]);
+        let provider = query::provider(&log, Some(piece.version), one.as_deref()).await?;
+        self.session(Vec::new())?.read_table(provider).map_err(failure::query)
+    }
+
+    async fn read_piece(&self, split: &Split, stream: &str, piece: &Piece, out: &mut Emitter) -> Result<SplitEnd> {
+        let mut boundary: Option<(Boundary, usize)> = None;
+        for (done, file) in piece.files.iter().enumerate() {
+            if done > 0 && out.should_stop() {
+                let rest = Piece { files: piece.files[done..].to_vec(), ..piece.clone() };
+                let rest = Split::new(stream, serde_json::to_value(rest)?);
+                return Ok(SplitEnd::stopped(split, rest, facts(boundary.as_ref())?));
+            }
+            let frame = self.frame(piece, Some(file)).await?;
+            let frame = conditions(frame, piece)?;
+            // The cursor is read along when it is not asked for, and left out again.
+            let mut columns = piece.columns.clone();
+            let cursor = piece.boundary.as_ref().and(piece.range.as_ref()).map(|r| r.column.clone());
+            columns.extend(cursor.iter().filter(|c| !piece.columns.contains(c)).cloned());
+            let expressions = columns.iter().map(|c| Expr::Column(Column::from_name(c)));
+            let frame = frame.select(expressions).map_err(failure::query)?;
+            let schema = restored(frame.schema().as_arrow());
+            let mut rows = frame.execute_stream().await.map_err(failure::query)?;
+            if let (Some(ends), Some(range), None) = (&piece.boundary, &piece.range, &boundary)
+                && let Some(upper) = &range.to
+            {
+                let at = schema.index_of(&range.column)?;
+                let t = schema.field(at).data_type();
+                let new = Boundary::new((at, t), ends.seen_at.as_deref(), upper, ends.seen.clone(), ends.exactly_once)?;
+                boundary = Some((new, at));
+            }
+            while let Some(batch) = rows.next().await {
+                let mut batch = data_file::conform(&batch.map_err(failure::query)?, &schema, &[])?;
+                if let Some((boundary, _)) = &mut boundary {
+                    batch = boundary.filter(batch)?;
+                }
+                if columns.len() > piece.columns.len() {
+                    batch = batch.project(&(0..piece.columns.len()).collect::<Vec<_>>())?;
+                }
+                out.batch(stream, batch).await?;
+            }
+        }
+        Ok(SplitEnd::finished(split, facts(boundary.as_ref())?))
+    }
+}
+
+fn facts(boundary: Option<&(Boundary, usize)>) -> Result<serde_json::Value> {
+    boundary.map_or(Ok(serde_json::Value::Null), |(b, _)| b.facts())
+}
+
+fn describe(table: &TableName, snapshot: &Snapshot) -> Stream {
+    let schema = restored(&snapshot.schema);
+    let mut stream = Stream::new(table.to_string(), &table.name, schema);
+    stream.schema_name.clone_from(&table.schema);
+    stream.primary_key = snapshot.key();
+    stream.cursors = propose_cursors(&stream.schema, &stream.primary_key);
+    stream.read_modes = vec![ReadMode::Full, ReadMode::Incremental];
+    stream.rows = snapshot.rows();
+    stream.bytes = Some(snapshot.files.iter().map(|f| f.size).sum());
+    stream
+}
+
+fn restored(schema: &Schema) -> SchemaRef {
+    Arc::new(Schema::new(schema.fields().iter().map(|f| delta_type::restored(f)).collect::<Vec<_>>()))
+}
+
+fn snapshot_field<'a>(snapshot: &'a Snapshot, column: &str, read: &StreamRead) -> Result<&'a Field> {
+    snapshot.schema.field_with_name(column).map_err(|_| {
+        let error = Error::new(Code::NotFound, "the table has no such column").detail(column).stream(&read.stream);
+        match trib_core::error::closest(column, snapshot.schema.fields().iter().map(|f| f.name().as_str())) {
+            Some(near) => error.hint(format!("did you mean {near:?}?")),
+            None => error,
+        }
+    })
+}
+
+/// Filter and range as conditions of the query.
+fn conditions(frame: DataFrame, piece: &Piece) -> Result<DataFrame> {
+    let mut frame = frame;
+    if let Some(filter) = &piece.filter {
+        let condition = frame.parse_sql_expr(filter).map_err(failure::query)?;
+        frame = frame.filter(condition).map_err(failure::query)?;
+    }
+    let Some(range) = &piece.range else {
+        return Ok(frame);
+    };
+    let column = || Expr::Column(Column::from_name(&range.column));
+    let data_type = frame.schema().field_with_unqualified_name(&range.column).map_err(failure::query)?.data_type().clone();
+    let mut condition: Option<Expr> = None;
+    let mut also = |next: Expr| condition = Some(condition.take().map_or(next.clone(), |c| c.and(next)));
+    if let Some(from) = &range.from {
+        also(column().gt_eq(scalar(from, &data_type)?));
+    }
+    if let Some(to) = &range.to {
+        also(column().lt_eq(scalar(to, &data_type)?));
+    }
+    if let Some(until) = &range.until {
+        also(column().lt(scalar(until, &data_type)?));
+    }
+    let condition = condition.unwrap_or_else(|| column().is_not_null());
+    let condition = if range.nulls { condition.or(column().is_null()) } else { condition };
+    frame.filter(condition).map_err(failure::query)
+}
+
+/// A text as a value of the column's type.
+fn value(text: &str, data_type: &DataType) -> Result<ArrayRef> {
+    let texts: ArrayRef = Arc::new(StringArray::from(vec![text]));
+    let value = cast(&texts, data_type)?;
+    if value.null_count() > 0 {
+        return Err(Error::new(Code::ConfigInvalid, "the value is not one of the column's type").detail(format!("{text:?} as {data_type}")));
+    }
+    Ok(value)
+}
+
+fn scalar(text: &str, data_type: &DataType) -> Result<Expr> {
+    let value = value(text, data_type)?;
+    Ok(lit(ScalarValue::try_from_array(&value, 0).map_err(failure::query)?))
+}
+
+/// The value that lies `lookback` before: seconds for times, units for numbers.
+fn older(text: &str, lookback: u64, data_type: &DataType) -> Result<String> {
+    if lookback == 0 {
+        return Ok(text.to_owned());
+    }
+    let back = i64::try_from(lookback).unwrap_or(i64::MAX);
+    let now = ScalarValue::try_from_array(&value(text, data_type)?, 0).map_err(failure::query)?;
+    let micros = back.saturating_mul(1_000_000);
+    let then = match now {
+        ScalarValue::Int8(Some(v)) => ScalarValue::Int64(Some(i64::from(v).saturating_sub(back))),
+        ScalarValue::Int16(Some(v)) => ScalarValue::Int64(Some(i64::from(v).saturating_sub(back))),
+        ScalarValue::Int32(Some(v)) => ScalarValue::Int64(Some(i64::from(v).saturating_sub(back))),
+        ScalarValue::Int64(Some(v)) => ScalarValue::Int64(Some(v.saturating_sub(back))),
+        ScalarValue::Float64(Some(v)) => ScalarValue::Float64(Some(v - lookback as f64)),
+        ScalarValue::Float32(Some(v)) => ScalarValue::Float32(Some(v - lookback as f32)),
+        ScalarValue::Decimal128(Some(v), p, s) => {
+            let units = i128::from(back).saturating_mul(10i128.saturating_pow(u32::from(s.unsigned_abs())));
+            ScalarValue::Decimal128(Some(v.saturating_sub(units)), p, s)
+        }
+        ScalarValue::TimestampMicrosecond(Some(v), zone) => ScalarValue::TimestampMicrosecond(Some(v.saturating_sub(micros)), zone),
+        ScalarValue::Date32(Some(v)) => {
+            ScalarValue::Date32(Some(v.saturating_sub(i32::try_from(lookback.div_ceil(86_400)).unwrap_or(i32::MAX))))
+        }
+        _ => {
+            return Err(Error::new(Code::Unsupported, "this cursor cannot look back")
+                .detail(data_type.to_string())
+                .hint("`lookback` needs a cursor that is a time or a number"));
+        }
+    };
+    let then = then.to_array().map_err(failure::query)?;
+    // A smaller integer type may not hold it; its least value does as well.
+    let text = cast(&then, &DataType::Utf8)?;
+    let fits = cast(&then, data_type).is_ok_and(|a| a.null_count() == 0);
+    if fits {
+        return Ok(text.as_string::<i32>().value(0).to_owned());
+    }
+    Ok(match data_type {
+        DataType::Int8 => i8::MIN.to_string(),
+        DataType::Int16 => i16::MIN.to_string(),
+        _ => i32::MIN.to_string(),
+    })
+}
+
+/// Whether the log leaves it open that a file has rows in the range.
+fn may_lie_in(file: &LiveFile, range: &Range, data_type: &DataType) -> bool {
+    if range.nulls {
+        return true;
+    }
+    let Some((least, greatest)) = file.stats.bounds(&range.column, data_type) else {
+        return true;
+    };
+    let compare = |bound: &ArrayRef, text: &str| -> Option<std::cmp::Ordering> {
+        let value = value(text, data_type).ok()?;
+        arrow::array::make_comparator(bound, &value, arrow::compute::SortOptions::default()).ok().map(|c| c(0, 0))
+    };
+    // Other tools may write bounds of times that are cut to milliseconds.
+    let slack = matches!(data_type, DataType::Timestamp(TimeUnit::Microsecond, _));
+    let below = !slack && range.from.as_deref().and_then(|from| compare(&greatest, from)).is_some_and(std::cmp::Ordering::is_lt);
+    let above = range.to.as_deref().and_then(|to| compare(&least, to)).is_some_and(std::cmp::Ordering::is_gt);
+    let beyond = range.until.as_deref().and_then(|until| compare(&least, until)).is_some_and(std::cmp::Ordering::is_ge);
+    !(below || above || beyond)
+}
+
+/// Files in at most `parts` groups of about one size.
+fn grouped(mut files: Vec<&LiveFile>, parts: usize) -> Vec<Vec<&LiveFile>> {
+    files.sort_by_key(|f| std::cmp::Reverse(f.size));
+    let mut groups: Vec<(u64, Vec<&LiveFile>)> = vec![(0, Vec::new()); parts.max(1).min(files.len())];
+    for file in files {
+        if let Some(smallest) = groups.iter_mut().min_by_key(|(bytes, _)| *bytes) {
+            smallest.0 += file.size;
+            smallest.1.push(file);
+        }
+    }
+    groups.into_iter().map(|(_, files)| files).collect()
+}

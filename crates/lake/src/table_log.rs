@@ -1,0 +1,351 @@
+//! The log of one Delta table: its latest state, and one atomic step forward.
+//!
+//! Reading the log, its checkpoints and their upkeep are the Delta library's. The step forward is ours: the actions are made
+//! for one version of the table and written only as the very next one, so that whatever they were decided on still holds.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use chrono::Utc;
+use deltalake::DeltaTableError;
+use deltalake::kernel::transaction::TransactionError;
+use deltalake::kernel::{Action, Add, EagerSnapshot, Remove};
+use deltalake::logstore::{CommitOrBytes, LogStore, LogStoreRef, StorageConfig, default_logstore};
+use deltalake::protocol::checkpoints;
+use deltalake::{DeltaTable, table::state::DeltaTableState};
+use futures::TryStreamExt;
+use object_store::ObjectStore;
+use object_store::path::Path;
+use object_store::prefix::PrefixStore;
+use serde_json::{Value, json};
+use trib_core::{Code, Error, Result};
+
+use crate::data_file::NewFile;
+use crate::delta_schema;
+use crate::failure;
+use crate::file_stats::FileStats;
+use crate::layout::Layout;
+
+/// A table, or a log without one, at a place in the lake.
+#[derive(Clone)]
+pub struct TableLog {
+    store: LogStoreRef,
+    /// The table's folder in the lake's store.
+    pub folder: Path,
+    shown: String,
+}
+
+/// The table at one version.
+pub struct Snapshot {
+    pub version: u64,
+    inner: EagerSnapshot,
+    pub schema: SchemaRef,
+    pub files: Vec<LiveFile>,
+}
+
+/// A file that is part of the table.
+#[derive(Clone, Debug)]
+pub struct LiveFile {
+    /// As the log has it, decoded: relative to the table's folder.
+    pub path: String,
+    pub size: u64,
+    pub stats: FileStatsRef,
+    remove: Remove,
+    has_deletions: bool,
+}
+
+pub type FileStatsRef = Arc<FileStats>;
+
+/// The table property that names a table's key.
+pub const KEY_PROPERTY: &str = "tributary.key";
+
+/// What a step forward did.
+pub enum Step {
+    /// The table is at this version now.
+    Done(u64),
+    /// Somebody else wrote that version.
+    Taken,
+}
+
+impl TableLog {
+    pub fn new(layout: &Layout, folder: Path) -> Self {
+        let url = layout.url(&folder);
+        let prefixed: Arc<dyn ObjectStore> = Arc::new(PrefixStore::new(layout.store.clone(), folder.clone()));
+        let store = default_logstore(prefixed, layout.store.clone(), &url, &StorageConfig::default());
+        let shown = folder.to_string();
+        Self { store, folder, shown }
+    }
+
+    fn failed(&self) -> impl Fn(DeltaTableError) -> Error + '_ {
+        |e| failure::delta(e, &self.shown)
+    }
+
+    /// For the library's own operations; loaded at the newest version, or at the one that is asked for.
+    pub async fn table(&self, version: Option<u64>) -> Result<DeltaTable> {
+        let mut table = DeltaTable::new(self.store.clone());
+        match version {
+            Some(version) => table.load_version(version).await,
+            None => table.load().await,
+        }
+        .map_err(self.failed())?;
+        Ok(table)
+    }
+
+    pub async fn exists(&self) -> Result<bool> {
+        self.store.is_delta_table_location().await.map_err(self.failed())
+    }
+
+    /// The newest version; `None` when there is no table.
+    pub async fn snapshot(&self) -> Result<Option<Snapshot>> {
+        if !self.exists().await? {
+            return Ok(None);
+        }
+        let inner = EagerSnapshot::try_new(self.store.as_ref(), None).await.map_err(self.failed())?;
+        let log = inner.log_data();
+        let files = log.iter().map(|view| LiveFile {
+            path: view.path().into_owned(),
+            size: view.size().unsigned_abs(),
+            stats: Arc::new(view.stats().as_deref().and_then(FileStats::parse).unwrap_or_default()),
+            has_deletions: view.deletion_vector_descriptor().is_some(),
+            remove: view.remove_action(true),
+        });
+        let files: Vec<LiveFile> = files.collect();
+        Ok(Some(Snapshot { version: inner.version(), schema: inner.arrow_schema(), files, inner }))
+    }
+
+    /// What is stored under a name of ours in the table's log.
+    pub async fn domain(&self, snapshot: &Snapshot, name: &str) -> Result<Option<String>> {
+        snapshot.inner.domain_metadata(self.store.as_ref(), name).await.map_err(self.failed())
+    }
+
+    /// Files that have left the table and may still be wanted by readers of older versions.
+    pub async fn tombstones(&self, snapshot: &Snapshot) -> Result<Vec<(String, i64)>> {
+        let state = DeltaTableState::new(snapshot.inner.clone());
+        state
+            .all_tombstones(self.store.as_ref())
+            .map_ok(|t| (t.path().into_owned(), t.deletion_timestamp().unwrap_or(0)))
+            .try_collect()
+            .await
+            .map_err(self.failed())
+    }
+
+    /// Writes `actions` as the version after `after`, or as the first.
+    pub async fn step(&self, after: Option<&Snapshot>, actions: &Actions) -> Result<Step> {
+        let version = after.map_or(0, |s| s.version + 1);
+        let bytes = CommitOrBytes::LogBytes(actions.lines.join("\n").into());
+        match self.store.write_commit_entry(version, bytes, uuid::Uuid::new_v4()).await {
+            Ok(()) => Ok(Step::Done(version)),
+            Err(TransactionError::VersionAlreadyExists(_)) => Ok(Step::Taken),
+            Err(e) => Err(failure::delta(e.into(), &self.shown)),
+        }
+    }
+
+    /// Writes a checkpoint where one is due, and lets old log entries go. A failure here harms nobody: the log itself is whole.
+    pub async fn checkpoint(&self, version: u64, every: u64) {
+        if version == 0 || !version.is_multiple_of(every.max(1)) {
+            return;
+        }
+        let done = async {
+            let table = self.table(Some(version)).await?;
+            checkpoints::create_checkpoint(&table, None).await.map_err(self.failed())?;
+            checkpoints::cleanup_metadata(&table, None).await.map_err(self.failed())
+        };
+        if let Err(e) = done.await {
+            tracing::warn!(table = %self.shown, error = %e, "the checkpoint could not be written");
+        }
+    }
+}
+
+impl Snapshot {
+    /// Whether we may write to the table: it may have been made by another tool, with features that we would break.
+    pub fn writable(&self) -> Result<()> {
+        let (protocol, metadata) = (self.inner.protocol(), self.inner.metadata());
+        let set = |key: &str| metadata.configuration().get(key).is_some_and(|v| v == "true");
+        let obstacle = if !metadata.partition_columns().is_empty() {
+            Some("it is partitioned")
+        } else if metadata.configuration().get("delta.columnMapping.mode").is_some_and(|m| m != "none") {
+            Some("it maps columns to other names in its files")
+        } else if set("delta.enableChangeDataFeed") {
+            Some("its change data feed is on")
+        } else if set("delta.appendOnly") {
+            Some("it is append-only")
+        } else if metadata.configuration().keys().any(|k| k.starts_with("delta.constraints.")) {
+            Some("it has check constraints")
+        } else {
+            let known = [
+                "appendOnly",
+                "invariants",
+                "checkConstraints",
+                "changeDataFeed",
+                "generatedColumns",
+                "columnMapping",
+                "identityColumns",
+                "timestampNtz",
+                "domainMetadata",
+                "deletionVectors",
+                "v2Checkpoint",
+                "vacuumProtocolCheck",
+            ];
+            let features = protocol.writer_features().unwrap_or_default();
+            let unknown = features.iter().any(|f| !known.contains(&f.to_string().as_str()));
+            unknown.then_some("it has features that are not known here")
+        };
+        match obstacle {
+            None => Ok(()),
+            Some(why) => Err(Error::new(Code::Unsupported, "this Delta table cannot be written to")
+                .detail(why)
+                .hint("load into another table under `into:`, or make this one anew without that feature")),
+        }
+    }
+
+    /// Rows that were deleted without rewriting their file are not seen by a merge.
+    pub fn mergeable(&self) -> Result<()> {
+        match self.files.iter().find(|f| f.has_deletions) {
+            None => Ok(()),
+            Some(file) => Err(Error::new(Code::Unsupported, "the table has deletion vectors, which a merge cannot take part in")
+                .detail(&file.path)
+                .hint(
+                    "in Spark, `REORG TABLE … APPLY (PURGE)` writes them out, and `delta.enableDeletionVectors = false` keeps them away",
+                )),
+        }
+    }
+
+    /// Rows in the table, where every file says.
+    pub fn rows(&self) -> Option<u64> {
+        self.files.iter().map(|f| f.stats.num_records).sum()
+    }
+
+    /// Columns that identify a row, when the table was made by a load that said so. Delta itself has no keys.
+    pub fn key(&self) -> Vec<String> {
+        let property = self.inner.metadata().configuration().get(KEY_PROPERTY);
+        property.and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default()
+    }
+
+    fn features(&self) -> BTreeSet<String> {
+        let protocol = self.inner.protocol();
+        match protocol.writer_features() {
+            Some(features) => features.iter().map(ToString::to_string).collect(),
+            // What the numbered versions stand for.
+            None => [
+                (2, "appendOnly"),
+                (2, "invariants"),
+                (3, "checkConstraints"),
+                (4, "changeDataFeed"),
+                (4, "generatedColumns"),
+                (5, "columnMapping"),
+                (6, "identityColumns"),
+            ]
+            .into_iter()
+            .filter(|(version, _)| protocol.min_writer_version() >= *version)
+            .map(|(_, name)| name.to_owned())
+            .collect(),
+        }
+    }
+}
+
+/// The lines of one log entry.
+pub struct Actions {
+    lines: Vec<String>,
+    now: i64,
+}
+
+impl Actions {
+    /// `info` is for people who read the table's history.
+    pub fn new(operation: &str, parameters: &Value, info: &Value) -> Self {
+        let now = Utc::now().timestamp_millis();
+        let commit = json!({"commitInfo": {
+            "timestamp": now,
+            "operation": operation,
+            "operationParameters": parameters,
+            "engineInfo": concat!("tributary/", env!("CARGO_PKG_VERSION")),
+            "tributary": info,
+        }});
+        Self { lines: vec![commit.to_string()], now }
+    }
+
+    fn push(&mut self, action: Action) -> Result<()> {
+        self.lines.push(serde_json::to_string(&action)?);
+        Ok(())
+    }
+
+    /// The protocol that the table needs, where it is not what it has.
+    pub fn protocol(&mut self, before: Option<&Snapshot>, schema: &SchemaRef) {
+        let mut writer = before.map(Snapshot::features).unwrap_or_default();
+        let had = writer.clone();
+        let mut reader: BTreeSet<String> = before
+            .and_then(|s| s.inner.protocol().reader_features())
+            .map(|f| f.iter().map(ToString::to_string).collect())
+            .unwrap_or_default();
+        writer.insert("domainMetadata".to_owned());
+        if delta_schema::has_timestamp_ntz(schema) {
+            writer.insert("timestampNtz".to_owned());
+            reader.insert("timestampNtz".to_owned());
+        }
+        let named = before.is_some_and(|s| s.inner.protocol().writer_features().is_some());
+        if named && writer == had {
+            return;
+        }
+        // Readers that know no features can still read a table that needs none.
+        let old_reader = before.map_or(1, |s| s.inner.protocol().min_reader_version());
+        let reader_version = if reader.is_empty() { old_reader } else { 3 };
+        let mut protocol = json!({"minReaderVersion": reader_version, "minWriterVersion": 7, "writerFeatures": writer});
+        if reader_version >= 3 {
+            protocol["readerFeatures"] = json!(reader);
+        }
+        self.lines.push(json!({"protocol": protocol}).to_string());
+    }
+
+    /// The table's schema and properties. A table keeps its identity and properties when it gets another schema.
+    pub fn metadata(&mut self, before: Option<&Snapshot>, schema: &SchemaRef, properties: &Value) {
+        let metadata = match before.map(|s| s.inner.metadata()) {
+            Some(old) => json!({
+                "id": old.id(),
+                "name": old.name(),
+                "description": old.description(),
+                "format": {"provider": "parquet", "options": {}},
+                "schemaString": delta_schema::to_json(schema),
+                "partitionColumns": [],
+                "configuration": old.configuration(),
+                "createdTime": old.created_time(),
+            }),
+            None => json!({
+                "id": uuid::Uuid::new_v4().to_string(),
+                "format": {"provider": "parquet", "options": {}},
+                "schemaString": delta_schema::to_json(schema),
+                "partitionColumns": [],
+                "configuration": properties,
+                "createdTime": self.now,
+            }),
+        };
+        self.lines.push(json!({"metaData": metadata}).to_string());
+    }
+
+    pub fn add(&mut self, file: &NewFile, data_change: bool) -> Result<()> {
+        self.push(Action::Add(Add {
+            path: file.name.clone(),
+            size: file.size as i64,
+            modification_time: self.now,
+            data_change,
+            stats: Some(file.stats.clone()),
+            ..Default::default()
+        }))
+    }
+
+    pub fn remove(&mut self, file: &LiveFile, data_change: bool) -> Result<()> {
+        let mut remove = file.remove.clone();
+        remove.deletion_timestamp = Some(self.now);
+        remove.data_change = data_change;
+        self.push(Action::Remove(remove))
+    }
+
+    /// Delta's own way to make a write happen once: readable by other tools. What we decide by is the domain below.
+    pub fn transaction(&mut self, app: &str, version: u64) {
+        self.lines.push(json!({"txn": {"appId": app, "version": version, "lastUpdated": self.now}}).to_string());
+    }
+
+    pub fn domain(&mut self, name: &str, content: Option<&str>) {
+        let domain = json!({"domain": name, "configuration": content.unwrap_or(""), "removed": content.is_none()});
+        self.lines.push(json!({"domainMetadata": domain}).to_string());
+    }
+}

@@ -1,0 +1,13 @@
+//! The lake against itself, and against the Python readers that people use.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod children;
+mod crash;
+mod harness;
+mod maintain;
+mod modes;
+mod python;
+mod schema_change;
+mod source;
+mod types;
