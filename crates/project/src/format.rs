@@ -1,18 +1,56 @@
 //! One style for the project's files.
 
+use std::path::Path;
+
 use pretty_yaml::config::{FormatOptions, LanguageOptions, LayoutOptions};
 use trib_core::{Code, Error, Result};
 
-use crate::model;
-use crate::yaml;
+use crate::files::{self, Text};
+use crate::{load, model, yaml};
 
 const WIDTH: usize = 120;
+
+/// The project's files that are not in the one style, each with its text as it should be. Changes nothing.
+pub fn changes(dir: &Path) -> Result<Vec<(String, String)>, Vec<Error>> {
+    let mut errors = Vec::new();
+    let mut texts: Vec<Text> = Vec::new();
+    for name in [load::MAIN, load::CONNECTIONS] {
+        match files::read(dir, name) {
+            Ok(text) => texts.extend(text),
+            Err(e) => errors.push(e),
+        }
+    }
+    for folder in ["connections", "syncs", "jobs", "tests"] {
+        texts.extend(files::read_all(dir, folder, load::YAML, false, &mut errors));
+    }
+    let models = files::read_all(dir, "models", &["sql"], true, &mut errors);
+    let yaml = texts.iter().map(|t| (t, format_named(&t.name, &t.text, 1)));
+    let sql = models.iter().map(|t| (t, format_model_named(&t.name, &t.text)));
+    let mut changed = Vec::new();
+    for (text, formatted) in yaml.chain(sql) {
+        match formatted {
+            Ok(formatted) if formatted == text.text => {}
+            Ok(formatted) => changed.push((text.name.clone(), formatted)),
+            Err(e) => errors.push(e),
+        }
+    }
+    if errors.is_empty() { Ok(changed) } else { Err(errors) }
+}
 
 /// The text in the one style: two spaces, double quotes, no blanks inside braces. Comments and order stay.
 ///
 /// An error has code `config_invalid` when the text is not YAML.
 pub fn format_yaml(text: &str) -> Result<String> {
-    let before = yaml::parse("", text, 1)?;
+    format_named("", text, 1)
+}
+
+/// A model with its front matter in the one style; the SQL stays as it is.
+pub fn format_model(text: &str) -> Result<String> {
+    format_model_named("", text)
+}
+
+fn format_named(file: &str, text: &str, first_line: usize) -> Result<String> {
+    let before = yaml::parse(file, text, first_line)?;
     let options = FormatOptions {
         layout: LayoutOptions { print_width: WIDTH, indent_width: 2, ..LayoutOptions::default() },
         language: LanguageOptions {
@@ -23,21 +61,23 @@ pub fn format_yaml(text: &str) -> Result<String> {
             ..LanguageOptions::default()
         },
     };
-    let formatted = pretty_yaml::format_text(text, &options)
-        .map_err(|e| Error::new(Code::ConfigInvalid, "the file is not YAML that can be formatted").detail(e.message()))?;
+    let formatted = pretty_yaml::format_text(text, &options).map_err(|e| {
+        let line = first_line + text.get(..e.offset()).map_or(0, |before| before.matches('\n').count());
+        Error::new(Code::ConfigInvalid, "the file is not YAML that can be formatted").detail(e.message()).file(file, Some(line), None)
+    })?;
     // The formatter is not ours: what it gives must mean the same.
-    let after = yaml::parse("", &formatted, 1)?;
+    let after = yaml::parse(file, &formatted, first_line)?;
     if after.to_json() != before.to_json() {
-        return Err(Error::internal("formatting would have changed the file's meaning"));
+        return Err(Error::internal("formatting would have changed the file's meaning").file(file, None, None));
     }
     Ok(formatted)
 }
 
-/// A model with its front matter in the one style; the SQL stays as it is.
-pub fn format_model(text: &str) -> Result<String> {
-    let parts = model::split(text).ok_or_else(|| Error::new(Code::ConfigInvalid, "the front matter is never closed"))?;
-    let Some((front, _)) = parts.front else { return Ok(text.to_owned()) };
-    let formatted = format_yaml(front)?;
+fn format_model_named(file: &str, text: &str) -> Result<String> {
+    let parts =
+        model::split(text).ok_or_else(|| Error::new(Code::ConfigInvalid, "the front matter is never closed").file(file, Some(1), None))?;
+    let Some((front, line)) = parts.front else { return Ok(text.to_owned()) };
+    let formatted = format_named(file, front, line)?;
     Ok(format!("/*---\n{}\n---*/\n{}\n", formatted.trim(), parts.sql.trim()))
 }
 

@@ -24,10 +24,10 @@ use crate::{dotenv, graph, model, validate};
 
 /// The file that makes a folder a project.
 pub const MAIN: &str = "tributary.yaml";
-const CONNECTIONS: &str = "connections.yaml";
+pub(crate) const CONNECTIONS: &str = "connections.yaml";
 /// The connection that every project has unless it says otherwise.
 const WAREHOUSE: &str = "warehouse";
-const YAML: &[&str] = &["yaml", "yml"];
+pub(crate) const YAML: &[&str] = &["yaml", "yml"];
 
 impl Project {
     /// Reads the project in `dir`, as it is in `environment` (see [`environment::choose`]), with variables from `variables`, then

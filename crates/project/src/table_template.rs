@@ -36,12 +36,14 @@ impl<'a> TableTemplate<'a> {
             let one = |piece: &Piece<'_>| match piece {
                 Piece::Literal(text) => (*text).to_owned(),
                 Piece::Connection => naming.apply(connection),
-                // A source without schemas leaves the place empty.
                 Piece::Schema => stream.schema_name.as_deref().map(|s| naming.apply(s)).unwrap_or_default(),
                 Piece::Table => naming.apply(&stream.table),
                 Piece::Stream => naming.apply(&stream.name),
             };
-            pieces.iter().map(one).collect()
+            let whole: String = pieces.iter().map(one).collect();
+            // A source without schemas leaves their place empty, and the underscore beside it parts nothing.
+            let placeless = stream.schema_name.is_none() && pieces.iter().any(|p| matches!(p, Piece::Schema));
+            if placeless { whole.trim_matches('_').to_owned() } else { whole }
         };
         TableName::new(self.schema.as_deref().map(text).as_deref(), &text(&self.table))
     }

@@ -1,6 +1,9 @@
-//! What `trib init` writes.
+//! What `trib init` and `trib discover --write` write.
 
+mod discovered;
 mod rows;
+
+pub use discovered::sync;
 
 /// Files to write and databases to make, as paths relative to the project.
 #[derive(Clone, Debug, Default)]

@@ -58,6 +58,25 @@ fn lines(resolved: &Resolved) -> String {
 }
 
 #[test]
+fn what_discover_proposes_fits_the_catalog() {
+    let mut catalog = catalog();
+    catalog.streams.push(table("Odd $name: *", &[("true", DataType::Int64)], &["true"]));
+    let sync = trib_project::template::sync("shop", &catalog);
+    let folder = folder(&[CONNECTIONS, ("syncs/s.yaml", &sync)]);
+    let project = folder.load().unwrap_or_else(|errors| panic!("{}", shown(&errors)));
+    let resolved = project.sync("s").unwrap().streams_for("shop", &catalog).unwrap();
+    assert_eq!(trib_project::format::format_yaml(&sync).unwrap(), sync);
+    assert_snapshot!(lines(&resolved), @r#"
+    public.orders -> shop_public.orders: incremental by updated_at, upsert (id)
+    public.customers -> shop_public.customers: incremental by updated_at, upsert (id)
+    public.event_clicks -> shop_public.event_clicks: incremental by at, append ()
+    audit.Orders -> shop_audit.orders: incremental by id, upsert (id)
+    files -> shop.files: incremental by _file, append ()
+    Odd $name: * -> shop.odd_name: incremental by true, upsert (true)
+    "#);
+}
+
+#[test]
 fn modes_by_default() {
     let text = lines(&resolved(
         "",
