@@ -44,14 +44,7 @@ impl PostgresServer {
         if is_root() {
             succeed(Command::new("chown").arg("-R").arg(SYSTEM_USER).arg(folder.path()))?;
         }
-        succeed(
-            as_system_user(&bin.join("initdb"))
-                .args(["--no-sync", "--encoding=UTF8", "--locale=C.UTF-8", "--auth=scram-sha-256", "--username=trib"])
-                .arg(format!("--pwfile={}", password_file.display()))
-                .arg("-D")
-                .arg(&data)
-                .current_dir(folder.path()),
-        )?;
+        succeed(Command::new("cp").arg("-a").arg(template(&bin, folder.path(), &password_file)?).arg(&data))?;
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let log = fs::File::create(folder.path().join("log"))?;
         let mut command = as_system_user(&bin.join("postgres"));
@@ -143,6 +136,31 @@ impl Drop for PostgresServer {
             let _ = self.process.kill();
         }
         let _ = self.process.wait();
+    }
+}
+
+/// A data folder that was initialised once and is copied for each server: `initdb` takes seconds, and test processes are many.
+fn template(bin: &Path, scratch: &Path, password_file: &Path) -> io::Result<PathBuf> {
+    let version = bin.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
+    let owner = if is_root() { SYSTEM_USER.to_owned() } else { std::env::var("USER").unwrap_or_default() };
+    let template = std::env::temp_dir().join(format!("trib-pg-template-{version}-{owner}"));
+    if template.join("PG_VERSION").exists() {
+        return Ok(template);
+    }
+    let fresh = scratch.join("template");
+    succeed(
+        as_system_user(&bin.join("initdb"))
+            .args(["--no-sync", "--encoding=UTF8", "--locale=C.UTF-8", "--auth=scram-sha-256", "--username=trib", "--wal-segsize=1"])
+            .arg(format!("--pwfile={}", password_file.display()))
+            .arg("-D")
+            .arg(&fresh)
+            .current_dir(scratch),
+    )?;
+    // Another process may have been faster; its template is as good.
+    match fs::rename(&fresh, &template) {
+        Ok(()) => Ok(template),
+        Err(_) if template.join("PG_VERSION").exists() => Ok(template),
+        Err(_) => Ok(fresh),
     }
 }
 

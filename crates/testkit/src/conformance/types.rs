@@ -15,7 +15,7 @@ use crate::chance::Chance;
 use crate::rows;
 use crate::values;
 
-const ROWS: usize = 200;
+const ROWS: usize = 60;
 
 pub(super) async fn checks(at: &Place<'_>, report: &mut Report) {
     report.check("types::every_type_is_held_or_refused_by_name", async { every_type_is_held_or_refused_by_name(at) }).await;

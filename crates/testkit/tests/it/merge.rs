@@ -18,6 +18,9 @@ pub fn single_rows(batches: &[RecordBatch]) -> Vec<RecordBatch> {
 
 /// The row in another schema: columns by name, NULL where it has none.
 pub fn fitted(row: &RecordBatch, schema: &SchemaRef) -> RecordBatch {
+    if row.schema_ref() == schema {
+        return row.clone();
+    }
     let column = |name: &str, t| row.column_by_name(name).map_or_else(|| new_null_array(t, row.num_rows()), |c| cast(c, t).unwrap());
     let columns = schema.fields().iter().map(|f| column(f.name(), f.data_type())).collect();
     let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(row.num_rows()));
