@@ -14,8 +14,6 @@ use super::pg_type::{ArrayRule, PgType, Rules};
 
 /// Everything that begins like this is a staging table of ours.
 pub const STAGING_PREFIX: &str = "_trib_s_";
-/// The schema with our own tables.
-pub const OWN_SCHEMA: &str = "_trib";
 
 /// A table, or something that is read like one.
 #[derive(Clone, Debug)]

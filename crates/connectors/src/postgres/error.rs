@@ -17,7 +17,7 @@ pub fn driver(e: tokio_postgres::Error) -> Error {
     if e.is_closed() {
         return Error::new(Code::ConnectionLost, "the connection to the server broke").hint("the step is tried again");
     }
-    let text = e.to_string();
+    let text = chain(&e);
     if text.contains("TLS") {
         return tls("the server does not offer TLS, or its certificate is not trusted").source(e);
     }
@@ -120,6 +120,18 @@ fn hint(state: &str) -> Option<&'static str> {
 /// Whether the server says this, by SQLSTATE.
 pub fn is_state(e: &tokio_postgres::Error, states: &[&str]) -> bool {
     e.code().is_some_and(|code| states.contains(&code.code()))
+}
+
+/// The texts of an error and its causes: the driver's own kinds of error are private.
+fn chain(e: &(dyn StdError + 'static)) -> String {
+    let mut text = String::new();
+    let mut next = Some(e);
+    while let Some(cause) = next {
+        text.push_str(&cause.to_string());
+        text.push_str("; ");
+        next = cause.source();
+    }
+    text
 }
 
 fn find<'a, E: StdError + 'static>(e: &'a (dyn StdError + 'static)) -> Option<&'a E> {

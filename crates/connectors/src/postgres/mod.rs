@@ -6,17 +6,24 @@
 
 mod catalog;
 mod column_type;
+mod commit;
 mod config;
 mod connect;
+mod control;
 mod copy_out;
 mod decode;
+mod destination;
 mod encode;
 mod error;
+mod layout;
+mod merge;
 mod numeric;
 mod pg_type;
 mod plan;
 mod source;
 mod split;
+mod staging;
+mod target;
 mod tls;
 
 use std::sync::Arc;
@@ -27,6 +34,7 @@ use trib_core::{Connector, ConnectorConfig, Context, Destination, Result, Source
 
 use config::PostgresConfig;
 use connect::Server;
+use destination::PostgresDestination;
 use source::PostgresSource;
 
 pub fn connector() -> Connector {
@@ -43,6 +51,11 @@ impl ConnectorConfig for PostgresConfig {
     fn source(self, context: &Context) -> Option<Result<Arc<dyn Source>>> {
         let server = self.endpoint(context).map(Server::new);
         Some(server.map(|server| Arc::new(PostgresSource::new(&self, server)) as Arc<dyn Source>))
+    }
+
+    fn destination(self, context: &Context) -> Option<Result<Arc<dyn Destination>>> {
+        let server = self.endpoint(context).map(Server::new);
+        Some(server.map(|server| Arc::new(PostgresDestination::new(server, self.rules())) as Arc<dyn Destination>))
     }
 
     fn from_url(url: &str) -> Option<Value> {

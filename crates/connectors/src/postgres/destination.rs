@@ -1,0 +1,212 @@
+//! Loading: the destination's methods, each a few statements on one connection.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arrow::datatypes::{Field, Schema};
+use async_trait::async_trait;
+use futures::stream;
+use tokio::sync::OnceCell;
+use trib_core::destination::{Capabilities, ColumnType, Destination, ExistingTable, SqlEngine};
+use trib_core::{BatchStream, Code, Error, Lease, Load, LoadId, Marker, Outcome, Part, Receipt, Result, Table, TableName, WriteMode};
+use trib_kit::sql::ANSI;
+
+use super::column_type::column_type;
+use super::commit::commit;
+use super::connect::{Server, Session};
+use super::control::{self, Loads};
+use super::copy_out::{BatchSize, CopyOut};
+use super::decode::Decoder;
+use super::layout::{DEFAULT_SCHEMA, Layout, MAX_IDENTIFIER, Place};
+use super::pg_type::{PgType, Rules};
+use super::{error, staging, target};
+
+const CAPABILITIES: Capabilities = Capabilities {
+    write_modes: &[
+        WriteMode::Replace,
+        WriteMode::Append,
+        WriteMode::Insert,
+        WriteMode::Upsert,
+        WriteMode::Mirror,
+        WriteMode::History,
+        WriteMode::Prune,
+    ],
+    atomic_across_tables: true,
+    nested: false,
+    max_columns: Some(1600),
+    max_identifier: MAX_IDENTIFIER,
+    case_sensitive: true,
+    parallel_parts: 4,
+    batch_bytes: 4 << 20,
+    default_schema: Some(DEFAULT_SCHEMA),
+};
+
+pub struct PostgresDestination {
+    server: Server,
+    rules: Rules,
+    /// Staging tables that this process has made or found. The first part of a table makes it while the others wait.
+    staging: Mutex<HashMap<Place, Arc<OnceCell<()>>>>,
+}
+
+impl PostgresDestination {
+    pub fn new(server: Server, rules: Rules) -> Self {
+        Self { server, rules, staging: Mutex::default() }
+    }
+
+    /// Drops staging tables. One that somebody still writes into is left to the next sweep.
+    async fn drop_staged(&self, session: &Session, places: Vec<Place>) -> Result<()> {
+        for place in places {
+            let sql = format!("BEGIN; SET LOCAL lock_timeout = '5s'; {}; COMMIT", control::drop_staged(&place));
+            match session.client.batch_execute(&sql).await {
+                Ok(()) => {}
+                Err(e) if error::is_state(&e, &["55P03"]) => session.run("ROLLBACK").await?,
+                Err(e) => return Err(error::driver(e)),
+            }
+            self.staging.lock().unwrap_or_else(PoisonError::into_inner).remove(&place);
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Destination for PostgresDestination {
+    fn capabilities(&self) -> &Capabilities {
+        &CAPABILITIES
+    }
+
+    fn column_type(&self, field: &Field) -> Result<ColumnType> {
+        column_type(field)
+    }
+
+    async fn check(&self) -> Result<()> {
+        const MISSING: &str = "SELECT format('GRANT CREATE ON DATABASE %I TO %I', current_database(), current_user) \
+             WHERE to_regnamespace('_trib') IS NULL AND NOT has_database_privilege(current_database(), 'CREATE') \
+            UNION ALL SELECT format('GRANT USAGE, CREATE ON SCHEMA _trib TO %I', current_user) \
+             WHERE to_regnamespace('_trib') IS NOT NULL AND NOT has_schema_privilege(to_regnamespace('_trib')::oid, 'USAGE')";
+        let session = self.server.session().await?;
+        let missing: Vec<String> = session.rows(MISSING).await?.iter().filter_map(|row| row.get(0).map(str::to_owned)).collect();
+        let standby = session.rows("SELECT 1 WHERE pg_is_in_recovery()").await?;
+        self.server.give_back(session);
+        if !standby.is_empty() {
+            return Err(Error::new(Code::Unsupported, "the server is read-only").hint("load into the primary server, not into a standby"));
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        Err(Error::new(Code::PermissionDenied, "the user may not keep markers in the database").hint(format!("{};", missing.join("; "))))
+    }
+
+    async fn open(&self, lease: &Lease, _tables: &[TableName]) -> Result<Vec<Marker>> {
+        let session = self.server.session().await?;
+        let markers = control::open(&session, lease).await?;
+        self.server.give_back(session);
+        Ok(markers)
+    }
+
+    async fn inspect(&self, table: &TableName) -> Result<Option<ExistingTable>> {
+        let session = self.server.session().await?;
+        let target = target::find(&session, &Place::of(table)).await?;
+        self.server.give_back(session);
+        Ok(target.map(|t| t.existing()))
+    }
+
+    async fn stage(&self, part: &Part, table: &Table, rows: BatchStream) -> Result<Receipt> {
+        let layout = Layout::of(table)?;
+        let place = Place::staging(part, &table.name);
+        let session = self.server.session().await?;
+        let made = self.staging.lock().unwrap_or_else(PoisonError::into_inner).entry(place.clone()).or_default().clone();
+        made.get_or_try_init(|| staging::create_table(&session, part, &place, &layout)).await?;
+        let receipt = staging::copy(&session, part, table, &place, &layout, rows).await?;
+        self.server.give_back(session);
+        Ok(receipt)
+    }
+
+    async fn commit(&self, load: &Load, lease: &Lease) -> Result<Outcome> {
+        let session = self.server.session().await?;
+        let outcome = commit(&session, load, lease).await?;
+        self.server.give_back(session);
+        Ok(outcome)
+    }
+
+    async fn abort(&self, load: &LoadId) -> Result<()> {
+        let session = self.server.session().await?;
+        let staged = control::staged(&session, Loads::One(load)).await?;
+        self.drop_staged(&session, staged).await?;
+        self.server.give_back(session);
+        Ok(())
+    }
+
+    async fn sweep(&self, lease: &Lease, keep: &[LoadId]) -> Result<()> {
+        let session = self.server.session().await?;
+        let staged = control::staged(&session, Loads::AllBut { sync: &lease.sync, keep }).await?;
+        self.drop_staged(&session, staged).await?;
+        self.server.give_back(session);
+        Ok(())
+    }
+
+    async fn forget(&self, lease: &Lease, scopes: &[String], _tables: &[TableName]) -> Result<()> {
+        if scopes.is_empty() {
+            return Ok(());
+        }
+        let session = self.server.session().await?;
+        control::open(&session, lease).await?;
+        session.run(&control::forget(&lease.sync, scopes)).await?;
+        self.server.give_back(session);
+        Ok(())
+    }
+
+    async fn maintain(&self, table: &TableName, _retention: Duration) -> Result<String> {
+        let session = self.server.session().await?;
+        session.run(&format!("VACUUM (ANALYZE) {}", Place::of(table).sql())).await?;
+        self.server.give_back(session);
+        Ok("vacuumed and analyzed".to_owned())
+    }
+
+    fn sql(&self) -> Option<&dyn SqlEngine> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl SqlEngine for PostgresDestination {
+    async fn query(&self, sql: &str) -> Result<BatchStream> {
+        let session = self.server.session().await?;
+        session.run("BEGIN READ ONLY").await?;
+        let query = sql.trim().trim_end_matches(';');
+        let statement = session.client.prepare(query).await.map_err(error::driver)?;
+        // One more question for the types as `format_type` spells them.
+        let spelled: Vec<String> = statement
+            .columns()
+            .iter()
+            .map(|c| format!("format_type({}, {})", c.type_().oid(), c.type_modifier()))
+            .collect();
+        if spelled.is_empty() {
+            return Err(Error::new(Code::UsageInvalid, "the statement returns no rows").hint("`trib query` takes a SELECT"));
+        }
+        let row = session.rows(&format!("SELECT {}", spelled.join(", "))).await?;
+        let types: Vec<PgType> = (0..spelled.len())
+            .map(|i| PgType::parse(row.first().and_then(|row| row.get(i)).unwrap_or("text")))
+            .collect();
+        let fields: Vec<Field> = statement.columns().iter().zip(&types).map(|(c, t)| t.field(c.name(), true, self.rules)).collect();
+        // Names of our own, since a query may give two columns one name.
+        let aliases: Vec<String> = (0..types.len()).map(|i| ANSI.identifier(&format!("c{i}"))).collect();
+        let columns: Vec<String> = aliases.iter().zip(&types).map(|(name, t)| format!("{name}{}", t.cast(self.rules))).collect();
+        let wrapped = format!("SELECT {} FROM (\n{query}\n) AS q ({})", columns.join(", "), aliases.join(", "));
+        let decoder = Decoder::new(Arc::new(Schema::new(fields)), &types, &[], self.rules);
+        let rows = CopyOut::start(&session, &wrapped, decoder, BatchSize::default()).await?;
+        // The session ends, and the transaction with it, when the stream is dropped.
+        let batches = stream::try_unfold((rows, session), |(mut rows, session)| async move {
+            let Some(decoded) = rows.next().await? else { return Ok(None) };
+            if let Some(row) = decoded.rejected.first() {
+                return Err(Error::new(Code::DataInvalid, "a value has no Arrow form").detail(&row.reason).hint("cast the column to text"));
+            }
+            Ok(Some((decoded.batch, (rows, session))))
+        });
+        Ok(Box::pin(batches))
+    }
+
+    fn table(&self, name: &TableName) -> String {
+        Place::of(name).sql()
+    }
+}

@@ -1,0 +1,98 @@
+//! Writing a part's rows where no reader looks.
+//!
+//! All parts of a load's table go into one staging table, each by one `COPY` in a transaction of its own that also registers
+//! the part. So a part is there whole or not at all, several connections write side by side, and the table can become the final one without
+//! its rows being written a second time.
+
+use bytes::{Bytes, BytesMut};
+use futures::{SinkExt, StreamExt};
+use serde_json::json;
+use tokio_postgres::CopyInSink;
+use trib_core::load::Durability;
+use trib_core::{BatchStream, Part, Receipt, Result, Table};
+use trib_kit::sql::ANSI;
+
+use super::connect::Session;
+use super::control;
+use super::encode::{HEADER, Prepared, TRAILER};
+use super::error;
+use super::layout::{Layout, Place};
+
+/// Rows are sent in pieces of about this size.
+const CHUNK: usize = 128 << 10;
+
+/// Makes and registers the staging table, and the schema that it stands in, unless they are there.
+pub async fn create_table(session: &Session, part: &Part, place: &Place, layout: &Layout) -> Result<()> {
+    let create = |schema: &str| {
+        // The commit of a part is waited for, and comes after this one in the server's log.
+        format!(
+            "BEGIN; SET LOCAL synchronous_commit = off; {schema}{}; {}; COMMIT",
+            control::register_table(part, place),
+            layout.create_staging(place)
+        )
+    };
+    let made = session.client.batch_execute(&create("")).await;
+    if let Err(e) = &made
+        && error::is_state(e, &["3F000"])
+    {
+        session.run("ROLLBACK").await?;
+        // Two that make one schema at the same moment: the second finds it.
+        let schema = format!("CREATE SCHEMA IF NOT EXISTS {}; ", ANSI.identifier(&place.schema));
+        return match session.client.batch_execute(&create(&schema)).await {
+            Err(e) if error::is_state(&e, &["23505", "42P06"]) => {
+                session.run("ROLLBACK").await?;
+                session.run(&create("")).await
+            }
+            made => made.map_err(error::driver),
+        };
+    }
+    made.map_err(error::driver)
+}
+
+/// Copies the rows, and registers the part. When this fails, the transaction dies with the session.
+pub async fn copy(session: &Session, part: &Part, table: &Table, place: &Place, layout: &Layout, mut rows: BatchStream) -> Result<Receipt> {
+    let (targets, columns) = layout.targets(table)?;
+    let names = ANSI.identifiers(targets.iter().map(|t| t.name.as_str()));
+    let sql = format!("COPY {} ({names}) FROM STDIN (FORMAT binary)", place.sql());
+    session.run("BEGIN").await?;
+    let sink: CopyInSink<Bytes> = session.client.copy_in(sql.as_str()).await.map_err(error::driver)?;
+    let mut sink = Box::pin(sink);
+    let mut buffer = BytesMut::with_capacity(CHUNK + CHUNK / 8);
+    buffer.extend_from_slice(HEADER);
+    let (mut written, mut bytes, mut rejected) = (0, 0, Vec::new());
+    while let Some(batch) = rows.next().await {
+        let prepared = Prepared::new(&batch?, &targets, &columns)?;
+        let mut encoding = prepared.rows();
+        loop {
+            let more = encoding.write(&mut buffer, CHUNK);
+            if buffer.len() >= CHUNK {
+                bytes += buffer.len() as u64;
+                sink.send(buffer.split().freeze()).await.map_err(error::driver)?;
+                buffer.reserve(CHUNK + CHUNK / 8);
+            }
+            if !more {
+                break;
+            }
+        }
+        let (rows, refused) = encoding.finish();
+        written += rows;
+        rejected.extend(refused);
+    }
+    buffer.extend_from_slice(&TRAILER);
+    bytes += buffer.len() as u64;
+    sink.send(buffer.freeze()).await.map_err(error::driver)?;
+    let stored = sink.as_mut().finish().await.map_err(error::driver)?;
+    if stored != written {
+        return Err(trib_core::Error::internal("the server has stored another number of rows than were sent"));
+    }
+    session.run(&format!("{}; COMMIT", control::register_part(part, place, stored))).await?;
+    Ok(Receipt {
+        part: part.clone(),
+        table: table.name.clone(),
+        rows: stored,
+        bytes,
+        durability: Durability::Durable,
+        staged: json!(place),
+        rejected,
+    })
+}
