@@ -212,10 +212,13 @@ impl Publishing<'_> {
         for column in &layout.columns {
             let name = ANSI.identifier(&column.name);
             match &column.filled {
-                Filled::Staged { staged, wanted } if staged.name != wanted.name => {
-                    shape.push(format!("ALTER COLUMN {name} TYPE {0} USING {name}::{0}", wanted.name));
+                Filled::Staged { staged, wanted } => {
+                    let field = table.schema.field_with_name(&column.name)?;
+                    let wanted = existing.and_then(|t| t.own_type(field, &wanted.name)).unwrap_or(&wanted.name);
+                    if staged.name != wanted {
+                        shape.push(format!("ALTER COLUMN {name} TYPE {wanted} USING {name}::{wanted}"));
+                    }
                 }
-                Filled::Staged { .. } => {}
                 Filled::ByCommit { wanted } => {
                     // The rows that are there get the default without being written; the catalog remembers it for them.
                     let not_null = if column.nullable { "" } else { " NOT NULL" };

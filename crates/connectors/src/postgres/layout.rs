@@ -86,15 +86,9 @@ impl Layout {
                 key.push(scope.column.clone());
             }
         }
-        let wanted = |field: &Field| -> Result<PgType> {
-            // A type of the database's own, which an existing column has and text can be cast to.
-            match field.native(DIALECT).map(PgType::parse) {
-                Some(native) if !native.is_built_in() && field.data_type().is_string() => Ok(native),
-                _ => Ok(PgType::parse(&column_type(field)?.native)),
-            }
-        };
+        let wanted = |field: &Field| -> Result<PgType> { Ok(PgType::parse(&column_type(field)?.native)) };
         let staged = |field: &Field, nullable: bool| -> Result<Column> {
-            let wanted = PgType::parse(&column_type(field)?.native);
+            let wanted = wanted(field)?;
             let staged = staged_for(&wanted, field.data_type());
             Ok(Column { name: field.name().clone(), nullable, filled: Filled::Staged { staged, wanted } })
         };
@@ -104,11 +98,7 @@ impl Layout {
             columns.push(if CONSTANT.contains(&field.name().as_str()) {
                 Column { name: field.name().clone(), nullable, filled: Filled::ByCommit { wanted: wanted(field)? } }
             } else {
-                let mut column = staged(field, nullable || table.changes)?;
-                if let Filled::Staged { wanted: t, .. } = &mut column.filled {
-                    *t = wanted(field)?;
-                }
-                column
+                staged(field, nullable || table.changes)?
             });
         }
         let extra = table

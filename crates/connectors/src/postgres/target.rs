@@ -2,15 +2,17 @@
 
 use std::sync::Arc;
 
+use arrow::datatypes::Field;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 use trib_core::destination::{ExistingColumn, ExistingTable};
+use trib_core::logical::FieldExt;
 use trib_core::{Code, Error, Result};
 
 use super::connect::Session;
 use super::error;
 use super::layout::Place;
-use super::pg_type::{PgType, Rules};
+use super::pg_type::{DIALECT, PgType, Rules};
 
 /// A table, and what a load has to know about it.
 #[derive(Clone, Debug)]
@@ -40,6 +42,14 @@ pub struct TargetColumn {
 impl Target {
     pub fn type_of(&self, column: &str) -> Option<&str> {
         self.columns.iter().find(|c| c.name == column).map(|c| c.type_name.as_str())
+    }
+
+    /// A type of the database's own (an enum, a domain) that a column has and a replaced table keeps, since the field's values came from it
+    /// or have its base type.
+    pub fn own_type(&self, field: &Field, wanted: &str) -> Option<&str> {
+        let column = self.columns.iter().find(|c| c.name == *field.name())?;
+        let fits = column.base_type == wanted || field.native(DIALECT) == Some(&column.type_name);
+        (fits && !PgType::parse(&column.type_name).is_built_in()).then_some(column.type_name.as_str())
     }
 
     /// Whether an index makes sure that these columns identify a row.
