@@ -61,7 +61,8 @@ impl Store {
             .fetch_one(&mut *tx)
             .await
             .map_err(failed)?;
-        let generation = number(&row, 0)? + 1;
+        // At least the time in milliseconds: a control database that begins anew must still outdo the leases that destinations have seen.
+        let generation = (number(&row, 0)? + 1).max(now.timestamp_millis().max(0).unsigned_abs());
         if let Some(other) = self.holder_at(&mut tx, sync, now).await?.filter(|other| !other.gone) {
             return Err(Error::new(Code::LeaseLost, "another run is working on this sync")
                 .detail(format!("{}: held by {} since {}", sync, other.holder, other.since.format("%Y-%m-%d %H:%M:%S UTC")))

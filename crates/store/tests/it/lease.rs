@@ -36,9 +36,12 @@ async fn one_holder_at_a_time(place: &Place) {
 
 async fn generations_grow(place: &Place) {
     let store = place.open().await;
-    for generation in 1..=3 {
+    // A destination may have been opened from a control database that is lost: a new one must not begin below it.
+    let mut last = chrono::Utc::now().timestamp_millis() as u64 - 1000;
+    for _ in 0..3 {
         let lease = store.acquire("shop", "h", TTL).await.unwrap();
-        assert_eq!(lease.generation, generation);
+        assert!(lease.generation > last, "{} after {last}", lease.generation);
+        last = lease.generation;
         store.release(&lease).await.unwrap();
     }
 }
@@ -51,7 +54,7 @@ async fn the_dead_give_way_at_once(place: &Place) {
     let next = place.open().await;
     assert!(next.holder("shop").await.unwrap().unwrap().gone);
     let new = next.acquire("shop", "next", TTL).await.unwrap();
-    assert_eq!(new.generation, old.generation + 1);
+    assert!(new.generation > old.generation);
 }
 
 async fn the_silent_give_way_in_time(place: &Place) {
