@@ -144,8 +144,8 @@ impl Bench {
         command.args(["-c", "out"]);
         let out = command.output().unwrap();
         assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-        let rows: Vec<BTreeMap<String, serde_json::Value>> = serde_json::from_slice(&out.stdout)
-            .unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&out.stdout)));
+        let rows: Vec<BTreeMap<String, serde_json::Value>> =
+            serde_json::from_slice(&out.stdout).unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&out.stdout)));
         rows.iter().map(|r| format!("{}|{}|{}", plain(&r["id"]), plain(&r["v"]), plain(&r["n"]))).collect()
     }
 

@@ -1,0 +1,148 @@
+//! What commands share: project, control database, engine, connections. Each is opened when a command first needs it.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use tokio::sync::OnceCell;
+use tokio_util::sync::CancellationToken;
+use trib_core::{Code, Connector, Destination, Error, Source};
+use trib_engine::Engine;
+use trib_project::select::{Manifest, select};
+use trib_project::{Connection, Graph, Project, Selection, Variables};
+use trib_runtime::{Observer, Runtime};
+use trib_store::Store;
+
+use crate::args::{Global, Select};
+use crate::exit::{Failure, Result};
+use crate::output::Output;
+use crate::registry::Registry;
+use crate::stop;
+
+/// Bytes that queries and sorts may hold before they spill.
+const QUERY_MEMORY: usize = 1 << 30;
+
+/// The hashes of all nodes at the last run, for `state:modified`.
+const MANIFEST: &str = "manifest";
+
+pub struct Session {
+    pub output: Output,
+    global: Global,
+    registry: OnceLock<Registry>,
+    project: OnceLock<Project>,
+    store: OnceCell<Arc<Store>>,
+}
+
+impl Session {
+    pub fn new(global: Global, output: Output) -> Self {
+        Self { output, global, registry: OnceLock::new(), project: OnceLock::new(), store: OnceCell::new() }
+    }
+
+    pub fn registry(&self) -> &Registry {
+        self.registry.get_or_init(Registry::new)
+    }
+
+    /// The project's folder: the one that was named, or the nearest one upwards.
+    pub fn project_dir(&self) -> Result<PathBuf> {
+        if let Some(dir) = &self.global.project_dir {
+            return Ok(std::path::absolute(dir)?);
+        }
+        let here = std::env::current_dir()?;
+        // Without a project the loader says so, about the folder that the user stands in.
+        Ok(trib_project::load::find(&here).unwrap_or(&here).to_owned())
+    }
+
+    pub fn project(&self) -> Result<&Project> {
+        if let Some(project) = self.project.get() {
+            return Ok(project);
+        }
+        let dir = self.project_dir()?;
+        let project = Project::load(&dir, self.global.env.as_deref(), Variables::of_process())?;
+        Ok(self.project.get_or_init(|| project))
+    }
+
+    pub async fn store(&self) -> Result<&Arc<Store>> {
+        let open = async {
+            let project = self.project()?;
+            let store = Store::open(project.state.expose(), &project.dir, &project.environment.name).await?;
+            Ok::<_, Failure>(Arc::new(store))
+        };
+        self.store.get_or_try_init(|| open).await
+    }
+
+    /// The query engine, spilling into the project's own folder.
+    pub fn engine(&self) -> Result<Engine> {
+        let spill = self.project()?.dir.join(".tributary");
+        std::fs::create_dir_all(&spill)?;
+        engine(&spill)
+    }
+
+    /// What runs need; `run` is the name under which they are recorded.
+    pub async fn runtime(&self, run: &str, observer: Arc<dyn Observer>, cancel: CancellationToken) -> Result<Runtime> {
+        let store = self.store().await?.clone();
+        Ok(Runtime { engine: self.engine()?, store, observer, cancel, run: run.to_owned(), holder: holder() })
+    }
+
+    /// What the user means, among the nodes of the project.
+    pub async fn select(&self, wanted: &Select) -> Result<Selection> {
+        let graph = Graph::of(self.project()?);
+        let compares = wanted.select.iter().chain(&wanted.exclude).any(|term| term.contains("state:"));
+        let before = if compares { self.last_manifest().await? } else { None };
+        Ok(select(&graph, &wanted.select, &wanted.exclude, before.as_ref())?)
+    }
+
+    async fn last_manifest(&self) -> Result<Option<Manifest>> {
+        let stored = self.store().await?.meta(MANIFEST).await?;
+        Ok(stored.map(|text| serde_json::from_str(&text)).transpose().map_err(Error::from)?)
+    }
+
+    /// Remembers the project as it is now, for the next `state:modified`.
+    pub async fn remember_manifest(&self) -> Result<()> {
+        let manifest = serde_json::to_string(&self.project()?.manifest()).map_err(Error::from)?;
+        Ok(self.store().await?.set_meta(MANIFEST, &manifest).await?)
+    }
+
+    /// A connection of the project with its connector.
+    pub fn connection(&self, name: &str) -> Result<(Connection, &Connector)> {
+        let connection = self.project()?.connection(name)?;
+        let connector = self.registry().get(&connection.connector).map_err(|e| connection.place.mark(e.connection(name)))?;
+        Ok((connection, connector))
+    }
+
+    /// Does no I/O.
+    pub fn source(&self, name: &str) -> Result<Arc<dyn Source>> {
+        let (connection, connector) = self.connection(name)?;
+        let made = connector.make_source(&connection.settings_for(&connector.schema), &connection.context(self.project()?));
+        Ok(made.map_err(|e| connection.place.mark(e))?)
+    }
+
+    /// Does no I/O.
+    pub fn destination(&self, name: &str) -> Result<Arc<dyn Destination>> {
+        let (connection, connector) = self.connection(name)?;
+        let made = connector.make_destination(&connection.settings_for(&connector.schema), &connection.context(self.project()?));
+        Ok(made.map_err(|e| connection.place.mark(e))?)
+    }
+
+    /// Cancelled by the first Ctrl-C from now on.
+    pub fn stop_on_signal(&self) -> CancellationToken {
+        stop::on_signal(self.output)
+    }
+}
+
+/// Opens the engine with its spill files below a folder that is there.
+pub fn engine(spill: &Path) -> Result<Engine> {
+    let threads = std::thread::available_parallelism().map_or(2, usize::from);
+    Ok(Engine::new(QUERY_MEMORY, &spill.join("spill"), threads)?)
+}
+
+/// Who holds a lease or has asked for something, for people.
+pub fn holder() -> String {
+    let user = std::env::var("USER").unwrap_or_else(|_| "somebody".to_owned());
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname");
+    let host = host.map_or_else(|_| std::env::var("HOSTNAME").unwrap_or_else(|_| "here".to_owned()), |h| h.trim().to_owned());
+    format!("{user}@{host}, process {}", std::process::id())
+}
+
+/// A mistake in the call.
+pub fn usage(message: &'static str) -> Error {
+    Error::new(Code::UsageInvalid, message)
+}

@@ -1,0 +1,111 @@
+//! `trib preview`
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{Field, Schema};
+use futures::StreamExt;
+use trib_core::{Code, Error, StreamRead};
+use trib_engine::steps::Steps;
+use trib_engine::{Engine, StreamSpec};
+use trib_project::NodeKind;
+
+use crate::app::{Session, usage};
+use crate::args::Select;
+use crate::assemble::Ask;
+use crate::exit::{Exit, Failure, Result};
+use crate::prepare::{self, Prepared, Wanted};
+use crate::render::rows::{self, Format};
+use crate::sample::first_rows;
+
+/// What a stream would give, its transforms applied, without writing
+#[derive(clap::Args, Debug)]
+#[command(before_help = "Example: trib preview shop/public.orders --limit 5")]
+pub struct Args {
+    /// `sync/stream`; the sync alone when it has one stream
+    node: String,
+    /// Rows that are read from the source
+    #[arg(long, default_value_t = 20)]
+    limit: usize,
+}
+
+pub async fn run(args: &Args, session: &Session) -> Result<Exit> {
+    let prepared = one_stream(session, &args.node).await?;
+    let task = prepared.task.streams.first().ok_or_else(|| Error::internal("a stream was just found"))?;
+    let read = StreamRead { may_stop: true, ..task.stream_read(1) };
+    let place = |e: Error| e.stream(&task.spec.stream);
+    let sample = first_rows(&prepared.task.source, &read, args.limit.max(1)).await.map_err(place)?;
+    let batches = transformed(&session.engine()?, &task.spec, sample.batches).await.map_err(place)?;
+    let schema = batches.first().map_or_else(|| Arc::new(Schema::empty()), RecordBatch::schema);
+    let format = if session.output.json { Format::Json } else { Format::Table };
+    let stream = Box::pin(futures::stream::iter(batches.into_iter().map(Ok)));
+    rows::write(&schema, stream, format, None, session.output).await?;
+    for row in sample.rejected {
+        session.output.note(format!("rejected: {}: {}", row.place, row.reason));
+    }
+    Ok(Exit::Success)
+}
+
+/// The one stream that is meant.
+async fn one_stream(session: &Session, node: &str) -> Result<Prepared> {
+    let selection = session.select(&Select { select: vec![node.to_owned()], exclude: Vec::new() }).await?;
+    let project = session.project()?;
+    let mut errors: Vec<Error> = Vec::new();
+    let mut found: Vec<Prepared> = Vec::new();
+    let wanted = Wanted { selection: &selection, ask: &Ask::default(), paused: &[] };
+    for name in selection.nodes.keys() {
+        let graph = trib_project::Graph::of(project);
+        if graph.nodes().iter().any(|n| n.name == *name && n.kind == NodeKind::Model) {
+            errors.push(Error::new(Code::Unsupported, "models cannot be previewed in this version").detail(name.as_str()));
+            continue;
+        }
+        for prepared in prepare::sync(session, project.sync(name)?, &wanted).await {
+            match prepared {
+                Ok(mut prepared) => {
+                    errors.append(&mut prepared.errors);
+                    found.push(prepared);
+                }
+                Err(Failure(mut more)) => errors.append(&mut more),
+            }
+        }
+    }
+    let streams: Vec<String> =
+        found.iter().flat_map(|p| p.task.streams.iter().map(|s| format!("{}/{}", p.task.sync, s.spec.stream))).collect();
+    match (streams.len(), errors.is_empty()) {
+        (1, _) => found.into_iter().find(|p| !p.task.streams.is_empty()).ok_or_else(|| Error::internal("a stream was just found").into()),
+        (0, false) => Err(Failure(errors)),
+        (0, true) => Err(usage("nothing is selected by this").detail(node).into()),
+        _ => Err(usage("a preview shows one stream").detail(streams.join(", ")).hint("name one of them").into()),
+    }
+}
+
+/// The rows after filter, query and column steps, under the names that they will have. Nested values stay as they are.
+async fn transformed(engine: &Engine, spec: &StreamSpec, batches: Vec<RecordBatch>) -> trib_core::Result<Vec<RecordBatch>> {
+    let steps = Steps::compile(engine, &spec.schema, &spec.transform).await?;
+    let (sender, receiver) = tokio::sync::mpsc::channel(batches.len().max(1));
+    for batch in batches {
+        sender.send(Ok(batch)).await.map_err(|_| Error::internal("the steps have not begun"))?;
+    }
+    drop(sender);
+    let fields: Vec<Field> = steps
+        .output()
+        .fields()
+        .iter()
+        .enumerate()
+        .map(|(i, f)| {
+            let name = if steps.is_named(i) { f.name().clone() } else { spec.naming.apply(f.name()) };
+            f.as_ref().clone().with_name(name).with_nullable(true)
+        })
+        .collect();
+    let schema = Arc::new(Schema::new(fields));
+    let mut rows = steps.begin(receiver)?;
+    let mut result = Vec::new();
+    while let Some(batch) = rows.next().await {
+        let stepped = steps.apply(batch?)?;
+        result.push(RecordBatch::try_new(schema.clone(), stepped.batch.columns().to_vec())?);
+    }
+    if result.is_empty() {
+        result.push(RecordBatch::new_empty(schema));
+    }
+    Ok(result)
+}

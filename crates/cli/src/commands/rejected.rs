@@ -1,0 +1,244 @@
+//! `trib rejected`
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use serde_json::{Value, json};
+use trib_core::{Code, Error};
+use trib_project::{Pick, Selection};
+use trib_runtime::{StreamTask, SyncTask, new_id, run_sync};
+use trib_store::{Rejected, RunEnd, RunStart};
+
+use crate::app::{Session, holder, usage};
+use crate::assemble::Ask;
+use crate::exit::{Exit, Failure, Result};
+use crate::observe::Watch;
+use crate::prepare::{self, Wanted};
+use crate::render;
+use crate::render::amount::{ago, rows};
+use crate::render::table::{left, render, right};
+use crate::retried::{as_retry, source};
+use crate::summary::Summary;
+
+/// Rows that could not be delivered, kept with the reason
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand, Debug)]
+enum Command {
+    /// Rows that wait, the oldest first
+    #[command(before_help = "Example: trib rejected list shop")]
+    List {
+        /// A sync, or `sync/stream`
+        node: Option<String>,
+        #[arg(long, default_value_t = 50)]
+        limit: u32,
+    },
+    /// One row in full
+    #[command(before_help = "Example: trib rejected show 17")]
+    Show { id: u64 },
+    /// Load rows once more, through the sync as it is now. A row that has come in a newer version since is replaced by the older one:
+    /// `trib backfill` reads such rows again instead
+    #[command(before_help = "Example: trib rejected retry shop/public.orders")]
+    Retry {
+        /// Ids as `list` shows them, a sync, or `sync/stream`; all when left out
+        what: Vec<String>,
+    },
+}
+
+pub async fn run(args: Args, session: &Session) -> Result<Exit> {
+    match args.command {
+        Command::List { node, limit } => list(session, node.as_deref(), limit).await,
+        Command::Show { id } => show(session, id).await,
+        Command::Retry { what } => retry(session, &what).await,
+    }
+}
+
+/// The sync and the source that an identity stands for.
+struct Of {
+    sync: String,
+    connection: Option<String>,
+}
+
+fn of(session: &Session, identity: &str) -> Result<Of> {
+    let project = session.project()?;
+    let prefix = format!("{}:{}:", project.name, project.environment.name);
+    let name = identity.strip_prefix(&prefix).unwrap_or(identity);
+    let (sync, connection) = name.split_once(':').map_or((name, None), |(sync, connection)| (sync, Some(connection.to_owned())));
+    Ok(Of { sync: sync.to_owned(), connection })
+}
+
+fn node(of: &Of, stream: &str) -> String {
+    match &of.connection {
+        Some(connection) => format!("{}@{connection}/{stream}", of.sync),
+        None => format!("{}/{stream}", of.sync),
+    }
+}
+
+/// Rows that wait, of one sync or stream.
+async fn waiting(session: &Session, wanted: Option<&str>, limit: u32) -> Result<Vec<(Of, Rejected)>> {
+    let (sync, stream) = match wanted {
+        None => (None, None),
+        Some(name) => name.split_once('/').map_or((Some(name), None), |(sync, stream)| (Some(sync), Some(stream))),
+    };
+    if let Some(sync) = sync {
+        session.project()?.sync(sync)?;
+    }
+    let all = session.store().await?.rejected(None, stream, u32::MAX).await?;
+    let mut rows = Vec::new();
+    for row in all {
+        let of = of(session, &row.sync)?;
+        if sync.is_none_or(|s| s == of.sync) && rows.len() < limit as usize {
+            rows.push((of, row));
+        }
+    }
+    Ok(rows)
+}
+
+async fn list(session: &Session, wanted: Option<&str>, limit: u32) -> Result<Exit> {
+    let waiting = waiting(session, wanted, limit).await?;
+    let now = chrono::Utc::now();
+    let columns = [right("id"), left("stream"), left("place"), left("reason"), left("since")];
+    let row = |(of, r): &(Of, Rejected)| {
+        vec![r.id.to_string(), node(of, &r.scope), r.row.place.clone(), r.row.reason.clone(), ago(r.rejected_at, now)]
+    };
+    session.output.either(
+        || waiting.iter().map(to_json).collect(),
+        || match waiting.is_empty() {
+            true => "no rows wait".to_owned(),
+            false => render(&columns, &waiting.iter().map(row).collect::<Vec<_>>(), session.output.width()),
+        },
+    );
+    Ok(Exit::Success)
+}
+
+async fn show(session: &Session, id: u64) -> Result<Exit> {
+    let found = session.store().await?.take_rejected(&[id]).await?.pop();
+    let rejected = found.ok_or_else(|| {
+        Error::new(Code::NotFound, "no rejected row of this id waits").detail(id.to_string()).hint("`trib rejected list` lists them")
+    })?;
+    let of = of(session, &rejected.sync)?;
+    let row = serde_json::to_string_pretty(&rejected.row.row).map_err(Error::from)?;
+    let name = node(&of, &rejected.scope);
+    let text = format!("{name}, {}\n{}\nrun {}, load {}\n{row}", rejected.row.place, rejected.row.reason, rejected.run, rejected.load);
+    session.output.either(|| to_json(&(of, rejected)), || text);
+    Ok(Exit::Success)
+}
+
+fn to_json((of, r): &(Of, Rejected)) -> Value {
+    json!({
+        "id": r.id, "sync": of.sync, "connection": of.connection, "stream": r.scope, "run": r.run, "load": r.load, "place": r.row.place,
+        "reason": r.row.reason, "row": r.row.row, "rejected_at": r.rejected_at,
+    })
+}
+
+async fn retry(session: &Session, what: &[String]) -> Result<Exit> {
+    let ids: Vec<u64> = what.iter().filter_map(|w| w.parse().ok()).collect();
+    let mut chosen: Vec<(Of, Rejected)> = Vec::new();
+    if !ids.is_empty() {
+        for row in session.store().await?.take_rejected(&ids).await? {
+            chosen.push((of(session, &row.sync)?, row));
+        }
+    }
+    for name in what.iter().filter(|w| w.parse::<u64>().is_err()) {
+        chosen.extend(waiting(session, Some(name), u32::MAX).await?);
+    }
+    if what.is_empty() {
+        chosen = waiting(session, None, u32::MAX).await?;
+    }
+    if chosen.is_empty() {
+        session.output.either(|| json!({"retried": 0}), || "no rows wait".to_owned());
+        return Ok(Exit::Success);
+    }
+    let mut groups: BTreeMap<(String, Option<String>, String), Vec<Rejected>> = BTreeMap::new();
+    for (of, row) in chosen {
+        groups.entry((of.sync, of.connection, row.scope.clone())).or_default().push(row);
+    }
+    load(session, groups).await
+}
+
+/// One load for each stream.
+async fn load(session: &Session, groups: BTreeMap<(String, Option<String>, String), Vec<Rejected>>) -> Result<Exit> {
+    let began = Instant::now();
+    let store = session.store().await?.clone();
+    let run = new_id();
+    let watch = Watch::new(session.output, store.clone(), &run);
+    let runtime = session.runtime(&run, watch.clone(), session.stop_on_signal()).await?;
+    let selection: Vec<String> = groups.keys().map(|(sync, _, stream)| format!("{sync}/{stream}")).collect();
+    let start = RunStart { id: run.clone(), command: "trib rejected retry".to_owned(), selection, holder: holder(), ..RunStart::default() };
+    store.start_run(&start).await?;
+    let mut summary = Summary::default();
+    for ((sync, connection, stream), rejected) in groups {
+        // A line that could not even be decoded has no columns to load.
+        let (rows_again, lines): (Vec<_>, Vec<_>) = rejected.into_iter().partition(|r| r.row.row.is_object());
+        if !lines.is_empty() {
+            let reason = format!("{} could not be decoded: mend the source and read it again", rows(lines.len() as u64));
+            summary.skipped.push((format!("{sync}/{stream}"), reason));
+        }
+        if rows_again.is_empty() {
+            continue;
+        }
+        let ids: Vec<u64> = rows_again.iter().map(|r| r.id).collect();
+        match task(session, &sync, connection.as_deref(), &stream, rows_again).await {
+            Err(failure) => summary.add_errors(failure.0),
+            Ok((asked, task)) => match run_sync(&runtime, task).await {
+                Err(e) => summary.add_errors([e]),
+                Ok(report) => {
+                    if report.failed() == 0 {
+                        store.mark_retried(&ids, &run).await?;
+                    }
+                    summary.add(&asked, report);
+                }
+            },
+        }
+    }
+    watch.finish().await;
+    summary.took = began.elapsed();
+    let error = summary.failures().next().map(|e| e.to_json());
+    store.finish_run(&run, &RunEnd { status: summary.status(), error }).await?;
+    session.output.either(|| summary.to_json(&run), || render::summary::text(&summary, &run, session.output.width()));
+    Ok(summary.exit())
+}
+
+/// The stream's own task with the rejected rows for a source.
+async fn task(
+    session: &Session,
+    sync: &str,
+    connection: Option<&str>,
+    stream: &str,
+    rejected: Vec<Rejected>,
+) -> Result<(Vec<StreamTask>, SyncTask)> {
+    let of_sync = Selection { nodes: BTreeMap::from([(sync.to_owned(), Pick::All)]) };
+    let wanted = Wanted { selection: &of_sync, ask: &Ask::default(), paused: &[] };
+    let project = session.project()?;
+    let mut errors: Vec<Error> = Vec::new();
+    for prepared in prepare::sync(session, project.sync(sync)?, &wanted).await {
+        let prepared = match prepared {
+            Ok(prepared) => prepared,
+            Err(Failure(mut more)) => {
+                errors.append(&mut more);
+                continue;
+            }
+        };
+        errors.extend(prepared.errors.into_iter().filter(|e| e.place().stream.as_deref().is_none_or(|s| s == stream)));
+        if connection.is_some_and(|c| !prepared.task.identity.ends_with(&format!(":{c}"))) {
+            continue;
+        }
+        let Some(found) = prepared.task.streams.iter().find(|s| s.spec.stream == stream) else { continue };
+        if found.spec.transform.sql.is_some() {
+            let error = Error::new(Code::Unsupported, "rows that a query has made cannot be loaded once more").stream(stream);
+            return Err(error.hint("`trib backfill` reads the range again").into());
+        }
+        let streams = vec![as_retry(found.clone())];
+        let rows = rejected.into_iter().map(|r| r.row.row).collect();
+        let source = source(stream, found.spec.schema.clone(), rows);
+        return Ok((streams.clone(), SyncTask { source, streams, ..prepared.task }));
+    }
+    if errors.is_empty() {
+        errors.push(usage("the sync no longer has this stream").detail(format!("{sync}/{stream}")));
+    }
+    Err(Failure(errors))
+}

@@ -1,0 +1,187 @@
+//! `trib state`
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+use trib_core::{Code, Error, State};
+use trib_project::NodeKind;
+use trib_runtime::{NoObserver, SyncTask, new_id, recover_state, reset};
+use trib_store::Store;
+
+use crate::app::{Session, holder, usage};
+use crate::args::Select;
+use crate::assemble::Ask;
+use crate::commands::run::permit;
+use crate::exit::{Exit, Failure, Result};
+use crate::prepare::{self, Wanted};
+
+/// How long a change of state may hold a sync.
+const HOLD: Duration = Duration::from_secs(30);
+
+/// Look at how far each stream has come, and mend it
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand, Debug)]
+enum Command {
+    /// The state as JSON, of all syncs, one sync, or one stream
+    #[command(before_help = "Example: trib state get shop/public.orders")]
+    Get {
+        /// A sync, or `sync/stream`
+        node: Option<String>,
+    },
+    /// Put another state in place of a stream's: what `get` gives for it, edited
+    #[command(before_help = "Example: trib state set shop/public.orders '{\"cursor\": \"updated_at\", \"value\": \"2025-01-01\"}'")]
+    Set {
+        /// `sync/stream`
+        node: String,
+        /// JSON; `-` reads it from standard input
+        value: String,
+    },
+    /// Forget how far streams have come: the next run loads them from the beginning
+    #[command(before_help = "Example: trib state reset shop/public.orders")]
+    Reset {
+        #[arg(required = true, value_name = "SELECT")]
+        select: Vec<String>,
+        /// Do not ask, in protected environments
+        #[arg(long, short)]
+        yes: bool,
+    },
+    /// Take the state from the destination's markers, when the control database was lost or is out of date
+    #[command(before_help = "Example: trib state recover shop")]
+    Recover {
+        #[arg(value_name = "SELECT")]
+        select: Vec<String>,
+    },
+}
+
+pub async fn run(args: Args, session: &Session) -> Result<Exit> {
+    match args.command {
+        Command::Get { node } => get(session, node.as_deref()).await,
+        Command::Set { node, value } => set(session, &node, &value).await,
+        Command::Reset { select, yes } => {
+            permit(session, "forget the state", yes)?;
+            mend(session, select, false).await
+        }
+        Command::Recover { select } => mend(session, select, true).await,
+    }
+}
+
+/// The identities that state is kept under in this environment, by the name that the user knows.
+async fn identities(session: &Session, store: &Store) -> Result<BTreeMap<String, String>> {
+    let project = session.project()?;
+    let prefix = format!("{}:{}:", project.name, project.environment.name);
+    let all = store.syncs().await?;
+    Ok(all.into_iter().filter_map(|identity| Some((identity.strip_prefix(&prefix)?.replacen(':', "@", 1), identity.clone()))).collect())
+}
+
+async fn get(session: &Session, node: Option<&str>) -> Result<Exit> {
+    let store = session.store().await?;
+    let (wanted, stream) = match node.and_then(|n| n.split_once('/')) {
+        Some((sync, stream)) => (Some(sync), Some(stream)),
+        None => (node, None),
+    };
+    let mut states: BTreeMap<String, State> = BTreeMap::new();
+    for (name, identity) in identities(session, store).await? {
+        if wanted.is_none_or(|w| name == w || name.split('@').next() == Some(w)) {
+            states.insert(name, store.state(&identity).await?);
+        }
+    }
+    if let Some(sync) = wanted.filter(|_| states.is_empty()) {
+        // A sync that is there and has not run has no state; any other name is a mistake.
+        session.project()?.sync(sync.split('@').next().unwrap_or(sync))?;
+    }
+    let value = match (stream, wanted) {
+        (Some(stream), Some(sync)) => {
+            let found = states.values().find_map(|s| s.stream(stream));
+            found.cloned().ok_or_else(|| {
+                Error::new(Code::NotFound, "there is no state for this stream")
+                    .detail(format!("{sync}/{stream}"))
+                    .hint("it has not been loaded yet")
+            })?
+        }
+        _ => states.into_iter().map(|(name, state)| (name, json!(state))).collect::<serde_json::Map<_, _>>().into(),
+    };
+    let text = serde_json::to_string_pretty(&value).map_err(Error::from)?;
+    session.output.either(|| value, || text);
+    Ok(Exit::Success)
+}
+
+async fn set(session: &Session, node: &str, value: &str) -> Result<Exit> {
+    let (sync, stream) =
+        node.split_once('/').ok_or_else(|| usage("the state of one stream is set at a time").detail(node).hint("write `sync/stream`"))?;
+    let text = if value == "-" { std::io::read_to_string(std::io::stdin())? } else { value.to_owned() };
+    let value: Value =
+        serde_json::from_str(&text).map_err(|e| usage("the state is not JSON").source(e).hint("`trib state get` shows the form"))?;
+    let store = session.store().await?;
+    let known = identities(session, store).await?;
+    let identity = known.get(sync).ok_or_else(|| {
+        let names: Vec<&str> = known.keys().map(String::as_str).collect();
+        Error::new(Code::NotFound, "the sync has no state yet").detail(sync).hint(match names.as_slice() {
+            [] => "run it first; `start:` in the stream's settings says where a first run begins".to_owned(),
+            some => format!("there is state for {}", some.join(", ")),
+        })
+    })?;
+    let lease = store.acquire(identity, &holder(), HOLD).await?;
+    let state = store.state_of(identity, stream).await?.with_stream(stream, value);
+    let changed = store.set_state(&lease, stream, &state).await;
+    store.release(&lease).await?;
+    changed?;
+    session.output.either(|| json!({"node": node, "set": true}), || format!("{node}: set; the next run goes on from there"));
+    Ok(Exit::Success)
+}
+
+/// Resets or recovers what is selected.
+async fn mend(session: &Session, select: Vec<String>, recover: bool) -> Result<Exit> {
+    let selection = session.select(&Select { select, exclude: Vec::new() }).await?;
+    let project = session.project()?;
+    let runtime = session.runtime(&new_id(), Arc::new(NoObserver), CancellationToken::new()).await?;
+    let wanted = Wanted { selection: &selection, ask: &Ask::default(), paused: &[] };
+    let mut errors: Vec<Error> = Vec::new();
+    let mut mended: Vec<String> = Vec::new();
+    for node in trib_project::Graph::of(project).nodes().iter().filter(|n| n.kind == NodeKind::Sync && selection.contains(&n.name)) {
+        for prepared in prepare::sync(session, project.sync(&node.name)?, &wanted).await {
+            match prepared {
+                Err(Failure(mut more)) => errors.append(&mut more),
+                Ok(prepared) => {
+                    errors.extend(prepared.errors);
+                    if prepared.task.streams.is_empty() {
+                        continue;
+                    }
+                    match one(&runtime, &prepared.task, recover).await {
+                        Ok(streams) => mended.extend(streams),
+                        Err(e) => errors.push(e),
+                    }
+                }
+            }
+        }
+    }
+    let done = if recover { "taken from the destination" } else { "forgotten; the next run begins anew" };
+    session.output.either(
+        || json!({"streams": mended, "errors": errors.iter().map(Error::to_json).collect::<Vec<_>>()}),
+        || match mended.is_empty() {
+            true => "no stream was touched".to_owned(),
+            false => mended.iter().map(|name| format!("{name}: {done}\n")).collect(),
+        },
+    );
+    if !session.output.json {
+        errors.iter().for_each(|e| session.output.error(e));
+    }
+    let codes: Vec<Code> = errors.iter().map(Error::code).collect();
+    Ok(Exit::of_run(mended.len(), &codes))
+}
+
+async fn one(runtime: &trib_runtime::Runtime, task: &SyncTask, recover: bool) -> trib_core::Result<Vec<String>> {
+    let streams: Vec<String> = if recover {
+        recover_state(runtime, task).await?.into_iter().map(|marker| marker.scope).collect()
+    } else {
+        reset(runtime, task).await?
+    };
+    Ok(streams.into_iter().map(|stream| format!("{}/{stream}", task.sync)).collect())
+}

@@ -1,0 +1,149 @@
+//! A sync of the project, made ready to run: its source asked what it offers, its streams resolved.
+
+use std::sync::Arc;
+
+use trib_core::{Catalog, Code, Connector, Error, Source};
+use trib_project::select::Selection;
+use trib_project::{Connection, StreamPlan, Sync, check_writers};
+use trib_runtime::SyncTask;
+use trib_store::{Pause, Store};
+
+use crate::app::Session;
+use crate::assemble::{Ask, Newcomer, identity, limits, newcomer, shown_name, stream_task};
+use crate::exit::{Failure, Result};
+
+/// One sync, or one source of a sync that has several.
+pub struct Prepared {
+    /// Without streams when there is nothing to do.
+    pub task: SyncTask,
+    pub plans: Vec<StreamPlan>,
+    /// Streams that cannot run, with the reason; the others can.
+    pub errors: Vec<Error>,
+    /// Streams that are left out on purpose, and what else a person should know.
+    pub notes: Vec<String>,
+}
+
+/// What decides which streams of a sync are taken, and how.
+pub struct Wanted<'a> {
+    pub selection: &'a Selection,
+    pub ask: &'a Ask,
+    pub paused: &'a [Pause],
+}
+
+/// Each source of the sync, in the order in which the project names them. A source that cannot be reached is an error of its own.
+pub async fn sync(session: &Session, sync: &Sync, wanted: &Wanted<'_>) -> Vec<Result<Prepared>> {
+    let mut prepared = Vec::new();
+    for connection in &sync.spec.from.0 {
+        prepared.push(source_of(session, sync, connection, wanted).await);
+    }
+    prepared
+}
+
+/// Takes streams out that would write a table which another stream writes already; the others join `writers`.
+pub fn admit(prepared: &mut Prepared, writers: &mut Vec<StreamPlan>) {
+    for plan in std::mem::take(&mut prepared.plans) {
+        writers.push(plan.clone());
+        match check_writers(writers).pop() {
+            None => prepared.plans.push(plan),
+            Some(error) => {
+                writers.pop();
+                prepared.task.streams.retain(|s| s.spec.stream != plan.stream);
+                prepared.errors.push(error);
+            }
+        }
+    }
+}
+
+async fn source_of(session: &Session, sync: &Sync, name: &str, wanted: &Wanted<'_>) -> Result<Prepared> {
+    let project = session.project()?;
+    sync.ready()?;
+    let (connection, connector) = enabled(session, name)?;
+    enabled(session, &sync.spec.to)?;
+    let source = session.source(name)?;
+    let destination = session.destination(&sync.spec.to)?;
+    let catalog = discover(source.as_ref(), sync, name).await?;
+    let several = sync.spec.from.0.len() > 1;
+    let identity = identity(project, &sync.name, name, several);
+    let mut chosen = choose(sync, name, &catalog, wanted, &loaded_before(session.store().await?, &identity).await?)?;
+
+    let mut streams = Vec::new();
+    let mut plans = Vec::new();
+    for plan in chosen.plans {
+        let task = catalog.stream(&plan.stream).and_then(|s| stream_task(&plan, s, connector.pushes_filter, wanted.ask));
+        match task {
+            Ok(task) => {
+                streams.push(task);
+                plans.push(plan);
+            }
+            Err(e) => chosen.errors.push(e),
+        }
+    }
+    let task = SyncTask {
+        sync: shown_name(&sync.name, name, several),
+        identity,
+        source,
+        destination,
+        streams,
+        limits: limits(&sync.spec, project.threads, connection.threads),
+    };
+    let errors = chosen.errors.into_iter().map(|e| e.connection(name)).collect();
+    Ok(Prepared { task, plans, errors, notes: chosen.notes })
+}
+
+fn enabled<'a>(session: &'a Session, name: &str) -> Result<(Connection, &'a Connector)> {
+    let (connection, connector) = session.connection(name)?;
+    if !connection.enabled {
+        let error = Error::new(Code::ConfigInvalid, "the connection is not enabled").connection(name).hint("take `enabled: false` away");
+        return Err(connection.place.mark(error).into());
+    }
+    Ok((connection, connector))
+}
+
+/// Asks for no more than the sync names, where it names its streams one by one.
+async fn discover(source: &dyn Source, sync: &Sync, connection: &str) -> Result<Catalog> {
+    let patterns = sync.patterns();
+    let exact = patterns.iter().all(|p| !p.is_glob());
+    let only: Vec<String> = if exact { patterns.iter().map(|p| p.text().to_owned()).collect() } else { Vec::new() };
+    Ok(source.discover(&only).await.map_err(|e| e.connection(connection))?)
+}
+
+async fn loaded_before(store: &Arc<Store>, identity: &str) -> Result<Vec<String>> {
+    Ok(store.scopes(identity).await?.into_keys().collect())
+}
+
+#[derive(Default)]
+struct Chosen {
+    plans: Vec<StreamPlan>,
+    errors: Vec<Error>,
+    notes: Vec<String>,
+}
+
+/// Which streams go ahead: selected, not paused, welcome by the contract.
+fn choose(sync: &Sync, connection: &str, catalog: &Catalog, wanted: &Wanted<'_>, loaded: &[String]) -> Result<Chosen, Failure> {
+    let resolved = sync.streams_for(connection, catalog)?;
+    let selected = |stream: &str| wanted.selection.takes(&sync.name, stream);
+    let loaded: Vec<&str> = loaded.iter().map(String::as_str).collect();
+    let mut chosen = Chosen::default();
+    chosen.errors = resolved.errors.into_iter().filter(|e| e.place().stream.as_deref().is_none_or(selected)).collect();
+    for plan in resolved.streams.into_iter().filter(|p| selected(&p.stream)) {
+        let node = format!("{}/{}", sync.name, plan.stream);
+        if let Some(pause) = wanted.paused.iter().find(|p| p.node == node) {
+            chosen.notes.push(format!("{node} is paused by {}", pause.by));
+            continue;
+        }
+        match newcomer(&plan, sync.patterns().iter().any(|p| p.text() == plan.stream), &loaded) {
+            Newcomer::Known => {}
+            Newcomer::Taken => chosen.notes.push(format!("{node} is new at the source")),
+            Newcomer::LeftOut => {
+                chosen.notes.push(format!("{node} is new at the source and left out, as the contract says"));
+                continue;
+            }
+            Newcomer::Refused(e) => {
+                chosen.errors.push(e);
+                continue;
+            }
+        }
+        chosen.plans.push(plan);
+    }
+    Ok(chosen)
+}

@@ -1,0 +1,9 @@
+//! How things look to people.
+
+pub mod amount;
+pub mod error;
+pub mod plan;
+pub mod progress;
+pub mod rows;
+pub mod summary;
+pub mod table;

@@ -1,0 +1,72 @@
+//! The table at the end of a run.
+
+use crate::render::amount::{count, duration};
+use crate::render::error;
+use crate::render::table::{left, render, right};
+use crate::summary::Summary;
+
+/// Streams with their counts, then schema changes, what was left out, errors in full, and one line for all.
+pub fn text(summary: &Summary, run: &str, width: Option<usize>) -> String {
+    let mut out = String::new();
+    if !summary.streams.is_empty() {
+        let columns = [
+            left("stream"),
+            left("mode"),
+            right("read"),
+            right("new"),
+            right("updated"),
+            right("deleted"),
+            right("rejected"),
+            right("time"),
+            left(""),
+        ];
+        let rows: Vec<Vec<String>> = summary
+            .streams
+            .iter()
+            .map(|s| {
+                vec![
+                    format!("{}/{}", s.sync, s.stream),
+                    format!("{} → {}", s.read, s.write),
+                    count(s.counts.read),
+                    count(s.counts.written),
+                    count(s.counts.updated),
+                    count(s.counts.deleted),
+                    count(s.counts.rejected),
+                    duration(s.took),
+                    if s.error.is_some() { "failed".to_owned() } else { String::new() },
+                ]
+            })
+            .collect();
+        out.push_str(&render(&columns, &rows, width));
+    }
+    for stream in &summary.streams {
+        for change in &stream.changes {
+            out.push_str(&format!("{}/{}: {change}\n", stream.sync, stream.stream));
+        }
+    }
+    let rejected: u64 = summary.streams.iter().map(|s| s.counts.rejected).sum();
+    if rejected > 0 {
+        out.push_str(&format!("{} rejected: `trib rejected list` shows them with their reasons\n", crate::render::amount::rows(rejected)));
+    }
+    for (node, reason) in &summary.skipped {
+        out.push_str(&format!("{node}: left out, {reason}\n"));
+    }
+    for failure in summary.failures() {
+        out.push_str(&error::text(failure));
+        out.push('\n');
+    }
+    out.push_str(&last_line(summary, run));
+    out
+}
+
+fn last_line(summary: &Summary, run: &str) -> String {
+    let failed = summary.failures().count();
+    let mut parts = vec![format!("{} succeeded", summary.succeeded())];
+    if failed > 0 {
+        parts.push(format!("{failed} failed"));
+    }
+    if !summary.skipped.is_empty() {
+        parts.push(format!("{} left out", summary.skipped.len()));
+    }
+    format!("run {run}: {}, {}", parts.join(", "), duration(summary.took))
+}
