@@ -73,8 +73,7 @@ impl Bound {
         };
         match kind {
             Kind::Date(Stored::Iso) | Kind::Timestamp { stored: Stored::Iso, .. } | Kind::Time(_) => Bound::Text(text.to_owned()),
-            Kind::Integer(_) | Kind::Boolean | Kind::Date(_) | Kind::Timestamp { .. } => number(),
-            Kind::Decimal { text: false, .. } => number(),
+            Kind::Integer(_) | Kind::Boolean | Kind::Date(_) | Kind::Timestamp { .. } | Kind::Decimal { text: false, .. } => number(),
             Kind::Float32 | Kind::Float64 => Bound::Real(text.to_owned()),
             _ => Bound::Text(text.to_owned()),
         }
@@ -136,11 +135,7 @@ fn from_instant(kind: &Kind, nanos: i128, sample: Option<&Bound>) -> Bound {
     match stored {
         Stored::Unix(unit) => {
             let step = 1_000_000_000 / i128::from(calendar::per_second(unit));
-            if nanos % step == 0 {
-                Bound::Integer((nanos / step) as i64)
-            } else {
-                Bound::Real((nanos as f64 / step as f64).to_string())
-            }
+            if nanos % step == 0 { Bound::Integer((nanos / step) as i64) } else { Bound::Real((nanos as f64 / step as f64).to_string()) }
         }
         Stored::Julian => Bound::Real(julian_day(nanos).to_string()),
         Stored::Iso => {
@@ -196,7 +191,6 @@ pub fn check_cursor(kind: &Kind, column: &str) -> Result<()> {
         _ => error.hint("choose a number, a date or a time as the cursor"),
     })
 }
-
 
 #[cfg(test)]
 mod tests {

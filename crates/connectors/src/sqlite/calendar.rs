@@ -72,7 +72,8 @@ pub fn parse_stamp(text: &str) -> Option<Stamp> {
     }
     take(&mut rest, b"T ")?;
     let (seconds, nanos) = take_time(&mut rest)?;
-    Some(Stamp { seconds: midnight.checked_add(seconds)?, nanos, offset: take_offset(&mut rest)? })
+    let offset = if rest.is_empty() { None } else { Some(take_offset(&mut rest)?) };
+    Some(Stamp { seconds: midnight.checked_add(seconds)?, nanos, offset })
 }
 
 /// Nanoseconds since midnight of `HH:MM[:SS[.FRACTION]]`.
@@ -146,12 +147,9 @@ fn take_time(rest: &mut &[u8]) -> Option<(i64, u32)> {
     (hour < 24 && minute < 60 && second < 60).then_some((hour * 3600 + minute * 60 + second, nanos))
 }
 
-/// Nothing, `Z`, or `±HH:MM` (also `±HHMM`, `±HH`, with a space before).
-fn take_offset(rest: &mut &[u8]) -> Option<Option<i32>> {
-    let spaced = take(rest, b" ").is_some();
-    if rest.is_empty() {
-        return (!spaced).then_some(None);
-    }
+/// `Z`, or `±HH:MM` (also `±HHMM`, `±HH`), with or without a space before.
+fn take_offset(rest: &mut &[u8]) -> Option<i32> {
+    take(rest, b" ");
     let sign = take(rest, b"Zz+-")?;
     let mut seconds = 0;
     if sign == b'+' || sign == b'-' {
@@ -163,19 +161,16 @@ fn take_offset(rest: &mut &[u8]) -> Option<Option<i32>> {
         }
         seconds = (hours * 3600 + minutes * 60) as i32;
     }
-    rest.is_empty().then_some(Some(if sign == b'-' { -seconds } else { seconds }))
+    rest.is_empty().then_some(if sign == b'-' { -seconds } else { seconds })
 }
 
 /// Appends `YYYY-MM-DD`.
 pub fn write_date(out: &mut String, days: i64) {
     let (year, month, day) = civil_from_days(days);
-    match year {
-        0..=9999 => push_number(out, year, 4),
-        _ => {
-            out.push(if year < 0 { '-' } else { '+' });
-            push_number(out, year.abs(), 4);
-        }
+    if !(0..=9999).contains(&year) {
+        out.push(if year < 0 { '-' } else { '+' });
     }
+    push_number(out, year.abs(), 4);
     out.push('-');
     push_number(out, month, 2);
     out.push('-');

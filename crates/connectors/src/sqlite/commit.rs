@@ -87,7 +87,7 @@ fn attach(connection: &Connection, database: &Database, load: &Load, lease: &Lea
         for (i, table) in load.tables.iter().enumerate().filter(|(i, _)| gathers(*i)) {
             gather(&gathering, &path, database, &format!("{ROWS}_{i}"), table, &files[i])?;
         }
-        side_file::seal(gathering, &path)?;
+        side_file::finish(gathering, &path)?;
         attach_file(connection, &path, "gathered")?;
     }
     let mut attached = 0;
@@ -129,8 +129,7 @@ fn attach_file(connection: &Connection, path: &Path, alias: &str) -> Result<()> 
 
 /// Row ids count the rows of a part, since none is ever deleted from it.
 fn check_rows(connection: &Connection, path: &Path, alias: &str, expected: u64) -> Result<()> {
-    let found: i64 =
-        connection.query_row(&format!("SELECT coalesce(max(rowid), 0) FROM {alias}.{ROWS}"), [], |r| r.get(0)).at(path)?;
+    let found: i64 = connection.query_row(&format!("SELECT coalesce(max(rowid), 0) FROM {alias}.{ROWS}"), [], |r| r.get(0)).at(path)?;
     if found as u64 == expected {
         return Ok(());
     }
@@ -139,14 +138,7 @@ fn check_rows(connection: &Connection, path: &Path, alias: &str, expected: u64) 
         .hint("something else has written the file; `trib state reset` starts the stream again"))
 }
 
-fn gather(
-    gathering: &Connection,
-    path: &Path,
-    database: &Database,
-    name: &str,
-    table: &TableLoad,
-    files: &[(String, u64)],
-) -> Result<()> {
+fn gather(gathering: &Connection, path: &Path, database: &Database, name: &str, table: &TableLoad, files: &[(String, u64)]) -> Result<()> {
     gathering.execute_batch(&format!("{} COMMIT;", side_file::create_rows(name, &table.table)?)).at(path)?;
     for (file, rows) in files {
         let part = database.path.with_file_name(file);
@@ -230,9 +222,7 @@ struct Counts {
 impl Counts {
     fn run(&mut self, connection: &Connection, database: &Database, load: &Load, table: &trib_core::Table, step: &Step) -> Result<()> {
         tracing::debug!(table = %table.name, sql = step.sql, "merging");
-        let rows = execute(connection, load, table, step).map_err(|e| {
-            Err::<(), _>(e).at(&database.path).map_err(|e| e.stream(&load.scope)).err().unwrap_or_else(|| Error::internal("no error"))
-        })?;
+        let rows = execute(connection, load, table, step).at(&database.path).map_err(|e| e.stream(&load.scope))?;
         match step.tally {
             Tally::None => {}
             Tally::Inserted => self.inserted += rows,

@@ -43,7 +43,11 @@ impl SqliteConfig {
                 .hint("name a file: a database in memory is gone before anybody can read it, and URIs are not understood"));
         }
         let busy_timeout = humantime::parse_duration(&self.busy_timeout).map_err(|e| {
-            invalid("the duration is not understood").detail(&self.busy_timeout).setting("busy_timeout").hint("write it like `30s`").source(e)
+            invalid("the duration is not understood")
+                .detail(&self.busy_timeout)
+                .setting("busy_timeout")
+                .hint("write it like `30s`")
+                .source(e)
         })?;
         let mut columns = BTreeMap::new();
         for (column, declared) in self.columns {

@@ -26,6 +26,13 @@ impl Database {
         self.connect(OpenFlags::SQLITE_OPEN_READ_ONLY)
     }
 
+    /// A connection for reading a database that is ours to write: what a crash has left half done is rolled back first.
+    pub fn recovering_reader(&self) -> Result<Connection> {
+        let connection = self.connect(OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        connection.execute_batch("PRAGMA query_only = ON").at(&self.path)?;
+        Ok(connection)
+    }
+
     /// A connection to the database, which must be there.
     pub fn writer(&self) -> Result<Connection> {
         let connection = self.connect(OpenFlags::SQLITE_OPEN_READ_WRITE)?;

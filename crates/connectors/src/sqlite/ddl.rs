@@ -75,7 +75,9 @@ pub fn apply(connection: &Connection, database: &Database, table: &Table, change
 
 fn add_column(connection: &Connection, database: &Database, table: &str, field: &FieldRef) -> Result<()> {
     let declaration = Kind::of_field(field)?.declaration();
-    connection.execute_batch(&format!("ALTER TABLE main.{} ADD COLUMN {} {declaration}", quoted(table), quoted(field.name()))).at(&database.path)
+    connection
+        .execute_batch(&format!("ALTER TABLE main.{} ADD COLUMN {} {declaration}", quoted(table), quoted(field.name())))
+        .at(&database.path)
 }
 
 /// Makes a replaced table anew when it does not have the shape that is wanted. Indexes and triggers that still fit are made again.

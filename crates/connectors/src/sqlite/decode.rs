@@ -304,7 +304,8 @@ fn float(kind: &Kind, value: ValueRef<'_>) -> Option<f64> {
         ValueRef::Integer(i) if i.unsigned_abs() <= EXACT_IN_DOUBLE => i as f64,
         _ => return None,
     };
-    (*kind == Kind::Float64 || f64::from(value as f32) == value).then_some(value)
+    // Bit for bit: a double that is no single would be rounded.
+    (*kind == Kind::Float64 || f64::from(value as f32).to_bits() == value.to_bits()).then_some(value)
 }
 
 fn digits<T>(kind: &Kind, value: ValueRef<'_>, parse: fn(&str, u8, i8) -> Option<T>) -> std::result::Result<T, Contradiction> {

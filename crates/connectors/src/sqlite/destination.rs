@@ -97,11 +97,13 @@ impl Destination for SqliteDestination {
             if !database.path.exists() {
                 return Ok(None);
             }
-            let Some(table) = describe(&database.reader()?, &name).at(&database.path)? else {
+            let Some(table) = describe(&database.recovering_reader()?, &name).at(&database.path)? else {
                 return Ok(None);
             };
             if table.is_view {
-                return Err(Error::new(trib_core::Code::Unsupported, "rows cannot be loaded into a view").detail(name).hint("choose another table"));
+                return Err(Error::new(trib_core::Code::Unsupported, "rows cannot be loaded into a view")
+                    .detail(name)
+                    .hint("choose another table"));
             }
             let column = |column: &super::table::Column| {
                 let kind = Kind::of_declaration(&column.declared);

@@ -5,15 +5,33 @@ use std::path::Path;
 use rusqlite::ErrorCode;
 use trib_core::{Code, Error};
 
+/// SQLite's code, whether the statement could not be prepared or not be carried out.
+fn code(e: &rusqlite::Error) -> Option<ErrorCode> {
+    match e {
+        rusqlite::Error::SqlInputError { error, .. } => Some(error.code),
+        e => e.sqlite_error_code(),
+    }
+}
+
+/// The statement itself is wrong: it names what is not there, or is not SQL.
+pub fn is_mistaken(e: &rusqlite::Error) -> bool {
+    code(e) == Some(ErrorCode::Unknown)
+}
+
+/// SQLite's own words, without the statement around them.
+pub fn words(e: &rusqlite::Error) -> String {
+    match e {
+        rusqlite::Error::SqlInputError { msg, .. } | rusqlite::Error::SqliteFailure(_, Some(msg)) => msg.clone(),
+        e => e.to_string(),
+    }
+}
+
 /// The error of a statement on the database at `path`.
 pub fn error(e: rusqlite::Error, path: &Path) -> Error {
-    let code = e.sqlite_error_code();
-    let (code, message, hint) = match code {
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => (
-            Code::Timeout,
-            "another process has the database locked",
-            "wait for it to finish, or give it longer with `busy_timeout`",
-        ),
+    let (code, message, hint) = match code(&e) {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            (Code::Timeout, "another process has the database locked", "wait for it to finish, or give it longer with `busy_timeout`")
+        }
         Some(ErrorCode::DiskFull) => (Code::ResourceExhausted, "the disk is full", "make room beside the database and run again"),
         Some(ErrorCode::NotADatabase) => {
             (Code::DataInvalid, "the file is not a SQLite database", "check `path`; an encrypted database cannot be read")
@@ -47,9 +65,7 @@ pub fn error(e: rusqlite::Error, path: &Path) -> Error {
             "the rows break a constraint of the table",
             "name a key that identifies rows, or take the constraint off the table",
         ),
-        Some(ErrorCode::TooBig) => {
-            (Code::Unsupported, "a value is larger than SQLite can hold", "leave the column out with `select:`")
-        }
+        Some(ErrorCode::TooBig) => (Code::Unsupported, "a value is larger than SQLite can hold", "leave the column out with `select:`"),
         Some(ErrorCode::SchemaChanged) => (Code::TransactionAborted, "the tables were changed at the same time", "run again"),
         _ => (Code::SystemError, "SQLite refuses the statement", "the text above is SQLite's own"),
     };

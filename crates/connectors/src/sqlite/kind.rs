@@ -25,14 +25,24 @@ pub enum Kind {
     Float32,
     Float64,
     /// As its digits where `text`, otherwise as a number.
-    Decimal { precision: u8, scale: i8, text: bool },
+    Decimal {
+        precision: u8,
+        scale: i8,
+        text: bool,
+    },
     /// Where `numbers`, a stored number is taken as its text; otherwise it contradicts the declaration.
-    Text { numbers: bool },
+    Text {
+        numbers: bool,
+    },
     Json,
     Uuid,
     Blob,
     Date(Stored),
-    Timestamp { unit: TimeUnit, zoned: bool, stored: Stored },
+    Timestamp {
+        unit: TimeUnit,
+        zoned: bool,
+        stored: Stored,
+    },
     Time(TimeUnit),
     Interval,
 }
@@ -183,7 +193,10 @@ impl Kind {
     }
 
     pub fn column_type(&self) -> ColumnType {
-        ColumnType::exact(self.declaration())
+        match self {
+            Kind::Float32 | Kind::Float64 => ColumnType::lossy(self.declaration(), "SQLite has no NaN; rows with one are rejected"),
+            _ => ColumnType::exact(self.declaration()),
+        }
     }
 
     pub fn data_type(&self) -> DataType {
@@ -213,7 +226,7 @@ impl Kind {
         match self {
             Kind::Json => field.with_logical(Logical::Json),
             Kind::Uuid => field.with_logical(Logical::Uuid),
-            Kind::Text { numbers: true } => field.with_lossy("the column has no declared type, so numbers in it become text"),
+            Kind::Text { numbers: true } => field.with_lossy("its declaration names no type, so numbers in it become text"),
             _ => field,
         }
     }
@@ -359,10 +372,29 @@ mod tests {
     fn what_is_declared_reads_back() {
         use DataType as D;
         let mut types = vec![
-            D::Boolean, D::Int8, D::Int16, D::Int32, D::Int64, D::UInt8, D::UInt16, D::UInt32, D::UInt64, D::Float32, D::Float64, D::Utf8,
-            D::Binary, D::Date32, D::Decimal128(15, 2), D::Decimal128(18, 0), D::Decimal128(38, 18), D::Decimal256(76, 0),
-            D::Interval(IntervalUnit::MonthDayNano), D::Time32(TimeUnit::Second), D::Time32(TimeUnit::Millisecond),
-            D::Time64(TimeUnit::Microsecond), D::Time64(TimeUnit::Nanosecond),
+            D::Boolean,
+            D::Int8,
+            D::Int16,
+            D::Int32,
+            D::Int64,
+            D::UInt8,
+            D::UInt16,
+            D::UInt32,
+            D::UInt64,
+            D::Float32,
+            D::Float64,
+            D::Utf8,
+            D::Binary,
+            D::Date32,
+            D::Decimal128(15, 2),
+            D::Decimal128(18, 0),
+            D::Decimal128(38, 18),
+            D::Decimal256(76, 0),
+            D::Interval(IntervalUnit::MonthDayNano),
+            D::Time32(TimeUnit::Second),
+            D::Time32(TimeUnit::Millisecond),
+            D::Time64(TimeUnit::Microsecond),
+            D::Time64(TimeUnit::Nanosecond),
         ];
         for unit in [TimeUnit::Second, TimeUnit::Millisecond, TimeUnit::Microsecond, TimeUnit::Nanosecond] {
             types.extend([D::Timestamp(unit, None), D::Timestamp(unit, Some("UTC".into()))]);

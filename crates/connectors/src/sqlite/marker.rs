@@ -56,15 +56,7 @@ pub fn write(connection: &Connection, sync: &str, marker: &Marker) -> Result<rus
     let state = serde_json::to_string(&marker.state)?;
     Ok(connection.execute(
         &format!("INSERT OR REPLACE INTO main._trib_markers (sync, {COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)"),
-        (
-            sync,
-            &marker.scope,
-            marker.number as i64,
-            &marker.load.0,
-            marker.generation as i64,
-            state,
-            marker.committed_at.to_rfc3339(),
-        ),
+        (sync, &marker.scope, marker.number as i64, &marker.load.0, marker.generation as i64, state, marker.committed_at.to_rfc3339()),
     ))
 }
 

@@ -51,9 +51,10 @@ impl Merge<'_> {
             (WriteMode::Upsert | WriteMode::Mirror, None) => self.upsert(),
             (WriteMode::Upsert | WriteMode::Mirror, Some(_)) => self.replace_children(),
             (WriteMode::History, _) => self.version(),
-            (WriteMode::Prune, None) => {
-                Ok(self.remove(&format!("{} NOT IN (SELECT {} FROM {})", self.key(), self.key(), self.one()?))?.into_iter().collect())
-            }
+            (WriteMode::Prune, None) => Ok(self
+                .remove(&format!("{} NOT IN (SELECT {} FROM {})", self.key(), list(&self.table.key), self.one()?))?
+                .into_iter()
+                .collect()),
             (WriteMode::Prune, Some(_)) => Ok(self.remove_orphans()?.into_iter().collect()),
         }
     }
@@ -113,10 +114,11 @@ impl Merge<'_> {
         let found = exists(&self.target(), &self.match_key("t", "r"));
         steps.push(Step { sql: format!("SELECT count(*) FROM {staged} AS r WHERE {winner} AND {found}"), tally: Tally::Found });
         let columns = self.columns();
-        let list = columns.join(", ");
+        let listed = columns.join(", ");
         // In the order of the key, so that the table's pages are visited once.
-        let order = quoted_all(self.table.key.iter().map(String::as_str));
-        let mut sql = format!("INSERT INTO {} ({list}) SELECT {list} FROM {staged} AS r WHERE {winner} ORDER BY {order}", self.target());
+        let order = list(&self.table.key);
+        let mut sql =
+            format!("INSERT INTO {} ({listed}) SELECT {listed} FROM {staged} AS r WHERE {winner} ORDER BY {order}", self.target());
         if self.unique {
             let is_key = |column: &&String| self.table.key.iter().any(|k| quoted(k) == **column);
             let mut sets: Vec<String> = columns.iter().filter(|c| !is_key(c)).map(|c| format!("{c} = excluded.{c}")).collect();
@@ -124,15 +126,14 @@ impl Merge<'_> {
                 sets.push(format!("{} = NULL", quoted(system::DELETED_AT)));
             }
             let action = if sets.is_empty() { "NOTHING".to_owned() } else { format!("UPDATE SET {}", sets.join(", ")) };
-            sql.push_str(&format!(" ON CONFLICT ({order}) DO {action}"));
+            sql = format!("{sql} ON CONFLICT ({order}) DO {action}");
         } else {
-            let (key, target) = (self.key(), self.target());
-            let old = format!("DELETE FROM {target} WHERE {key} IN (SELECT {key} FROM {staged} AS r WHERE {winner})");
+            let old = format!("DELETE FROM {} WHERE {} IN (SELECT {order} FROM {staged} AS r WHERE {winner})", self.target(), self.key());
             steps.push(Step { sql: old, tally: Tally::None });
         }
         steps.push(Step { sql, tally: Tally::Upserted });
         if self.table.write == WriteMode::Mirror && !self.table.changes {
-            steps.extend(self.remove(&format!("{} NOT IN (SELECT {} FROM {staged})", self.key(), self.key()))?);
+            steps.extend(self.remove(&format!("{} NOT IN (SELECT {order} FROM {staged})", self.key()))?);
         }
         Ok(steps)
     }
@@ -174,12 +175,13 @@ impl Merge<'_> {
             Some((parent, parents)) => {
                 let mut steps = self.change_log_deletes(parent, parents, &self.parent_key()?)?;
                 let winner = self.child_winner("r")?;
-                let (here, there, key) = (self.parent_key()?, self.parent_key_there()?, self.key());
+                let (here, there) = (self.parent_key()?, self.parent_key_there()?);
+                let (key, listed) = (self.key(), list(&self.table.key));
                 let alive = last_alive(parent, parents, "p");
                 steps.push(Step {
                     sql: format!(
                         "UPDATE {} SET {valid_to} = :at WHERE {valid_to} IS NULL AND {here} IN (SELECT {there} FROM {parents} AS p WHERE {alive}) \
-                         AND {key} NOT IN (SELECT {key} FROM {staged} AS r WHERE {winner})",
+                         AND {key} NOT IN (SELECT {listed} FROM {staged} AS r WHERE {winner})",
                         self.target()
                     ),
                     tally: Tally::Deleted,
@@ -217,17 +219,19 @@ impl Merge<'_> {
         Ok(steps)
     }
 
-    /// What a change log takes away: everything, at its last truncation, and the keys whose last change is a delete. `changes` are the staged
-    /// changes of `of`, and `key` are this table's columns for the key of `of`.
+    /// What a change log takes away: everything that does not come again, at its last truncation, and the keys whose last change is a delete.
+    /// `changes` are the staged changes of `of`, and `key` are this table's columns for the key of `of`.
     fn change_log_deletes(&self, of: &Table, changes: &str, key: &str) -> Result<Vec<Step>> {
         if !of.changes {
             return Ok(Vec::new());
         }
-        let op = quoted(system::OP);
-        let there = tuple(&of.key);
-        let truncated = self.remove(&format!("EXISTS (SELECT 1 FROM {changes} WHERE {op} = 't')"))?;
-        let deleted =
-            self.remove(&format!("{key} IN (SELECT {there} FROM {changes} AS r WHERE {} AND r.{op} = 'd')", last_of_key(of, changes, "r")))?;
+        let (op, listed) = (quoted(system::OP), list(&of.key));
+        let alive = last_alive(of, changes, "r");
+        let truncated = self.remove(&format!(
+            "EXISTS (SELECT 1 FROM {changes} WHERE {op} = 't') AND {key} NOT IN (SELECT {listed} FROM {changes} AS r WHERE {alive})"
+        ))?;
+        let last = last_of_key(of, changes, "r");
+        let deleted = self.remove(&format!("{key} IN (SELECT {listed} FROM {changes} AS r WHERE {last} AND r.{op} = 'd')"))?;
         Ok(truncated.into_iter().chain(deleted).collect())
     }
 
@@ -297,7 +301,7 @@ impl Merge<'_> {
     }
 
     fn parent_key_there(&self) -> Result<String> {
-        Ok(tuple(&self.ties()?.iter().map(|(_, there)| there.clone()).collect::<Vec<_>>()))
+        Ok(list(&self.ties()?.iter().map(|(_, there)| there.clone()).collect::<Vec<_>>()))
     }
 
     /// The parent's row `left` is the one of the child's row `right`.
@@ -310,15 +314,15 @@ impl Merge<'_> {
         Ok(&parent.columns)
     }
 
-    /// The row belongs to the version of its parent that wins: both carry one number.
+    /// The row belongs to the version of its parent that wins. Where there are several, the child carries the number of its own.
     fn child_winner(&self, row: &str) -> Result<String> {
         let (parent, parents) = self.parent()?;
-        let wins = match self.table.write {
-            WriteMode::Insert => first_of_key(parent, parents, "p"),
-            _ => last_of_key(parent, parents, "p"),
+        let (wins, rival) = match self.table.write {
+            WriteMode::Insert => (first_of_key(parent, parents, "p"), no_other(parent, parents, "p", ">")),
+            _ => (last_alive(parent, parents, "p"), no_other(parent, parents, "p", "<")),
         };
-        let seq = quoted(system::SEQ);
-        Ok(format!("EXISTS (SELECT 1 FROM {parents} AS p WHERE {} AND p.{seq} = {row}.{seq} AND {wins})", self.match_parent("p", row)?))
+        let (seq, tie) = (quoted(system::SEQ), self.match_parent("p", row)?);
+        Ok(format!("EXISTS (SELECT 1 FROM {parents} AS p WHERE {tie} AND {wins} AND (p.{seq} = {row}.{seq} OR {rival}))"))
     }
 
     fn not_deleted(&self, row: &str) -> String {
@@ -346,9 +350,13 @@ fn target(table: &Table) -> String {
     format!("main.{}", quoted(&physical(&table.name)))
 }
 
+fn list(columns: &[String]) -> String {
+    quoted_all(columns.iter().map(String::as_str))
+}
+
+/// What can be compared with the rows of a subquery.
 fn tuple(columns: &[String]) -> String {
-    let list = quoted_all(columns.iter().map(String::as_str));
-    if columns.len() == 1 { list } else { format!("({list})") }
+    if columns.len() == 1 { list(columns) } else { format!("({})", list(columns)) }
 }
 
 fn matching<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>, left: &str, right: &str) -> String {
@@ -370,9 +378,7 @@ fn last_of_key(table: &Table, staged: &str, row: &str) -> String {
         return last;
     }
     let (seq, op) = (quoted(system::SEQ), quoted(system::OP));
-    format!(
-        "{last} AND {row}.{op} <> 't' AND {row}.{seq} > coalesce((SELECT max({seq}) FROM {staged} WHERE {op} = 't'), {row}.{seq} - 1)"
-    )
+    format!("{last} AND {row}.{op} <> 't' AND {row}.{seq} > coalesce((SELECT max({seq}) FROM {staged} WHERE {op} = 't'), {row}.{seq} - 1)")
 }
 
 fn last_alive(table: &Table, staged: &str, row: &str) -> String {

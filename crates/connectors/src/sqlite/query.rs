@@ -11,6 +11,7 @@ use trib_core::{Code, Error, Result};
 
 use super::database::{At, Database};
 use super::decode::{Decoder, excerpt};
+use super::error::words;
 use super::kind::Kind;
 
 const BATCH_ROWS: usize = 8192;
@@ -19,9 +20,11 @@ const SAMPLE: usize = 1000;
 
 /// Runs the query and sends its batches, of which there is at least one. On a blocking thread.
 pub fn run(database: &Database, sql: &str, out: &Sender<Result<RecordBatch>>) -> Result<()> {
-    let connection = database.reader()?;
+    let connection = database.recovering_reader()?;
     let refused = |e: rusqlite::Error| {
-        Error::new(Code::UsageInvalid, "SQLite refuses the query").detail(e.to_string()).hint("tables of `schema.table` are named `schema__table` here")
+        Error::new(Code::UsageInvalid, "SQLite refuses the query")
+            .detail(words(&e))
+            .hint("tables of `schema.table` are named `schema__table` here")
     };
     let mut statement = connection.prepare(sql).map_err(refused)?;
     if !statement.readonly() || statement.column_count() == 0 {
@@ -64,7 +67,12 @@ fn append(row: &Row<'_>, decoders: &mut [Decoder], declared: &[(String, Option<S
         decoder.append(value).map_err(|contradiction| {
             let (name, declared) = &declared[i];
             Error::new(Code::DataInvalid, "a value contradicts its column's declaration")
-                .detail(format!("{name} is {} and holds {}; expected {}", declared.as_deref().unwrap_or("an expression"), excerpt(value), contradiction.0))
+                .detail(format!(
+                    "{name} is {} and holds {}; expected {}",
+                    declared.as_deref().unwrap_or("an expression"),
+                    excerpt(value),
+                    contradiction.0
+                ))
                 .hint("select `CAST(… AS TEXT)` to see it")
         })?;
     }
@@ -124,4 +132,3 @@ impl Seen {
         }
     }
 }
-

@@ -170,31 +170,37 @@ pub fn edit_create_table(sql: &str, name: &str, edits: &[Edit]) -> Option<String
 
 /// One column or constraint, put together again.
 fn definition(sql: &str, piece: &[Token], to: Option<&Kind>, loose: bool) -> String {
-    const AFTER_TYPE: [&str; 10] =
-        ["CONSTRAINT", "PRIMARY", "NOT", "NULL", "UNIQUE", "CHECK", "DEFAULT", "COLLATE", "REFERENCES", "GENERATED"];
-    let mut words: Vec<String> = Vec::new();
+    const AFTER_TYPE: [&str; 11] =
+        ["CONSTRAINT", "PRIMARY", "NOT", "NULL", "UNIQUE", "CHECK", "DEFAULT", "COLLATE", "REFERENCES", "GENERATED", "AS"];
+    let mut out = String::new();
     let mut rest = piece;
     if let Some(kind) = to {
-        let type_end = piece.iter().skip(1).position(|t| is_keyword(t.text(sql), &AFTER_TYPE) || is_keyword(t.text(sql), &["AS"]));
-        words.extend([piece[0].text(sql).to_owned(), kind.declaration()]);
+        out = format!("{} {}", piece[0].text(sql), kind.declaration());
+        let type_end = piece.iter().skip(1).position(|t| is_keyword(t.text(sql), &AFTER_TYPE));
         rest = type_end.map_or(&[], |end| &piece[end + 1..]);
     }
+    let mut before: Option<Token> = None;
     let mut i = 0;
     while i < rest.len() {
-        let word = rest[i].text(sql);
-        if loose && is_keyword(word, &["PRIMARY"]) {
-            words.push("UNIQUE".to_owned());
-            i += 2;
-            // What may stand behind a column's PRIMARY KEY, and not behind UNIQUE.
-            while i < rest.len() && is_keyword(rest[i].text(sql), &["ASC", "DESC", "AUTOINCREMENT"]) {
+        let token = rest[i];
+        // What stood apart stands apart.
+        if !out.is_empty() && before.is_none_or(|b| b.end < token.start) {
+            out.push(' ');
+        }
+        i += 1;
+        if loose && is_keyword(token.text(sql), &["PRIMARY"]) {
+            out.push_str("UNIQUE");
+            // Its KEY, and what may stand behind a column's PRIMARY KEY but not behind UNIQUE.
+            while i < rest.len() && is_keyword(rest[i].text(sql), &["KEY", "ASC", "DESC", "AUTOINCREMENT"]) {
                 i += 1;
             }
-            continue;
+            before = None;
+        } else {
+            out.push_str(token.text(sql));
+            before = Some(token);
         }
-        words.push(word.to_owned());
-        i += 1;
     }
-    words.join(" ")
+    out
 }
 
 /// Takes `[CONSTRAINT name] NOT NULL [ON CONFLICT what]` out.
@@ -309,7 +315,7 @@ mod tests {
             (
                 "CREATE TABLE \"t\"(\"a b\" DECIMAL(10,2) NOT NULL DEFAULT (1+2) CHECK (\"a b\" > 0), -- x, y\n c) STRICT",
                 vec![widen("a b", "DECIMAL(12,2)"), loosen("A B")],
-                "CREATE TABLE \"n\" (\"a b\" DECIMAL(12,2) DEFAULT ( 1 + 2 ) CHECK ( \"a b\" > 0 ), c) STRICT",
+                "CREATE TABLE \"n\" (\"a b\" DECIMAL(12,2) DEFAULT (1+2) CHECK (\"a b\" > 0), c) STRICT",
             ),
             (
                 "CREATE TABLE t ([id] INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, x 'odd, name')",
@@ -319,7 +325,7 @@ mod tests {
             (
                 "CREATE TABLE t (a INT4 CONSTRAINT c NOT NULL ON CONFLICT FAIL, b, PRIMARY KEY (a, b))",
                 vec![loosen("a")],
-                "CREATE TABLE \"n\" (a INT4, b, UNIQUE ( a , b ))",
+                "CREATE TABLE \"n\" (a INT4, b, UNIQUE (a, b))",
             ),
             ("CREATE TABLE t (a /* none */)", vec![widen("a", "DOUBLE")], "CREATE TABLE \"n\" (a DOUBLE)"),
         ];

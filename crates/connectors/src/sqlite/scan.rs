@@ -14,6 +14,7 @@ use trib_kit::cursor::{self, Boundary};
 use super::bound::Bound;
 use super::database::{At, Database};
 use super::decode::{Decoder, as_text, excerpt, json};
+use super::error::{error, is_mistaken, words};
 use super::split::{Edge, Spec};
 use super::table::{Table, describe};
 
@@ -81,16 +82,13 @@ pub fn no_such_table(name: &str) -> Error {
 
 /// What a query that cannot be prepared means: nearly always the user's condition.
 pub fn refused(e: rusqlite::Error, database: &Database, spec: &Spec) -> Error {
-    let text = e.to_string();
     match &spec.filter {
-        Some(filter) if e.sqlite_error_code() == Some(rusqlite::ErrorCode::Unknown) => {
-            Error::new(Code::ConfigInvalid, "SQLite refuses the condition")
-                .detail(format!("{filter}: {text}"))
-                .setting("where")
-                .stream(&spec.table)
-                .hint("`where` is a condition in SQLite's own SQL over the columns of the table")
-        }
-        _ => Err::<(), _>(e).at(&database.path).unwrap_err().stream(&spec.table),
+        Some(filter) if is_mistaken(&e) => Error::new(Code::ConfigInvalid, "SQLite refuses the condition")
+            .detail(format!("{filter}: {}", words(&e)))
+            .setting("where")
+            .stream(&spec.table)
+            .hint("`where` is a condition in SQLite's own SQL over the columns of the table"),
+        _ => error(e, &database.path).stream(&spec.table),
     }
 }
 
@@ -114,7 +112,10 @@ impl Batches {
         let mut columns = Vec::new();
         for name in &spec.columns {
             let column = table.column(name).ok_or_else(|| {
-                Error::new(Code::NotFound, "the table has no such column").detail(name).stream(&spec.table).hint("`trib discover` lists the columns")
+                Error::new(Code::NotFound, "the table has no such column")
+                    .detail(name)
+                    .stream(&spec.table)
+                    .hint("`trib discover` lists the columns")
             })?;
             let kind = table.kind(database, column);
             fields.push(kind.field(&column.name, table.is_nullable(column), &column.declared));

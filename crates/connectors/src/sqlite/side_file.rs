@@ -38,7 +38,7 @@ pub enum Piece {
 }
 
 fn short_hash(text: &str) -> String {
-    hex::encode(&Sha256::digest(text.as_bytes())[..4])
+    hex::encode(&Sha256::digest(text.as_bytes())[..6])
 }
 
 fn file_name(path: &Path) -> String {
@@ -110,7 +110,9 @@ pub fn create(path: &Path) -> Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).at(path)?;
     connection
-        .execute_batch("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA locking_mode = EXCLUSIVE; PRAGMA cache_size = -16384; BEGIN;")
+        .execute_batch(
+            "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA locking_mode = EXCLUSIVE; PRAGMA cache_size = -16384; BEGIN;",
+        )
         .at(path)?;
     Ok(connection)
 }
@@ -133,10 +135,15 @@ pub fn index_rows(name: &str, table: &Table) -> String {
     format!("CREATE INDEX {name}_key ON {name} ({columns});")
 }
 
-/// Ends the file and brings it to the disk.
-pub fn seal(connection: Connection, path: &Path) -> Result<()> {
+/// Ends the file.
+pub fn finish(connection: Connection, path: &Path) -> Result<()> {
     connection.execute_batch("COMMIT;").at(path)?;
-    connection.close().map_err(|(_, e)| e).at(path)?;
+    connection.close().map_err(|(_, e)| e).at(path)
+}
+
+/// Ends the file and brings it to the disk.
+fn seal(connection: Connection, path: &Path) -> Result<()> {
+    finish(connection, path)?;
     std::fs::File::open(path)?.sync_all()?;
     sync_folder(path)
 }
@@ -180,14 +187,12 @@ fn write_file(path: &Path, part: &Part, table: &Table, mut pieces: Receiver<Piec
     loop {
         match pieces.blocking_recv() {
             Some(Piece::Batch(batch)) if batch.num_rows() > 0 => {
-                let connection = match &file {
-                    Some(connection) => connection,
-                    None => {
-                        let connection = file.insert(create(path)?);
-                        connection.execute_batch(&create_rows(ROWS, table)?).at(path)?;
-                        connection
-                    }
-                };
+                if file.is_none() {
+                    let connection = create(path)?;
+                    connection.execute_batch(&create_rows(ROWS, table)?).at(path)?;
+                    file = Some(connection);
+                }
+                let connection = file.as_ref().ok_or_else(|| Error::internal("the side file is gone"))?;
                 receipt.bytes += batch.get_array_memory_size() as u64;
                 receipt.rows += insert_batch(connection, path, &insert, &kinds, &batch, &mut receipt.rejected)?;
             }

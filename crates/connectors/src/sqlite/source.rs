@@ -16,6 +16,7 @@ use trib_kit::cursor::{self, CursorState};
 use super::bound::{Bound, check_cursor};
 use super::database::{At, Database, blocking, quoted};
 use super::decode::as_text;
+use super::error::is_mistaken;
 use super::kind::Kind;
 use super::scan::{no_such_table, refused, scan};
 use super::snapshot::{Reader, Snapshot};
@@ -55,13 +56,11 @@ impl SqliteSource {
     }
 
     async fn reader(&self, snapshot: Option<Arc<Snapshot>>) -> Result<Reader> {
-        match snapshot {
-            Some(snapshot) => snapshot.reader().await,
-            None => {
-                let database = self.database.clone();
-                blocking(move || Reader::alone(&database)).await
-            }
+        if let Some(snapshot) = snapshot {
+            return snapshot.reader().await;
         }
+        let database = self.database.clone();
+        blocking(move || Reader::alone(&database)).await
     }
 }
 
@@ -136,7 +135,7 @@ fn catalog(database: &Database) -> Result<Catalog> {
             }
             Ok(_) => {}
             // A view of a table that is gone does not hide the others.
-            Err(e) if e.sqlite_error_code() == Some(rusqlite::ErrorCode::Unknown) => {
+            Err(e) if is_mistaken(&e) => {
                 tracing::warn!(stream = name, error = %e, "the view cannot be read and is left out");
             }
             Err(e) => return Err(e).at(&database.path),
@@ -144,7 +143,8 @@ fn catalog(database: &Database) -> Result<Catalog> {
     }
     for setting in database.columns.keys() {
         if !columns.contains(setting) {
-            let error = Error::new(Code::ConfigInvalid, "the setting names a column that is not there").setting(format!("columns.{setting}"));
+            let error =
+                Error::new(Code::ConfigInvalid, "the setting names a column that is not there").setting(format!("columns.{setting}"));
             return Err(match closest(setting, columns.iter().map(String::as_str)) {
                 Some(near) => error.hint(format!("did you mean {near:?}?")),
                 None => error.hint("write `table.column`, as `trib discover` shows them"),
@@ -155,8 +155,7 @@ fn catalog(database: &Database) -> Result<Catalog> {
 }
 
 fn stream(connection: &Connection, database: &Database, table: &Table) -> rusqlite::Result<Stream> {
-    let fields: Vec<_> =
-        table.columns.iter().map(|c| table.kind(database, c).field(&c.name, table.is_nullable(c), &c.declared)).collect();
+    let fields: Vec<_> = table.columns.iter().map(|c| table.kind(database, c).field(&c.name, table.is_nullable(c), &c.declared)).collect();
     let schema = Arc::new(Schema::new(fields));
     let primary_key = table.key();
     let sorts = |name: &String| table.column(name).is_some_and(|c| table.kind(database, c).sorts());

@@ -40,13 +40,27 @@ pub enum Rows {
     All,
     /// A stretch of an integer column or of the rowid; an end that is missing is open, and the stretch without a lower end
     /// has the NULLs.
-    Slice { column: String, from: Option<i64>, until: Option<i64> },
+    Slice {
+        column: String,
+        from: Option<i64>,
+        until: Option<i64>,
+    },
     /// Both ends belong to it.
-    Cursor { column: String, lower: Option<Bound>, upper: Bound },
+    Cursor {
+        column: String,
+        lower: Option<Bound>,
+        upper: Bound,
+    },
     /// Rows whose cursor is NULL.
-    NullCursor { column: String },
+    NullCursor {
+        column: String,
+    },
     /// Only the lower end belongs to it.
-    Range { column: String, since: Option<Bound>, until: Option<Bound> },
+    Range {
+        column: String,
+        since: Option<Bound>,
+        until: Option<Bound>,
+    },
 }
 
 /// Both ends of an incremental read, for leaving out what was read before.
@@ -82,7 +96,9 @@ impl Spec {
     pub fn query(&self, extra: &[String], kind_of: impl Fn(&str) -> Option<Kind>) -> (String, Vec<Bound>) {
         // Bounds were compared bytewise when they were found, so that a collation of the column would put them elsewhere.
         let comparable = |column: &str| match kind_of(column) {
-            Some(Kind::Text { .. } | Kind::Timestamp { .. } | Kind::Date(_) | Kind::Time(_)) => format!("{} COLLATE BINARY", quoted(column)),
+            Some(Kind::Text { .. } | Kind::Timestamp { .. } | Kind::Date(_) | Kind::Time(_)) => {
+                format!("{} COLLATE BINARY", quoted(column))
+            }
             _ => quoted(column),
         };
         let mut parameters = Vec::new();
@@ -133,10 +149,10 @@ impl Spec {
         let selected = quoted_all(self.columns.iter().chain(extra).chain(&self.order).map(String::as_str));
         let mut sql = format!("SELECT {selected} FROM main.{}", quoted(&self.table));
         if !conditions.is_empty() {
-            sql.push_str(&format!(" WHERE {}", conditions.join(" AND ")));
+            sql = format!("{sql} WHERE {}", conditions.join(" AND "));
         }
         if !order.is_empty() {
-            sql.push_str(&format!(" ORDER BY {order}"));
+            sql = format!("{sql} ORDER BY {order}");
         }
         (sql, parameters)
     }

@@ -9,7 +9,7 @@ use super::kind::Kind;
 pub struct Table {
     pub name: String,
     pub is_view: bool,
-    pub without_rowid: bool,
+    pub has_rowid: bool,
     pub columns: Vec<Column>,
 }
 
@@ -57,7 +57,7 @@ pub fn describe(connection: &Connection, name: &str) -> rusqlite::Result<Option<
             })
         })?
         .collect::<rusqlite::Result<_>>()?;
-    Ok(Some(Table { name, is_view: class == "view", without_rowid, columns }))
+    Ok(Some(Table { name, is_view: class == "view", has_rowid: class == "table" && !without_rowid, columns }))
 }
 
 impl Table {
@@ -74,8 +74,7 @@ impl Table {
 
     /// The column is another name of the rowid, and so never NULL.
     pub fn is_rowid(&self, column: &Column) -> bool {
-        !self.is_view
-            && !self.without_rowid
+        self.has_rowid
             && column.key == 1
             && column.declared.eq_ignore_ascii_case("INTEGER")
             && self.columns.iter().filter(|c| c.key > 0).count() == 1
@@ -83,15 +82,12 @@ impl Table {
 
     /// A name by which the rowid can be asked for, where the table has one and no columns take all its names.
     pub fn rowid(&self) -> Option<&'static str> {
-        if self.is_view || self.without_rowid {
-            return None;
-        }
-        ["rowid", "_rowid_", "oid"].into_iter().find(|name| self.column(name).is_none())
+        ["rowid", "_rowid_", "oid"].into_iter().find(|name| self.has_rowid && self.column(name).is_none())
     }
 
     /// NULL may stand in the column.
     pub fn is_nullable(&self, column: &Column) -> bool {
-        !(column.not_null || self.is_rowid(column) || (self.without_rowid && column.key > 0))
+        !(column.not_null || self.is_rowid(column) || (!self.has_rowid && column.key > 0))
     }
 
     /// What the column holds: as the user declares it in the settings, or as the table does.
@@ -157,7 +153,8 @@ pub fn estimate(connection: &Connection, table: &Table) -> Option<u64> {
         return Some(rows);
     }
     let (least, greatest) = rowid_range(connection, table).ok()??;
-    let bytes: i64 = connection.query_row("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size", [], |r| r.get(0)).ok()?;
+    let bytes: i64 =
+        connection.query_row("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size", [], |r| r.get(0)).ok()?;
     let span = greatest.checked_sub(least)?.checked_add(1)?;
     // More rows than the file has room for means that the ids are not consecutive.
     (span <= bytes / 4).then_some(span as u64)

@@ -29,12 +29,19 @@ use trib_core::{
 };
 
 pub struct Place {
-    folder: TempDir,
+    folder: PathBuf,
+    _guard: Option<TempDir>,
 }
 
 impl Place {
     pub fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap() }
+        let guard = tempfile::tempdir().unwrap();
+        Self { folder: guard.path().to_owned(), _guard: Some(guard) }
+    }
+
+    /// In a folder that somebody else looks after.
+    pub fn at(folder: &Path) -> Self {
+        Self { folder: folder.to_owned(), _guard: None }
     }
 
     pub fn with(sql: &str) -> Self {
@@ -44,7 +51,7 @@ impl Place {
     }
 
     pub fn path(&self) -> PathBuf {
-        self.folder.path().join("shop.db")
+        self.folder.join("shop.db")
     }
 
     pub fn connect(&self) -> Connection {
@@ -56,7 +63,7 @@ impl Place {
     }
 
     pub fn source_with(&self, settings: Value) -> Arc<dyn Source> {
-        trib_connectors::sqlite::connector().make_source(&self.settings(settings), &self.context()).unwrap()
+        trib_connectors::sqlite::connector().make_source(&Self::settings(settings), &self.context()).unwrap()
     }
 
     pub fn destination(&self) -> Arc<dyn Destination> {
@@ -64,16 +71,16 @@ impl Place {
     }
 
     pub fn destination_with(&self, settings: Value) -> Arc<dyn Destination> {
-        trib_connectors::sqlite::connector().make_destination(&self.settings(settings), &self.context()).unwrap()
+        trib_connectors::sqlite::connector().make_destination(&Self::settings(settings), &self.context()).unwrap()
     }
 
-    fn settings(&self, mut settings: Value) -> Value {
+    fn settings(mut settings: Value) -> Value {
         settings["path"] = "shop.db".into();
         settings
     }
 
     fn context(&self) -> Context {
-        Context { connection: "shop".into(), project_dir: self.folder.path().to_owned(), threads: 3 }
+        Context { connection: "shop".into(), project_dir: self.folder.clone(), threads: 3 }
     }
 
     /// All rows of a query, each as its values' text, separated by `|`.
@@ -99,7 +106,7 @@ impl Place {
     }
 
     pub fn side_files(&self) -> Vec<String> {
-        let mut names: Vec<String> = std::fs::read_dir(self.folder.path())
+        let mut names: Vec<String> = std::fs::read_dir(&self.folder)
             .unwrap()
             .map(|e| e.unwrap().file_name().into_string().unwrap())
             .filter(|n| n.contains("-trib-"))
@@ -109,7 +116,7 @@ impl Place {
     }
 
     pub fn folder(&self) -> &Path {
-        self.folder.path()
+        &self.folder
     }
 }
 
@@ -136,7 +143,7 @@ pub struct Got {
 
 impl Got {
     pub fn rows(&self) -> Vec<String> {
-        self.batches.iter().flat_map(|b| text_rows(b)).collect()
+        self.batches.iter().flat_map(text_rows).collect()
     }
 
     pub fn batch(&self) -> RecordBatch {

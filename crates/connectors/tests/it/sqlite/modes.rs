@@ -7,6 +7,8 @@ use trib_core::{Table, WriteMode};
 use super::{Place, TestRow, counts, load_rows, table};
 
 type Parts<'a> = &'a [&'a [TestRow]];
+/// Mode, deletes, loads, counts of the last load, rows.
+type Case<'a> = (WriteMode, Deletes, Vec<Parts<'a>>, (u64, u64, u64), &'a [&'a str]);
 
 const fn row(id: i64, name: &'static str) -> TestRow {
     (id, Some(name), "i")
@@ -22,9 +24,8 @@ async fn modes() {
     const Y1: TestRow = row(1, "y");
     const Z2: TestRow = row(2, "z");
     const LATE3: TestRow = row(3, "late");
-    // mode, deletes, loads of parts, counts of the last load, rows
     #[rustfmt::skip]
-    let cases: Vec<(WriteMode, Deletes, Vec<Parts<'_>>, (u64, u64, u64), &[&str])> = vec![
+    let cases: Vec<Case<'_>> = vec![
         (Append, Deletes::Hard, vec![&[&[A1, B2]], &[&[A1], &[C3]]], (2, 0, 0), &["1|a", "1|a", "2|b", "3|c"]),
         (Replace, Deletes::Hard, vec![&[&[A1, B2]], &[&[C3], &[X1]]], (2, 0, 2), &["1|x", "3|c"]),
         (Replace, Deletes::Hard, vec![&[&[A1, B2]], &[&[]]], (0, 0, 2), &[]),
@@ -83,7 +84,8 @@ async fn history_keeps_versions() {
 
 #[tokio::test]
 async fn prune_deletes_only_what_is_gone() {
-    for (deletes, expected) in [(Deletes::Hard, vec!["1|∅", "3|∅"]), (Deletes::Soft, vec!["1|∅", "2|1970-01-01 00:00:02.000000Z", "3|∅"])] {
+    for (deletes, expected) in [(Deletes::Hard, vec!["1|∅", "3|∅"]), (Deletes::Soft, vec!["1|∅", "2|1970-01-01 00:00:02.000000Z", "3|∅"])]
+    {
         let place = Place::new();
         let destination = place.destination();
         let upsert = table(Upsert, Deletes::Soft);
@@ -156,7 +158,9 @@ async fn scopes_touch_their_own_rows_only() {
 
 #[tokio::test]
 async fn a_table_without_a_unique_key_is_upserted_too() {
-    let place = Place::with("CREATE TABLE t (id INTEGER, name VARCHAR(9), _trib_load_id TEXT, _trib_loaded_at TIMESTAMPTZ); INSERT INTO t VALUES (1, 'a', '', NULL), (1, 'a', '', NULL), (2, 'b', '', NULL);");
+    let place = Place::with(
+        "CREATE TABLE t (id INTEGER, name VARCHAR(9), _trib_load_id TEXT, _trib_loaded_at TIMESTAMPTZ); INSERT INTO t VALUES (1, 'a', '', NULL), (1, 'a', '', NULL), (2, 'b', '', NULL);",
+    );
     let destination = place.destination();
     let outcome = load_rows(&destination, &table(Upsert, Deletes::Hard), 1, &[&[row(1, "x"), row(3, "c")]]).await.unwrap();
     assert_eq!(counts(&outcome), (1, 1, 0));

@@ -72,7 +72,10 @@ async fn only_the_attempt_with_a_receipt_is_published_and_the_rest_is_swept() {
     let other = trib_core::Part { sync: "other".into(), ..part("l7", 0) };
     stage(&destination, &other, &table, vec![batch()]).await.unwrap();
     let outcome = destination
-        .commit(&load(1, vec![TableLoad { table: table.clone(), changes: vec![SchemaChange::CreateTable], receipts: vec![receipt] }]), &lease(1))
+        .commit(
+            &load(1, vec![TableLoad { table: table.clone(), changes: vec![SchemaChange::CreateTable], receipts: vec![receipt] }]),
+            &lease(1),
+        )
         .await
         .unwrap();
     assert_eq!(counts(&outcome), (2, 0, 0));
@@ -143,6 +146,54 @@ async fn a_locked_database_is_waited_for_and_then_said() {
     assert!(error.hint_text().unwrap().contains("busy_timeout"));
     rival.execute_batch("ROLLBACK").unwrap();
     assert_eq!(counts(&destination.commit(&ours, &lease(1)).await.unwrap()), (2, 0, 0));
+}
+
+#[tokio::test]
+async fn a_full_disk_is_said_and_nothing_is_half_done() {
+    let Some(disk) = trib_testkit::tiny_disk::TinyDisk::mount(4).unwrap() else { return };
+    let place = Place::at(disk.path());
+    let destination = place.destination();
+    destination.open(&lease(1), &[]).await.unwrap();
+    let long: &'static str = Box::leak("x".repeat(100_000).into_boxed_str());
+    let rows = |n: i64| (0..n).map(|i| (i, Some(long), "i")).collect::<Vec<TestRow>>();
+    let table = table(WriteMode::Append, Deletes::Hard);
+    let batch = |n| vec![staged(&table, "l1", 0, 0, &rows(n))];
+    // Staging does not fit.
+    let error = stage(&destination, &part("l1", 0), &table, batch(60)).await.unwrap_err();
+    assert_eq!((error.code(), error.message()), (Code::ResourceExhausted, "the disk is full"));
+    assert!(place.side_files().is_empty());
+    // Staging fits, and committing does not until there is room.
+    let ballast = disk.path().join("ballast");
+    std::fs::write(&ballast, vec![0; 1_000_000]).unwrap();
+    let receipt = stage(&destination, &part("l1", 1), &table, batch(18)).await.unwrap();
+    let ours = load(1, vec![TableLoad { table: table.clone(), changes: vec![SchemaChange::CreateTable], receipts: vec![receipt] }]);
+    let error = destination.commit(&ours, &lease(1)).await.unwrap_err();
+    assert_eq!(error.code(), Code::ResourceExhausted);
+    assert!(place.rows("SELECT name FROM sqlite_schema WHERE name = 't'").is_empty());
+    std::fs::remove_file(ballast).unwrap();
+    assert_eq!(counts(&destination.commit(&ours, &lease(1)).await.unwrap()), (18, 0, 0));
+}
+
+#[tokio::test]
+async fn a_transaction_that_a_crash_left_behind_is_rolled_back() {
+    let place = Place::with("CREATE TABLE t (id INTEGER PRIMARY KEY, pad BLOB); INSERT INTO t VALUES (1, zeroblob(5000000));");
+    let crashed = Place::new();
+    // A copy of the files in the middle of a transaction is what a crash leaves.
+    let writer = place.connect();
+    writer.execute_batch("PRAGMA cache_size = 10; BEGIN; UPDATE t SET pad = randomblob(5000000); INSERT INTO t VALUES (2, NULL);").unwrap();
+    for entry in std::fs::read_dir(place.folder()).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), crashed.folder().join(entry.file_name())).unwrap();
+    }
+    assert!(crashed.folder().join("shop.db-journal").exists());
+    // A source never writes, and says who can.
+    let error = crashed.source().check().await.unwrap_err();
+    assert_eq!(error.code(), Code::PermissionDenied);
+    assert!(error.hint_text().unwrap().contains("rolls its transaction back"), "{error:?}");
+    let table = trib_core::TableName::parse("t");
+    assert!(crashed.destination().inspect(&table).await.unwrap().is_some());
+    assert_eq!(crashed.rows("SELECT id, pad = zeroblob(5000000) FROM t"), ["1|1"]);
+    crashed.source().check().await.unwrap();
 }
 
 #[tokio::test]

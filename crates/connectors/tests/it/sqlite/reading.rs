@@ -23,8 +23,12 @@ async fn discovery_tells_what_is_there() {
     assert_eq!(names, ["Odd \"name\"; DROP", "gen", "pair", "strict", "v", "words"]);
     let text = |name: &str| {
         let stream = catalog.stream(name).unwrap();
-        let fields: Vec<String> =
-            stream.schema.fields().iter().map(|f| format!("{}:{}{}", f.name(), f.data_type(), if f.is_nullable() { "?" } else { "" })).collect();
+        let fields: Vec<String> = stream
+            .schema
+            .fields()
+            .iter()
+            .map(|f| format!("{}:{}{}", f.name(), f.data_type(), if f.is_nullable() { "?" } else { "" }))
+            .collect();
         format!("{} key={:?} cursors={:?}", fields.join(" "), stream.primary_key, stream.cursors)
     };
     assert_eq!(text("Odd \"name\"; DROP"), "a b:Int64 select:Utf8 ünïcode:Decimal128(10, 2)? key=[\"a b\"] cursors=[\"a b\"]");

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Decimal256Array, FixedSizeBinaryArray, Float32Array, Float64Array,
-    Int8Array, Int16Array, Int32Array, Int64Array, IntervalMonthDayNanoArray, RecordBatch, StringArray, Time32MillisecondArray,
-    Time32SecondArray, Time64MicrosecondArray, Time64NanosecondArray, TimestampMicrosecondArray, TimestampMillisecondArray,
-    TimestampNanosecondArray, TimestampSecondArray, UInt8Array, UInt16Array, UInt32Array, UInt64Array,
+    Array, ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Decimal256Array, FixedSizeBinaryArray, Float32Array,
+    Float64Array, Int8Array, Int16Array, Int32Array, Int64Array, IntervalMonthDayNanoArray, RecordBatch, StringArray,
+    Time32MillisecondArray, Time32SecondArray, Time64MicrosecondArray, Time64NanosecondArray, TimestampMicrosecondArray,
+    TimestampMillisecondArray, TimestampNanosecondArray, TimestampSecondArray, UInt8Array, UInt16Array, UInt32Array, UInt64Array,
 };
 use arrow::datatypes::{Field, IntervalMonthDayNano, Schema, i256};
 use futures::TryStreamExt;
@@ -61,12 +61,13 @@ macro_rules! column {
 
 fn numbers() -> impl Strategy<Value = Vec<(Field, ArrayRef)>> {
     let finite = any::<f64>().prop_filter("SQLite has no NaN and no negative zero", |f| !f.is_nan() && (*f != 0.0 || f.is_sign_positive()));
-    let finite32 = any::<f32>().prop_filter("SQLite has no NaN and no negative zero", |f| !f.is_nan() && (*f != 0.0 || f.is_sign_positive()));
+    let finite32 =
+        any::<f32>().prop_filter("SQLite has no NaN and no negative zero", |f| !f.is_nan() && (*f != 0.0 || f.is_sign_positive()));
     let digits = |n: u32| -(10_i128.pow(n) - 1)..10_i128.pow(n);
     let decimal = |p, s| move |v: Vec<Option<i128>>| Decimal128Array::from(v).with_precision_and_scale(p, s).unwrap();
     let wide = |v: Vec<Option<i128>>| {
         let scaled = v.into_iter().map(|v| v.map(|v| i256::from_i128(v).wrapping_mul(i256::from_i128(10_i128.pow(37)))));
-        Decimal256Array::from_iter(scaled).with_precision_and_scale(76, 30).unwrap()
+        scaled.collect::<Decimal256Array>().with_precision_and_scale(76, 30).unwrap()
     };
     (
         (column!("i8", any::<i8>(), Int8Array::from), column!("i16", any::<i16>(), Int16Array::from)),
@@ -93,13 +94,25 @@ fn others() -> impl Strategy<Value = Vec<(Field, ArrayRef)>> {
     let zoned_nanos = |v: Vec<Option<i64>>| TimestampNanosecondArray::from(v).with_timezone("UTC");
     (
         (column!("text", text(), StringArray::from), json.prop_map(|(f, a)| (f.with_logical(Logical::Json), a))),
-        (column!("blob", vec(any::<u8>(), 0..20), |v: Vec<Option<Vec<u8>>>| v.iter().map(Option::as_deref).collect::<BinaryArray>()), uuids),
+        (
+            column!("blob", vec(any::<u8>(), 0..20), |v: Vec<Option<Vec<u8>>>| v.iter().map(Option::as_deref).collect::<BinaryArray>()),
+            uuids,
+        ),
         (column!("date", any::<i32>(), Date32Array::from), column!("ts", YEARS, TimestampMicrosecondArray::from)),
-        (column!("ts_s", -4_000_000_000_000..4_000_000_000_000_i64, TimestampSecondArray::from), column!("ts_ms", any::<i64>(), TimestampMillisecondArray::from)),
+        (
+            column!("ts_s", -4_000_000_000_000..4_000_000_000_000_i64, TimestampSecondArray::from),
+            column!("ts_ms", any::<i64>(), TimestampMillisecondArray::from),
+        ),
         (column!("ts_ns", any::<i64>(), TimestampNanosecondArray::from), column!("tz", any::<i64>(), zoned)),
         (column!("tz_ns", any::<i64>(), zoned_nanos), column!("time_s", 0..86_400, Time32SecondArray::from)),
-        (column!("time_ms", 0..86_400_000, Time32MillisecondArray::from), column!("time", 0..86_400_000_000_i64, Time64MicrosecondArray::from)),
-        (column!("time_ns", 0..86_400_000_000_000_i64, Time64NanosecondArray::from), column!("interval", interval, IntervalMonthDayNanoArray::from)),
+        (
+            column!("time_ms", 0..86_400_000, Time32MillisecondArray::from),
+            column!("time", 0..86_400_000_000_i64, Time64MicrosecondArray::from),
+        ),
+        (
+            column!("time_ns", 0..86_400_000_000_000_i64, Time64NanosecondArray::from),
+            column!("interval", interval, IntervalMonthDayNanoArray::from),
+        ),
     )
         .prop_map(|(a, b, c, d, e, f, g, h)| vec![a.0, a.1, b.0, b.1, c.0, c.1, d.0, d.1, e.0, e.1, f.0, f.1, g.0, g.1, h.0, h.1])
 }

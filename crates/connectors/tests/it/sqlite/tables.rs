@@ -16,7 +16,12 @@ fn bare(fields: Vec<Field>, write: WriteMode) -> Table {
 }
 
 /// Stages and commits one batch of a table without system columns, with the changes that the contract finds.
-async fn publish(destination: &Arc<dyn Destination>, table: &Table, number: u64, columns: Vec<ArrayRef>) -> trib_core::Result<Vec<SchemaChange>> {
+async fn publish(
+    destination: &Arc<dyn Destination>,
+    table: &Table,
+    number: u64,
+    columns: Vec<ArrayRef>,
+) -> trib_core::Result<Vec<SchemaChange>> {
     destination.open(&lease(1), &[]).await?;
     let existing = destination.inspect(&table.name).await?;
     let met = meet(existing.as_ref(), &table.schema, &Contract::default(), |f| Ok(destination.column_type(f)?.native))?;
@@ -79,7 +84,10 @@ async fn replace_keeps_what_still_fits() {
     let destination = place.destination();
     let one = bare(vec![Field::new("id", DataType::Int32, false), Field::new("name", DataType::Utf8, true)], WriteMode::Replace);
     publish(&destination, &one, 1, vec![Arc::new(Int32Array::from(vec![1])), Arc::new(StringArray::from(vec!["a"]))]).await.unwrap();
-    place.connect().execute_batch("CREATE INDEX by_name ON t (name); CREATE INDEX by_id ON t (id); CREATE VIEW v AS SELECT id FROM t;").unwrap();
+    place
+        .connect()
+        .execute_batch("CREATE INDEX by_name ON t (name); CREATE INDEX by_id ON t (id); CREATE VIEW v AS SELECT id FROM t;")
+        .unwrap();
     // Another shape: the index on a column that is gone goes with it.
     let other = bare(vec![Field::new("id", DataType::Utf8, false)], WriteMode::Replace);
     destination.open(&lease(1), &[]).await.unwrap();
@@ -121,6 +129,32 @@ async fn nullable_keys_do_not_number_rows() {
     assert_eq!(place.rows("SELECT id FROM t ORDER BY id"), ["∅", "1", "5"]);
 }
 
+/// Rows of a child table: parent, place in the list, item, number of the parent's row.
+type Items = [(i64, i64, &'static str, i64)];
+async fn publish_both(place: &Place, parent: &Table, child: &Table, number: u64, rows: &[TestRow], items: &Items) -> (u64, u64, u64) {
+    let destination = place.destination();
+    destination.open(&lease(1), &[]).await.unwrap();
+    let id = format!("l{number}");
+    let of_parent = stage(&destination, &part(&id, 0), parent, vec![staged(parent, &id, 0, 0, rows)]).await.unwrap();
+    let mut columns: Vec<ArrayRef> = vec![
+        Arc::new(Int64Array::from_iter_values(items.iter().map(|i| i.0))),
+        Arc::new(Int64Array::from_iter_values(items.iter().map(|i| i.1))),
+        Arc::new(StringArray::from_iter_values(items.iter().map(|i| i.2))),
+    ];
+    if child.write.needs_sequence() {
+        columns.push(Arc::new(Int64Array::from_iter_values(items.iter().map(|i| i.3))));
+    }
+    let batch = RecordBatch::try_new(child.staging_schema(), columns).unwrap();
+    let of_child = stage(&destination, &part(&id, 0), child, vec![batch]).await.unwrap();
+    let changes = || vec![SchemaChange::CreateTable];
+    let tables = vec![
+        TableLoad { table: parent.clone(), changes: changes(), receipts: vec![of_parent] },
+        TableLoad { table: child.clone(), changes: changes(), receipts: vec![of_child] },
+    ];
+    let outcome = destination.commit(&load(number, tables), &lease(1)).await.unwrap();
+    (outcome.tables[1].inserted, outcome.tables[1].updated, outcome.tables[1].deleted)
+}
+
 #[tokio::test]
 async fn children_are_replaced_with_their_parent() {
     let child = |write| {
@@ -130,7 +164,11 @@ async fn children_are_replaced_with_their_parent() {
             Field::new("item", DataType::Utf8, true),
         ];
         let mut fields = fields;
-        fields.extend(Table::system_fields(write, Deletes::Hard).into_iter().filter(|f| ![system::LOAD_ID, system::LOADED_AT].contains(&f.name().as_str())));
+        fields.extend(
+            Table::system_fields(write, Deletes::Hard)
+                .into_iter()
+                .filter(|f| ![system::LOAD_ID, system::LOADED_AT].contains(&f.name().as_str())),
+        );
         Table {
             name: TableName::parse("t__items"),
             key: vec!["_parent_id".into(), "_index".into()],
@@ -138,31 +176,6 @@ async fn children_are_replaced_with_their_parent() {
             ..bare(fields, write)
         }
     };
-    // Rows of the parent; and of the children: parent, place in the list, item, number of the parent's row.
-    type Items = [(i64, i64, &'static str, i64)];
-    async fn publish_both(place: &Place, parent: &Table, child: &Table, number: u64, rows: &[TestRow], items: &Items) -> (u64, u64, u64) {
-        let destination = place.destination();
-        destination.open(&lease(1), &[]).await.unwrap();
-        let id = format!("l{number}");
-        let of_parent = stage(&destination, &part(&id, 0), parent, vec![staged(parent, &id, 0, 0, rows)]).await.unwrap();
-        let mut columns: Vec<ArrayRef> = vec![
-            Arc::new(Int64Array::from_iter_values(items.iter().map(|i| i.0))),
-            Arc::new(Int64Array::from_iter_values(items.iter().map(|i| i.1))),
-            Arc::new(StringArray::from_iter_values(items.iter().map(|i| i.2))),
-        ];
-        if child.write.needs_sequence() {
-            columns.push(Arc::new(Int64Array::from_iter_values(items.iter().map(|i| i.3))));
-        }
-        let batch = RecordBatch::try_new(child.staging_schema(), columns).unwrap();
-        let of_child = stage(&destination, &part(&id, 0), child, vec![batch]).await.unwrap();
-        let changes = || vec![SchemaChange::CreateTable];
-        let tables = vec![
-            TableLoad { table: parent.clone(), changes: changes(), receipts: vec![of_parent] },
-            TableLoad { table: child.clone(), changes: changes(), receipts: vec![of_child] },
-        ];
-        let outcome = destination.commit(&load(number, tables), &lease(1)).await.unwrap();
-        (outcome.tables[1].inserted, outcome.tables[1].updated, outcome.tables[1].deleted)
-    }
     let first: &[TestRow] = &[(1, Some("a"), "i"), (2, Some("b"), "i"), (3, Some("c"), "i")];
     let first_items: &Items = &[(1, 0, "a0", 0), (1, 1, "a1", 0), (2, 0, "b0", 1), (3, 0, "c0", 2)];
     // Row 1 comes twice, the first time with more items; row 2 has none any more; row 4 is new; row 3 is not read.
