@@ -17,7 +17,7 @@ use tempfile::TempDir;
 /// The account that owns the server when the tests run as root, under which PostgreSQL refuses to start.
 const SYSTEM_USER: &str = "postgres";
 const PASSWORD: &str = "s3cr3t-pw";
-const START_TIMEOUT: Duration = Duration::from_secs(60);
+const START_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// A running server. All its databases are empty when it starts.
 pub struct PostgresServer {

@@ -170,11 +170,8 @@ pub async fn leaves(session: &Session, relation: &Relation) -> Result<Vec<(Strin
             c.relkind = 'r' AND has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE') \
         FROM pg_partition_tree(format('%I.%I', $1, $2)::regclass) p JOIN pg_class c ON c.oid = p.relid JOIN pg_namespace n ON n.oid = c.relnamespace \
         WHERE p.isleaf AND c.relkind <> 'p' ORDER BY 1, 2";
-    let rows = session
-        .client
-        .query_typed(LEAVES, &[(&relation.schema, Type::TEXT), (&relation.name, Type::TEXT)])
-        .await
-        .map_err(error::driver)?;
+    let rows =
+        session.client.query_typed(LEAVES, &[(&relation.schema, Type::TEXT), (&relation.name, Type::TEXT)]).await.map_err(error::driver)?;
     if rows.iter().any(|row| !row.get::<_, bool>(3)) {
         return Ok(Vec::new());
     }

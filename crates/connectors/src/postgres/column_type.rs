@@ -52,8 +52,7 @@ fn of_arrow(t: &DataType) -> Result<ColumnType> {
                 _ => ColumnType::exact(native),
             }
         }
-        T::Interval(_) => ColumnType::lossy("interval", NANOS),
-        T::Duration(TimeUnit::Nanosecond) => ColumnType::lossy("interval", NANOS),
+        T::Interval(_) | T::Duration(TimeUnit::Nanosecond) => ColumnType::lossy("interval", NANOS),
         T::Duration(_) => ColumnType::exact("interval"),
         T::Struct(_) | T::Map(..) => nested(),
         T::List(item) | T::LargeList(item) | T::FixedSizeList(item, _) | T::ListView(item) | T::LargeListView(item) => {

@@ -135,15 +135,8 @@ impl Publishing<'_> {
             let from = if became { into.clone() } else { from.sql() };
             Some(ParentTables { into, from, sequenced })
         });
-        let merge = Merge {
-            load: self.load,
-            table,
-            layout: &layout,
-            target: &target,
-            into: self.place.sql(),
-            from: self.staged.sql(),
-            parent,
-        };
+        let merge =
+            Merge { load: self.load, table, layout: &layout, target: &target, into: self.place.sql(), from: self.staged.sql(), parent };
         self.run(&merge, &mut outcome).await?;
         Ok((outcome, false))
     }
@@ -284,7 +277,9 @@ impl Publishing<'_> {
             return Err(error::driver(e));
         }
         if !sequenced {
-            return Err(error::driver(e).hint("the stream's `key` does not identify its rows: name another, or leave it out with `key: []`"));
+            return Err(
+                error::driver(e).hint("the stream's `key` does not identify its rows: name another, or leave it out with `key: []`")
+            );
         }
         let order = if self.table.table.write == WriteMode::Insert { "" } else { " DESC" };
         let sql = format!(

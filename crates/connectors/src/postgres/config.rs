@@ -107,7 +107,7 @@ impl PostgresConfig {
                 }
                 parse_url(url.expose())?
             }
-            None => self.from_single_settings()?,
+            None => self.single_settings()?,
         };
         if let Some(password) = &self.password {
             endpoint.login.password(password.expose());
@@ -120,7 +120,7 @@ impl PostgresConfig {
         Ok(endpoint)
     }
 
-    fn from_single_settings(&self) -> Result<Endpoint> {
+    fn single_settings(&self) -> Result<Endpoint> {
         let host = self.host.as_deref().ok_or_else(|| {
             Error::new(Code::ConfigInvalid, "the connection does not say where the server is")
                 .setting("url")
@@ -188,7 +188,9 @@ mod tests {
 
     #[test]
     fn urls() {
-        let endpoint = parse_url("postgres://u:p%40w@db.example:5433/shop?sslmode=verify-full&sslrootcert=ca.pem&target_session_attrs=read-write").unwrap();
+        let endpoint =
+            parse_url("postgres://u:p%40w@db.example:5433/shop?sslmode=verify-full&sslrootcert=ca.pem&target_session_attrs=read-write")
+                .unwrap();
         assert_eq!(endpoint.sslmode, SslMode::VerifyFull);
         assert_eq!(endpoint.sslrootcert, Some(PathBuf::from("ca.pem")));
         assert_eq!(endpoint.login.get_password(), Some(b"p@w".as_slice()));
@@ -197,7 +199,9 @@ mod tests {
 
     #[test]
     fn an_error_shows_nothing_of_the_url() {
-        for url in ["postgres://u:hunter2@host:notaport/x", "postgres://u:hunter2@h/x?sslmode=hunter2", "postgres://u:hunter2@h/x?hunter2=1"] {
+        for url in
+            ["postgres://u:hunter2@host:notaport/x", "postgres://u:hunter2@h/x?sslmode=hunter2", "postgres://u:hunter2@h/x?hunter2=1"]
+        {
             let error = parse_url(url).unwrap_err();
             assert!(!format!("{error:?} {:?}", error.to_json()).contains("hunter2"), "{error:?}");
         }

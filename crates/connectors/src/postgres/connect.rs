@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::task::{Context as TaskContext, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
-use tokio::net::{TcpStream, UnixStream, lookup_host};
+use tokio::net::{TcpSocket, TcpStream, UnixStream, lookup_host};
 use tokio::time::timeout;
 use tokio_postgres::config::Host;
 use tokio_postgres::tls::MakeTlsConnect;
@@ -74,9 +74,11 @@ impl Server {
                 Ok(Err(e)) if matches!(e.code(), Code::HostUnknown | Code::ConnectionRefused | Code::Timeout) => last = Some(e),
                 Ok(Err(e)) => return Err(e),
                 Err(_) => {
-                    last = Some(Error::new(Code::Timeout, "the server did not answer in time").detail(shown(host, port)).hint(
-                        "is the address right, and does a firewall stand between? `connect_timeout` sets how long to wait",
-                    ));
+                    last = Some(
+                        Error::new(Code::Timeout, "the server did not answer in time")
+                            .detail(shown(host, port))
+                            .hint("is the address right, and does a firewall stand between? `connect_timeout` sets how long to wait"),
+                    );
                 }
             }
         }
@@ -145,15 +147,20 @@ async fn tcp(name: &str, port: u16) -> Result<TcpStream> {
         .collect();
     let mut last = None;
     for address in addresses {
-        match TcpStream::connect(address).await {
-            Ok(stream) => {
-                stream.set_nodelay(true).map_err(|e| error::connection(&e))?;
-                return Ok(stream);
-            }
+        match tcp_to(address).await {
+            Ok(stream) => return Ok(stream),
             Err(e) => last = Some(error::connection(&e)),
         }
     }
     Err(last.unwrap_or_else(|| Error::new(Code::HostUnknown, "the server's host name has no address")).detail(format!("{name}:{port}")))
+}
+
+async fn tcp_to(address: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // A server that has vanished is noticed even by a read that waits for the first row.
+    socket.set_keepalive(true)?;
+    socket.set_nodelay(true)?;
+    socket.connect(address).await
 }
 
 fn shown(host: &Host, port: u16) -> String {

@@ -71,9 +71,13 @@ async fn create(session: &Session) -> Result<()> {
 }
 
 /// The statements of a commit's beginning; their rows are for [`gate_rows`].
+///
+/// The lease is locked against a later holder, but not against other loads of the same sync; against a second commit of the
+/// same scope there is a lock of its own, since before the first load there is no marker to lock.
 pub fn lock(load: &Load, lease: &Lease) -> String {
     format!(
-        "SELECT generation FROM _trib.leases WHERE sync = {} FOR UPDATE; {}",
+        "SELECT pg_advisory_xact_lock(hashtextextended({}, 0)); SELECT generation FROM _trib.leases WHERE sync = {} FOR SHARE; {}",
+        literal(&format!("_trib {} {}", lease.sync, load.scope)),
         literal(&lease.sync),
         select_markers(&lease.sync, Some(&load.scope))
     )

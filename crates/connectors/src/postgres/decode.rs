@@ -7,9 +7,10 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, BinaryBuilder, BooleanArray, BooleanBuilder, Date32Builder, Decimal128Builder, Decimal256Builder, FixedSizeBinaryBuilder,
-    Float32Builder, Float64Builder, Int16Builder, Int32Builder, Int64Builder, IntervalMonthDayNanoBuilder, ListArray, NullBufferBuilder,
-    RecordBatch, RecordBatchOptions, StringBuilder, Time64MicrosecondBuilder, TimestampMicrosecondBuilder, UInt32Builder,
+    Array, ArrayRef, BinaryBuilder, BooleanArray, BooleanBuilder, Date32Builder, Decimal128Builder, Decimal256Builder,
+    FixedSizeBinaryBuilder, Float32Builder, Float64Builder, Int16Builder, Int32Builder, Int64Builder, IntervalMonthDayNanoBuilder,
+    ListArray, NullBufferBuilder, RecordBatch, RecordBatchOptions, StringBuilder, Time64MicrosecondBuilder, TimestampMicrosecondBuilder,
+    UInt32Builder,
 };
 use arrow::buffer::{OffsetBuffer, ScalarBuffer};
 use arrow::compute;
@@ -401,21 +402,18 @@ impl ListBuilder {
     /// `array_send` of `src/backend/utils/adt/arrayfuncs.c`: dimensions, whether there are NULLs, the element type,
     /// then for each dimension its length and lower bound, then the elements.
     fn append(&mut self, bytes: &[u8]) -> Result<(), Bad> {
-        let (header, mut rest) = bytes.split_first_chunk::<12>().ok_or(Bad::Type)?;
-        match i32::from_be_bytes([header[0], header[1], header[2], header[3]]) {
+        let mut rest = bytes;
+        let dimensions = take_i32(&mut rest)?;
+        let (_has_nulls, _element) = (take_i32(&mut rest)?, take_i32(&mut rest)?);
+        match dimensions {
             0 => {}
             1 => {
-                let (dimension, elements) = rest.split_first_chunk::<8>().ok_or(Bad::Type)?;
-                rest = elements;
-                let [a, b, c, d, e, f, g, h] = *dimension;
-                let bound = i32::from_be_bytes([e, f, g, h]);
+                let (length, bound) = (take_i32(&mut rest)?, take_i32(&mut rest)?);
                 if bound != 1 {
                     return Err(Bad::Row(format!("the array begins at {bound}, and a list has no bounds; `arrays: text` keeps them")));
                 }
-                for _ in 0..i32::from_be_bytes([a, b, c, d]) {
-                    let (length, after) = rest.split_first_chunk().ok_or(Bad::Type)?;
-                    rest = after;
-                    let appended = match usize::try_from(i32::from_be_bytes(*length)) {
+                for _ in 0..length {
+                    let appended = match usize::try_from(take_i32(&mut rest)?) {
                         Err(_) => Err(Bad::Null),
                         Ok(length) => {
                             let (value, after) = rest.split_at_checked(length).ok_or(Bad::Type)?;
@@ -449,6 +447,13 @@ fn utf8(bytes: &[u8]) -> Result<&str, Bad> {
     std::str::from_utf8(bytes).map_err(|_| Bad::Row("the text is not UTF-8 (the database's encoding is SQL_ASCII)".to_owned()))
 }
 
+#[inline]
+fn take_i32(bytes: &mut &[u8]) -> Result<i32, Bad> {
+    let (first, rest) = bytes.split_first_chunk().ok_or(Bad::Type)?;
+    *bytes = rest;
+    Ok(i32::from_be_bytes(*first))
+}
+
 #[cold]
 fn not_decimal(e: NotDecimal, rule: SpecialNumberRule) -> Bad {
     match (e, rule) {
@@ -468,10 +473,9 @@ fn infinite(rule: InfinityRule) -> Bad {
 
 /// `interval_send`: microseconds, days, months.
 fn interval(bytes: &[u8], rule: InfinityRule) -> Result<IntervalMonthDayNano, Bad> {
-    let bytes: [u8; 16] = fixed(bytes)?;
-    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = bytes;
-    let micros = i64::from_be_bytes([a, b, c, d, e, f, g, h]);
-    let (days, months) = (i32::from_be_bytes([i, j, k, l]), i32::from_be_bytes([m, n, o, p]));
+    let (micros, mut rest) = bytes.split_first_chunk().ok_or(Bad::Type)?;
+    let micros = i64::from_be_bytes(*micros);
+    let (days, months) = (take_i32(&mut rest)?, take_i32(&mut rest)?);
     if matches!((micros, days, months), (i64::MAX, i32::MAX, i32::MAX) | (i64::MIN, i32::MIN, i32::MIN)) {
         return Err(infinite(rule));
     }

@@ -63,9 +63,16 @@ impl PostgresDestination {
                 Err(e) if error::is_state(&e, &["55P03"]) => session.run("ROLLBACK").await?,
                 Err(e) => return Err(error::driver(e)),
             }
-            self.staging.lock().unwrap_or_else(PoisonError::into_inner).remove(&place);
+            self.forget_staging([place]);
         }
         Ok(())
+    }
+
+    fn forget_staging(&self, places: impl IntoIterator<Item = Place>) {
+        let mut staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
+        for place in places {
+            staging.remove(&place);
+        }
     }
 }
 
@@ -126,6 +133,7 @@ impl Destination for PostgresDestination {
         let session = self.server.session().await?;
         let outcome = commit(&session, load, lease).await?;
         self.server.give_back(session);
+        self.forget_staging(load.tables.iter().flat_map(|t| &t.receipts).filter_map(|r| serde_json::from_value(r.staged.clone()).ok()));
         Ok(outcome)
     }
 
@@ -176,18 +184,14 @@ impl SqlEngine for PostgresDestination {
         let query = sql.trim().trim_end_matches(';');
         let statement = session.client.prepare(query).await.map_err(error::driver)?;
         // One more question for the types as `format_type` spells them.
-        let spelled: Vec<String> = statement
-            .columns()
-            .iter()
-            .map(|c| format!("format_type({}, {})", c.type_().oid(), c.type_modifier()))
-            .collect();
+        let spelled: Vec<String> =
+            statement.columns().iter().map(|c| format!("format_type({}, {})", c.type_().oid(), c.type_modifier())).collect();
         if spelled.is_empty() {
             return Err(Error::new(Code::UsageInvalid, "the statement returns no rows").hint("`trib query` takes a SELECT"));
         }
         let row = session.rows(&format!("SELECT {}", spelled.join(", "))).await?;
-        let types: Vec<PgType> = (0..spelled.len())
-            .map(|i| PgType::parse(row.first().and_then(|row| row.get(i)).unwrap_or("text")))
-            .collect();
+        let types: Vec<PgType> =
+            (0..spelled.len()).map(|i| PgType::parse(row.first().and_then(|row| row.get(i)).unwrap_or("text"))).collect();
         let fields: Vec<Field> = statement.columns().iter().zip(&types).map(|(c, t)| t.field(c.name(), true, self.rules)).collect();
         // Names of our own, since a query may give two columns one name.
         let aliases: Vec<String> = (0..types.len()).map(|i| ANSI.identifier(&format!("c{i}"))).collect();

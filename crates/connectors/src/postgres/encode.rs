@@ -140,7 +140,8 @@ fn form(kind: Kind, from: &DataType) -> DataType {
         (Kind::Numeric(_), DataType::Decimal32(p, s) | DataType::Decimal64(p, s)) => DataType::Decimal128(*p, *s),
         (Kind::Numeric(_), DataType::UInt64) => DataType::Decimal128(20, 0),
         (Kind::Numeric(_), t) if t.is_integer() => DataType::Decimal128(19, 0),
-        (Kind::Numeric(_) | Kind::Text(_) | Kind::Json | Kind::Jsonb | Kind::Spelled, _) => DataType::Utf8,
+        (Kind::Uuid, DataType::FixedSizeBinary(16)) => DataType::FixedSizeBinary(16),
+        (Kind::Numeric(_) | Kind::Text(_) | Kind::Json | Kind::Jsonb | Kind::Spelled | Kind::Uuid, _) => DataType::Utf8,
         (Kind::Bytea, _) => DataType::Binary,
         (Kind::Date, _) => DataType::Date32,
         (Kind::Time, _) => DataType::Time64(TimeUnit::Microsecond),
@@ -149,8 +150,6 @@ fn form(kind: Kind, from: &DataType) -> DataType {
         (Kind::Timestamp, _) => DataType::Timestamp(TimeUnit::Microsecond, None),
         (Kind::TimestampTz, _) => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
         (Kind::Interval, _) => DataType::Interval(arrow::datatypes::IntervalUnit::MonthDayNano),
-        (Kind::Uuid, DataType::FixedSizeBinary(16)) => DataType::FixedSizeBinary(16),
-        (Kind::Uuid, _) => DataType::Utf8,
     }
 }
 

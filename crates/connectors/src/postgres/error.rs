@@ -51,8 +51,9 @@ pub fn connection(e: &io::Error) -> Error {
 }
 
 pub fn tls(message: &'static str) -> Error {
-    Error::new(Code::TlsFailed, message)
-        .hint("`sslmode: require` encrypts without checking the certificate; `sslrootcert` names the authority to trust; `disable` does without")
+    Error::new(Code::TlsFailed, message).hint(
+        "`sslmode: require` encrypts without checking the certificate; `sslrootcert` names the authority to trust; `disable` does without",
+    )
 }
 
 /// Translates an error that the server itself reports, by its SQLSTATE.
@@ -65,10 +66,9 @@ fn server(db: &DbError) -> Error {
         detail.push_str(more.lines().next().unwrap_or_default());
     }
     let error = Error::new(code, message).detail(format!("{detail} (SQLSTATE {state})"));
-    match (hint(state), db.hint()) {
-        (Some(hint), _) => error.hint(hint),
-        (None, Some(hint)) => error.hint(hint),
-        (None, None) => error,
+    match hint(state).or(db.hint()) {
+        Some(hint) => error.hint(hint),
+        None => error,
     }
 }
 

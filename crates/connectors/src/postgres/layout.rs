@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use trib_core::logical::FieldExt;
 use trib_core::name::{system, truncate};
-use trib_core::{Load, Part, Result, Table, TableName};
+use trib_core::{Load, Part, Result, Table, TableName, WriteMode};
 use trib_kit::sql::{ANSI, literal};
 
 use super::catalog::STAGING_PREFIX;
@@ -34,7 +34,10 @@ impl Place {
     /// The staging table of a load's table. One for all its parts.
     pub fn staging(part: &Part, table: &TableName) -> Self {
         let target = Self::of(table);
-        let short = |text: &str| hex(&Sha256::digest(text.as_bytes())[..4]);
+        let short = |text: &str| {
+            let digest = Sha256::digest(text.as_bytes());
+            format!("{:02x}{:02x}{:02x}{:02x}", digest[0], digest[1], digest[2], digest[3])
+        };
         let name = format!("{STAGING_PREFIX}{}_{}_{}", short(&part.sync), part.load, short(&target.name));
         Self { schema: target.schema, name: truncate(&name, MAX_IDENTIFIER) }
     }
@@ -42,10 +45,6 @@ impl Place {
     pub fn sql(&self) -> String {
         format!("{}.{}", ANSI.identifier(&self.schema), ANSI.identifier(&self.name))
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// A column of the table that readers see.
@@ -79,7 +78,8 @@ const CONSTANT: [&str; 5] = [system::LOAD_ID, system::LOADED_AT, system::DELETED
 
 impl Layout {
     pub fn of(table: &Table) -> Result<Self> {
-        let mut key = table.key.clone();
+        // Appended rows are matched with nothing.
+        let mut key = if table.write == WriteMode::Append { Vec::new() } else { table.key.clone() };
         if let (Some(scope), false) = (&table.scope, key.is_empty()) {
             // Two sources may use the same keys.
             if !key.contains(&scope.column) {
@@ -135,7 +135,7 @@ impl Layout {
                 name: column.name.clone(),
                 t: t.clone(),
                 // Changes may be barriers, which have no key.
-                required: table.write.needs_key() && self.key.contains(&column.name) && !table.changes,
+                required: self.key.contains(&column.name) && !table.changes,
                 check_json: !from_postgres,
             });
         }

@@ -84,8 +84,11 @@ impl Merge<'_> {
     }
 
     fn insert_all(&self) -> Step {
-        let only = if self.table.changes { format!(" WHERE {} IN ('i', 'u')", self.staged(system::OP)) } else { String::new() };
-        step(format!("INSERT INTO {} ({}) SELECT {} FROM {} s{only}", self.into, self.columns(), self.values(), self.from), Counts::Inserted)
+        let only = if self.table.changes { format!(" WHERE {} IN ('i', 'u')", staged(system::OP)) } else { String::new() };
+        step(
+            format!("INSERT INTO {} ({}) SELECT {} FROM {} s{only}", self.into, self.columns(), self.values(), self.from),
+            Counts::Inserted,
+        )
     }
 
     /// One row per key, in the order of the key: an index takes sorted keys nearly twice as fast.
@@ -111,8 +114,7 @@ impl Merge<'_> {
         } else {
             format!(" WHERE NOT EXISTS (SELECT FROM {} t WHERE {})", self.into, self.matched())
         };
-        let sql =
-            format!("INSERT INTO {} ({}) SELECT {} FROM ({}) s{new}", self.into, self.columns(), self.values(), self.winners(false));
+        let sql = format!("INSERT INTO {} ({}) SELECT {} FROM ({}) s{new}", self.into, self.columns(), self.values(), self.winners(false));
         step(sql, Counts::Inserted)
     }
 
@@ -121,9 +123,9 @@ impl Merge<'_> {
         let mut live = String::new();
         if self.table.changes {
             steps.extend(self.barrier());
-            let gone = format!("{} AND {} = 'd'", self.matched(), self.staged(system::OP));
+            let gone = format!("{} AND {} = 'd'", self.matched(), staged(system::OP));
             steps.extend(self.remove(&format!("({})", self.winners(true)), &gone));
-            live = format!(" WHERE {} <> 'd'", self.staged(system::OP));
+            live = format!(" WHERE {} <> 'd'", staged(system::OP));
         }
         let select = format!("SELECT {} FROM ({}) s{live}", self.values(), self.winners(true));
         if self.target.is_unique(&self.layout.key) {
@@ -199,7 +201,7 @@ impl Merge<'_> {
 
     /// A truncate in the change log takes everything that was there before it.
     fn barrier(&self) -> Option<Step> {
-        let was_truncated = format!("EXISTS (SELECT FROM {} s WHERE {} = 't')", self.from, self.staged(system::OP));
+        let was_truncated = format!("EXISTS (SELECT FROM {} s WHERE {} = 't')", self.from, staged(system::OP));
         let which = self.and_scope(&was_truncated);
         match self.table.deletes {
             Deletes::Ignore => None,
@@ -235,11 +237,11 @@ impl Merge<'_> {
         let mut steps = Vec::new();
         let mut live = String::new();
         if self.table.changes {
-            let truncated = format!("EXISTS (SELECT FROM {} s WHERE {} = 't')", self.from, self.staged(system::OP));
+            let truncated = format!("EXISTS (SELECT FROM {} s WHERE {} = 't')", self.from, staged(system::OP));
             let which = self.and_scope(&truncated);
             steps.push(step(format!("UPDATE {} t SET {to} = {end} WHERE t.{to} IS NULL AND {which}", self.into), Counts::Deleted));
-            steps.push(close(&format!("{} = 'd'", self.staged(system::OP)), Counts::Deleted));
-            live = format!("{} <> 'd' AND ", self.staged(system::OP));
+            steps.push(close(&format!("{} = 'd'", staged(system::OP)), Counts::Deleted));
+            live = format!("{} <> 'd' AND ", staged(system::OP));
         }
         steps.push(close(&format!("({differs})"), Counts::Updated));
         steps.push(step(
@@ -317,18 +319,14 @@ impl Merge<'_> {
         self.layout.key.iter().map(|k| format!("t.{} = {}", ANSI.identifier(k), self.value(k))).collect::<Vec<_>>().join(" AND ")
     }
 
-    fn staged(&self, name: &str) -> String {
-        format!("s.{}", ANSI.identifier(name))
-    }
-
     /// A column's value as the table wants it.
     fn value(&self, name: &str) -> String {
         let column = self.layout.columns.iter().find(|c| c.name == name);
-        let Some(column) = column else { return self.staged(name) };
+        let Some(column) = column else { return staged(name) };
         let wanted = self.wanted(name);
         match &column.filled {
-            Filled::Staged { staged, .. } if staged.name == wanted => self.staged(name),
-            Filled::Staged { .. } => format!("{}::{wanted}", self.staged(name)),
+            Filled::Staged { staged: t, .. } if t.name == wanted => staged(name),
+            Filled::Staged { .. } => format!("{}::{wanted}", staged(name)),
             Filled::ByCommit { .. } => format!("{}::{wanted}", constant(name, self.load)),
         }
     }
@@ -350,6 +348,10 @@ impl Merge<'_> {
     }
 }
 
+fn staged(name: &str) -> String {
+    format!("s.{}", ANSI.identifier(name))
+}
+
 fn step(sql: String, counts: Counts) -> Step {
     Step { sql, counts }
 }
@@ -361,5 +363,83 @@ fn has_equality(type_name: &str) -> bool {
         Kind::Json => false,
         Kind::Spelled => ["inet", "cidr", "macaddr", "macaddr8", "bit", "bit varying", "money"].contains(&type_name),
         _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::datatypes::{DataType, Field, Schema};
+    use trib_core::load::RowScope;
+    use trib_core::{LoadId, State, TableName};
+
+    use super::super::target::TargetColumn;
+    use super::*;
+
+    fn statements(change: impl Fn(&mut Table), unique: bool) -> Vec<String> {
+        let fields = vec![Field::new("id", DataType::Int64, false), Field::new("v", DataType::Utf8, true)];
+        let mut table = Table {
+            name: TableName::parse("t"),
+            schema: Arc::new(Schema::new(fields)),
+            key: vec!["id".into()],
+            write: WriteMode::Upsert,
+            deletes: Deletes::Hard,
+            scope: None,
+            parent: None,
+            partition_by: vec![],
+            changes: false,
+        };
+        change(&mut table);
+        let load = Load {
+            id: LoadId("l".into()),
+            scope: "s".into(),
+            number: 1,
+            tables: vec![],
+            state: State::default(),
+            loaded_at: chrono::DateTime::UNIX_EPOCH,
+        };
+        let column = |name: &str, t: &str| TargetColumn { name: name.into(), type_name: t.into(), base_type: t.into(), nullable: true };
+        let target = Target {
+            columns: vec![column("id", "bigint"), column("v", "mood")],
+            key: vec![],
+            unique: if unique { vec![vec!["id".into()]] } else { vec![] },
+            stands_alone: true,
+            referenced: false,
+            dress: vec![],
+        };
+        let layout = Layout::of(&table).unwrap();
+        let merge =
+            Merge { load: &load, table: &table, layout: &layout, target: &target, into: "t".into(), from: "n".into(), parent: None };
+        merge.steps().into_iter().map(|step| step.sql).collect()
+    }
+
+    #[test]
+    fn an_upsert_goes_in_the_order_of_the_key() {
+        assert_eq!(
+            statements(|_| {}, true),
+            [
+                "WITH m AS (INSERT INTO t AS t (\"id\", \"v\") SELECT s.\"id\", s.\"v\"::mood FROM (SELECT DISTINCT ON (s.\"id\") s.* FROM n s \
+              ORDER BY s.\"id\", s.\"_trib_seq\" DESC) s ON CONFLICT (\"id\") DO UPDATE SET \"v\" = excluded.\"v\" RETURNING xmax = 0 AS fresh) \
+              SELECT count(*) FILTER (WHERE fresh), count(*) FILTER (WHERE NOT fresh) FROM m"
+            ]
+        );
+        let without_index = statements(|_| {}, false);
+        assert!(without_index[0].starts_with("WITH d AS (DELETE FROM t t USING ("), "{without_index:?}");
+        assert!(without_index[1].starts_with("INSERT INTO t ("), "{without_index:?}");
+    }
+
+    #[test]
+    fn a_replace_empties_no_more_than_its_scope() {
+        let replaced = |scope: Option<RowScope>| {
+            let change = move |table: &mut Table| {
+                table.write = WriteMode::Replace;
+                table.scope.clone_from(&scope);
+            };
+            statements(change, true)[0].clone()
+        };
+        assert_eq!(replaced(None), "TRUNCATE t");
+        let scope = RowScope { column: "v".into(), value: "it's".into() };
+        assert_eq!(replaced(Some(scope)), "DELETE FROM t t WHERE t.\"v\" = 'it''s'");
     }
 }

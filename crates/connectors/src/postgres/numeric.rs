@@ -65,7 +65,7 @@ impl<'a> Parts<'a> {
             0.. => Ok((4, last, shift.cast_unsigned())),
             -3..=-1 => {
                 let cut = 10u16.pow(shift.unsigned_abs());
-                if last % cut != 0 {
+                if !last.is_multiple_of(cut) {
                     return Err(NotDecimal::DoesNotFit);
                 }
                 Ok(((4 + shift).cast_unsigned(), last / cut, 0))
@@ -303,8 +303,21 @@ mod tests {
     #[test]
     fn text_there_and_back() {
         for text in [
-            "0", "0.00", "1", "-1", "10000", "0.0001", "0.00010", "123456789.987654321", "-0.5", "99999999999999999999.99", "100000000",
-            "NaN", "Infinity", "-Infinity", "0.00000000000000000001",
+            "0",
+            "0.00",
+            "1",
+            "-1",
+            "10000",
+            "0.0001",
+            "0.00010",
+            "123456789.987654321",
+            "-0.5",
+            "99999999999999999999.99",
+            "100000000",
+            "NaN",
+            "Infinity",
+            "-Infinity",
+            "0.00000000000000000001",
         ] {
             let mut back = String::new();
             to_text(&encoded(|out| put_text(text, out).unwrap()), &mut back).unwrap();

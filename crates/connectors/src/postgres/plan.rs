@@ -1,5 +1,7 @@
 //! How a read of one table is cut into splits.
 
+use std::fmt::Write as _;
+
 use trib_core::source::{Cursor, NullCursor};
 use trib_core::{Code, Error, Read, Result, Split, StreamRead};
 use trib_kit::cursor::CursorState;
@@ -207,20 +209,20 @@ async fn incremental(
     below.extend(finite(column));
     let mut sql = format!(
         "SELECT {} FROM (SELECT max({name}) AS c FROM {table}{}) m",
-        canonical.replace("$", &before.value.as_deref().map_or("c".to_owned(), |v| format!("greatest(c, {})", value(v)))),
+        canonical.replace('$', &before.value.as_deref().map_or("c".to_owned(), |v| format!("greatest(c, {})", value(v)))),
         filtered(&below),
     );
     let ask_nulls = column.nullable && cursor.null_cursor != NullCursor::Exclude;
     if ask_nulls {
-        sql.push_str(&format!("; SELECT 'null' FROM {table}{} LIMIT 1", filtered(&[format!("{name} IS NULL")])));
+        let _ = write!(sql, "; SELECT 'null' FROM {table}{} LIMIT 1", filtered(&[format!("{name} IS NULL")]));
     }
     let rows = session.rows(&sql).await?;
     let upper = rows.first().and_then(|row| row.get(0)).map(str::to_owned);
     let has_nulls = ask_nulls && rows.len() > 1;
     if has_nulls && cursor.null_cursor == NullCursor::Fail {
-        return Err(Error::new(Code::DataInvalid, "there are rows whose cursor is NULL").detail(&cursor.column).hint(
-            "`null_cursor: include` reads them in every run, `exclude` leaves them out",
-        ));
+        return Err(Error::new(Code::DataInvalid, "there are rows whose cursor is NULL")
+            .detail(&cursor.column)
+            .hint("`null_cursor: include` reads them in every run, `exclude` leaves them out"));
     }
 
     spec.need(column);
@@ -283,7 +285,9 @@ fn canonical(column: &Column) -> Result<String> {
         Kind::Timestamp => Some("to_char($, 'YYYY-MM-DD\"T\"HH24:MI:SS.US')"),
         Kind::TimestampTz => Some("to_char($, 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')"),
         Kind::Date => Some("to_char($, 'YYYY-MM-DD')"),
-        Kind::Int2 | Kind::Int4 | Kind::Int8 | Kind::Oid | Kind::Float4 | Kind::Float8 | Kind::Numeric(_) | Kind::Text(_) => Some("($)::text"),
+        Kind::Int2 | Kind::Int4 | Kind::Int8 | Kind::Oid | Kind::Float4 | Kind::Float8 | Kind::Numeric(_) | Kind::Text(_) => {
+            Some("($)::text")
+        }
         _ => None,
     }
     .ok_or_else(|| {

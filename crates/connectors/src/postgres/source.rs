@@ -98,10 +98,7 @@ impl PostgresSource {
     async fn session_for(&self, spec: &Spec) -> Result<Session> {
         let session = self.server.session().await?;
         if let Some(id) = &spec.snapshot {
-            let sql = format!(
-                "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}",
-                trib_kit::sql::literal(id)
-            );
+            let sql = format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}", trib_kit::sql::literal(id));
             if let Err(e) = session.client.batch_execute(&sql).await {
                 if error::is_state(&e, &["22023", "42704", "55000"]) {
                     return Err(Error::new(Code::TransactionAborted, "the snapshot that the read was planned in is gone")
@@ -175,8 +172,7 @@ impl Source for PostgresSource {
     }
 
     fn advance(&self, reads: &[StreamRead], state: &State, ends: &[SplitEnd]) -> Result<State> {
-        let moving: Vec<StreamRead> =
-            reads.iter().filter(|read| matches!(read.read, Read::Full | Read::Incremental(_))).cloned().collect();
+        let moving: Vec<StreamRead> = reads.iter().filter(|read| matches!(read.read, Read::Full | Read::Incremental(_))).cloned().collect();
         cursor::advance(&moving, state, ends)
     }
 }

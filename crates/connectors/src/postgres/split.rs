@@ -22,7 +22,7 @@ pub struct Spec {
     /// The columns to deliver, in order, and then those that only the read itself needs.
     pub columns: Vec<Column>,
     /// How many columns of the end are not delivered.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default)]
     pub hidden: usize,
     /// The user's condition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -60,10 +60,6 @@ pub struct CursorRange {
     pub exactly_once: bool,
 }
 
-fn is_zero(n: &usize) -> bool {
-    *n == 0
-}
-
 impl Spec {
     pub fn of(split: &Split) -> Result<Self> {
         Self::deserialize(&split.spec).map_err(|e| {
@@ -95,11 +91,8 @@ impl Spec {
     }
 
     pub fn query(&self, rules: Rules) -> String {
-        let columns: Vec<String> = self
-            .columns
-            .iter()
-            .map(|c| format!("{}{}", ANSI.identifier(&c.name), c.pg_type().cast(c.rules(rules))))
-            .collect();
+        let columns: Vec<String> =
+            self.columns.iter().map(|c| format!("{}{}", ANSI.identifier(&c.name), c.pg_type().cast(c.rules(rules)))).collect();
         let mut sql = format!("SELECT {} FROM {}", columns.join(", "), relation(&self.schema, &self.table));
         let mut conditions = self.bounds.clone();
         // On lines of its own, so that a comment at its end takes nothing else with it.
@@ -220,10 +213,7 @@ mod tests {
 
     #[test]
     fn queries() {
-        assert_eq!(
-            spec().query(Rules::default()),
-            r#"SELECT "id", "net"::text, "tags"::text[] FROM "public"."it's ""odd""""#
-        );
+        assert_eq!(spec().query(Rules::default()), r#"SELECT "id", "net"::text, "tags"::text[] FROM "public"."it's ""odd""""#);
         let resumed = Spec {
             filter: Some("net is not null -- all".into()),
             bounds: vec!["\"id\" <= '9'::bigint".into()],
@@ -231,9 +221,11 @@ mod tests {
             after: Some(vec!["5".into()]),
             ..spec()
         };
-        assert!(resumed.query(Rules::default()).ends_with(
-            " WHERE \"id\" <= '9'::bigint AND (\nnet is not null -- all\n) AND (\"id\") > ('5'::bigint) ORDER BY \"id\""
-        ));
+        assert!(
+            resumed
+                .query(Rules::default())
+                .ends_with(" WHERE \"id\" <= '9'::bigint AND (\nnet is not null -- all\n) AND (\"id\") > ('5'::bigint) ORDER BY \"id\"")
+        );
     }
 
     #[test]

@@ -17,9 +17,7 @@ use trib_connectors::postgres::connector;
 use trib_core::contract::SchemaChange;
 use trib_core::load::{Deletes, TableLoad};
 use trib_core::name::system;
-use trib_core::{
-    Context, Destination, Lease, Load, LoadId, Outcome, Part, Receipt, Result, Source, State, Table, TableName, WriteMode,
-};
+use trib_core::{Context, Destination, Lease, Load, LoadId, Outcome, Part, Receipt, Result, Source, State, Table, TableName, WriteMode};
 use trib_testkit::emit;
 use trib_testkit::postgres_server::PostgresServer;
 
@@ -170,9 +168,9 @@ impl Sync {
                 .map(|field| -> ArrayRef {
                     match field.name().as_str() {
                         system::LOAD_ID => Arc::new(StringArray::from_iter_values(std::iter::repeat_n(self.next_id().0, rows))),
-                        system::LOADED_AT => Arc::new(
-                            TimestampMicrosecondArray::from_value(self.loaded_at().timestamp_micros(), rows).with_timezone("UTC"),
-                        ),
+                        system::LOADED_AT => {
+                            Arc::new(TimestampMicrosecondArray::from_value(self.loaded_at().timestamp_micros(), rows).with_timezone("UTC"))
+                        }
                         system::SEQ => Arc::new(Int64Array::from_iter_values(first..first + rows as i64)),
                         name => batch.column_by_name(name).unwrap_or_else(|| panic!("no column {name}")).clone(),
                     }

@@ -81,11 +81,8 @@ async fn splits_share_one_snapshot() {
 async fn columns_and_conditions_are_pushed_down() {
     let db = Database::new();
     db.sql("create table t (id int primary key, a text, b int); insert into t select i, 'a' || i, i % 3 from generate_series(1, 9) i");
-    let read = StreamRead {
-        columns: Some(vec!["b".into(), "id".into()]),
-        filter: Some("b = 1 -- only these".into()),
-        ..emit::full("public.t")
-    };
+    let read =
+        StreamRead { columns: Some(vec!["b".into(), "id".into()]), filter: Some("b = 1 -- only these".into()), ..emit::full("public.t") };
     let (emitted, _) = emit::read(db.source.as_ref(), &read, &State::default()).await.unwrap();
     let names: Vec<_> = emitted.batches[0].schema().fields().iter().map(|f| f.name().clone()).collect();
     assert_eq!((names, ids(&emitted.batches)), (vec!["b".to_owned(), "id".to_owned()], vec![1, 4, 7]));
@@ -93,7 +90,8 @@ async fn columns_and_conditions_are_pushed_down() {
     let (emitted, _) = emit::read(db.source.as_ref(), &keys, &State::default()).await.unwrap();
     assert_eq!((emitted.batches[0].num_columns(), ids(&emitted.batches).len()), (1, 9));
     let range = Read::Range { column: "id".into(), since: Some("3".into()), until: Some("5".into()) };
-    let (emitted, state) = emit::read(db.source.as_ref(), &StreamRead { read: range, ..emit::full("public.t") }, &State::default()).await.unwrap();
+    let (emitted, state) =
+        emit::read(db.source.as_ref(), &StreamRead { read: range, ..emit::full("public.t") }, &State::default()).await.unwrap();
     assert_eq!((ids(&emitted.batches), state), (vec![3, 4], State::default()));
 }
 
@@ -102,7 +100,8 @@ async fn a_full_read_stops_and_goes_on() {
     let db = Database::new();
     db.sql("create table t (a text, id int, pad text, primary key (a, id))");
     db.sql("insert into t select 'k' || i % 7, i, repeat('x', 100) from generate_series(1, 150000) i");
-    let read = StreamRead { may_stop: true, key: vec!["a".into(), "id".into()], columns: Some(vec!["id".into()]), ..emit::full("public.t") };
+    let read =
+        StreamRead { may_stop: true, key: vec!["a".into(), "id".into()], columns: Some(vec!["id".into()]), ..emit::full("public.t") };
     let (mut state, mut all, mut loads) = (State::default(), Vec::new(), 0);
     loop {
         let (emitted, next) = emit::read_until(db.source.as_ref(), &read, &state, true).await.unwrap();
@@ -129,7 +128,9 @@ async fn cursors_of_each_type_find_what_is_new() {
         ("text", "'a'", "'b'", "'c'"),
     ];
     for (i, (t, first, second, third)) in cases.iter().enumerate() {
-        db.sql(&format!("create table t{i} (id int, c {t}); insert into t{i} values (1, {first}), (2, {second}), (3, {second}), (9, null)"));
+        db.sql(&format!(
+            "create table t{i} (id int, c {t}); insert into t{i} values (1, {first}), (2, {second}), (3, {second}), (9, null)"
+        ));
         let cursor = Cursor { column: "c".into(), lookback: None, null_cursor: NullCursor::Exclude, start: None, end: None };
         let read = StreamRead { read: Read::Incremental(cursor), may_stop: true, ..emit::full(&format!("public.t{i}")) };
         let (emitted, state) = emit::read(db.source.as_ref(), &read, &State::default()).await.unwrap();
@@ -156,7 +157,13 @@ async fn cursor_options() {
     let cursor = |change: &dyn Fn(&mut Cursor)| {
         let mut cursor = Cursor { column: "at".into(), lookback: None, null_cursor: NullCursor::Exclude, start: None, end: None };
         change(&mut cursor);
-        StreamRead { read: Read::Incremental(cursor), exactly_once: false, key: vec!["id".into()], may_stop: true, ..emit::full("public.t") }
+        StreamRead {
+            read: Read::Incremental(cursor),
+            exactly_once: false,
+            key: vec!["id".into()],
+            may_stop: true,
+            ..emit::full("public.t")
+        }
     };
     let run = async |read: &StreamRead, state: &State| emit::read(db.source.as_ref(), read, state).await;
     let (emitted, state) = run(&cursor(&|_| {}), &State::default()).await.unwrap();
@@ -187,7 +194,13 @@ async fn an_incremental_read_stops_and_goes_on() {
     // Many ties, so that the place to go on from lies inside of one.
     db.sql("insert into t select i, '2024-01-01'::timestamptz + (i / 40000) * interval '1 hour', repeat('x', 50) from generate_series(1, 200000) i");
     let cursor = Cursor { column: "at".into(), lookback: None, null_cursor: NullCursor::Exclude, start: None, end: None };
-    let read = StreamRead { read: Read::Incremental(cursor), key: vec!["id".into()], may_stop: true, exactly_once: false, ..emit::full("public.t") };
+    let read = StreamRead {
+        read: Read::Incremental(cursor),
+        key: vec!["id".into()],
+        may_stop: true,
+        exactly_once: false,
+        ..emit::full("public.t")
+    };
     let (mut state, mut all) = (State::default(), Vec::new());
     for round in 0.. {
         let (emitted, next) = emit::read_until(db.source.as_ref(), &read, &state, true).await.unwrap();

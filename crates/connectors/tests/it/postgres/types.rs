@@ -1,10 +1,10 @@
 //! Every type there and back.
 
 use arrow::datatypes::{DataType, Schema};
-use std::sync::Arc;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::json;
+use std::sync::Arc;
 use trib_connectors::postgres::connector;
 use trib_core::{Source, State, WriteMode};
 use trib_testkit::emit;
@@ -218,7 +218,7 @@ fn any_values_there_and_back() {
             .iter()
             .enumerate()
             .map(|(id, (t, n, u, f, ts, d, i, b, a, j))| {
-                let hex: String = b.iter().map(|b| format!("{b:02x}")).collect();
+                let hex = b.iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
                 let array: Vec<String> = a.iter().map(|v| v.map_or("NULL".into(), |v| v.to_string())).collect();
                 format!(
                     "({id}, '{t}', {n}, {u}, '{f}', 'epoch'::timestamptz + {ts} * interval '1 microsecond', 'epoch'::date + {d}, '{i}', '\\x{hex}', \

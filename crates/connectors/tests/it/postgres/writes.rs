@@ -24,6 +24,9 @@ fn content(db: &Database, table: &str) -> String {
     db.sql(&format!("select coalesce(string_agg(id || v, ' ' order by id, v), '') from {table}"))
 }
 
+/// An order with its items.
+type Order = (i64, &'static str, &'static [&'static str]);
+
 /// Inserted, updated, deleted.
 type Counts = (u64, u64, u64);
 type Step = (&'static [(i64, &'static str)], &'static str, Counts);
@@ -32,10 +35,7 @@ type Step = (&'static [(i64, &'static str)], &'static str, Counts);
 async fn each_mode_over_three_loads() {
     let db = Database::new();
     let cases: &[(WriteMode, [Step; 3])] = &[
-        (
-            WriteMode::Replace,
-            [(&[(1, "a"), (2, "b")], "1a 2b", (2, 0, 0)), (&[(3, "c")], "3c", (1, 0, 0)), (&[(2, "d")], "2d", (1, 0, 0))],
-        ),
+        (WriteMode::Replace, [(&[(1, "a"), (2, "b")], "1a 2b", (2, 0, 0)), (&[(3, "c")], "3c", (1, 0, 0)), (&[(2, "d")], "2d", (1, 0, 0))]),
         (
             WriteMode::Append,
             [(&[(1, "a"), (1, "b")], "1a 1b", (2, 0, 0)), (&[(1, "a")], "1a 1a 1b", (1, 0, 0)), (&[], "1a 1a 1b", (0, 0, 0))],
@@ -58,11 +58,7 @@ async fn each_mode_over_three_loads() {
         ),
         (
             WriteMode::Mirror,
-            [
-                (&[(1, "a"), (2, "b")], "1a 2b", (2, 0, 0)),
-                (&[(2, "x"), (3, "c")], "2x 3c", (1, 1, 1)),
-                (&[(3, "c")], "3c", (0, 1, 1)),
-            ],
+            [(&[(1, "a"), (2, "b")], "1a 2b", (2, 0, 0)), (&[(2, "x"), (3, "c")], "2x 3c", (1, 1, 1)), (&[(3, "c")], "3c", (0, 1, 1))],
         ),
         (
             WriteMode::History,
@@ -239,9 +235,8 @@ async fn children_follow_their_parents() {
         parent: Some(Parent { table: TableName::parse("orders"), columns: vec![("order_id".into(), "id".into())] }),
         ..table("orders__items", [Field::new("order_id", DataType::Int64, true), Field::new("item", DataType::Utf8, true)], &[], write)
     };
-    // Each order with its items; the child rows carry the sequence of their parent row.
-    type Order = (i64, &'static str, &'static [&'static str]);
     let items = |db: &Database| db.sql("select coalesce(string_agg(order_id || item, ' ' order by order_id, item), '') from orders__items");
+    // The child rows carry the sequence of their parent row.
     let steps: [(WriteMode, &[Order], &str); 3] = [
         (WriteMode::Upsert, &[(1, "a", &["p", "q"]), (2, "b", &["r"]), (1, "c", &["s"])], "1s 2r"),
         (WriteMode::Upsert, &[(1, "d", &[]), (3, "e", &["t"])], "2r 3t"),
