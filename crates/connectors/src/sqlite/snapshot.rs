@@ -30,7 +30,8 @@ impl Snapshot {
         if !mode.eq_ignore_ascii_case("wal") {
             return Ok(None);
         }
-        let mut connections = (0..database.threads).map(|_| database.reader()).collect::<Result<Vec<_>>>()?;
+        // One more than reads, so that planning a stream never waits for another stream's read.
+        let mut connections = (0..=database.threads).map(|_| database.reader()).collect::<Result<Vec<_>>>()?;
         for attempt in 1..=ATTEMPTS {
             // This number changes with each commit of another connection: https://www.sqlite.org/pragma.html#pragma_data_version
             let version = |c: &Connection| c.query_row("PRAGMA data_version", [], |r| r.get::<_, i64>(0));
@@ -50,8 +51,8 @@ impl Snapshot {
                 connection.execute_batch("ROLLBACK").at(at)?;
             }
         }
-        let readers = connections.len();
-        let permits = Arc::new(Semaphore::new(readers));
+        let permits = Arc::new(Semaphore::new(connections.len()));
+        let readers = database.threads.min(connections.len());
         Ok(Some(Arc::new(Self { free: Mutex::new(connections), permits, readers })))
     }
 

@@ -185,6 +185,10 @@ fn stream(connection: &Connection, database: &Database, table: &Table) -> rusqli
 fn plan(connection: &Connection, database: &Database, read: &StreamRead, before: CursorState, parallel: usize) -> Result<Vec<Split>> {
     let table = describe(connection, &read.stream).at(&database.path)?.ok_or_else(|| no_such_table(&read.stream))?;
     let planner = Planner { connection, database, read, table: &table, parallel };
+    // SQLite would take a quoted name that is no column for a text.
+    for column in read.key.iter().chain(read.columns.iter().flatten()) {
+        planner.kind(column)?;
+    }
     let specs = match &read.read {
         Read::Full => planner.full()?,
         Read::Incremental(cursor) => planner.incremental(cursor, before)?,
@@ -303,9 +307,9 @@ impl Planner<'_> {
             return Ok(specs);
         }
         // The state never goes back, also where the rows at its value are gone by now.
-        let upper = match reached.as_ref().filter(|reached| self.is_less(&upper, Some(reached)).unwrap_or(false)) {
-            Some(reached) => reached.clone(),
-            None => upper,
+        let upper = match &reached {
+            Some(reached) if self.is_less(&upper, Some(reached))? => reached.clone(),
+            _ => upper,
         };
         let mut order = vec![column.to_owned()];
         order.extend(self.read.key.iter().filter(|k| *k != column).cloned());

@@ -1,5 +1,7 @@
 //! Discovery, decoding and what contradicts a declaration.
 
+use std::sync::Arc;
+
 use serde_json::json;
 use trib_core::{Code, Read, ReadMode, State};
 
@@ -108,6 +110,8 @@ async fn projection_filter_range_and_keys() {
     let mut keys = stream_read("t", Read::Keys);
     keys.key = vec!["id".into()];
     assert_eq!(rows(keys).await.unwrap(), ["1", "2", "3", "4"]);
+    let misspelt = trib_core::StreamRead { key: vec!["ids".into()], may_stop: true, ..stream_read("t", Read::Full) };
+    assert_eq!(rows(misspelt).await.unwrap_err().hint_text(), Some("did you mean \"id\"?"));
     let error = rows(stream_read("tt", Read::Full)).await.unwrap_err();
     assert_eq!(error.code(), Code::NotFound);
 }
@@ -168,5 +172,3 @@ async fn files_that_are_no_databases() {
     let error = read(&place.source(), &stream_read("t", Read::Full), &State::default(), false).await.err().unwrap();
     assert_eq!((error.code(), error.message()), (Code::DataInvalid, "the database file is damaged"));
 }
-
-use std::sync::Arc;
