@@ -90,7 +90,8 @@ pub struct RowScope {
 }
 
 /// A child table's tie to its parent. For each staged parent row, the child rows that the table has for it are
-/// deleted and the staged ones are inserted.
+/// deleted and the staged ones are inserted. A staged child row carries the [`system::SEQ`] of its parent's row, so that of several
+/// versions of a parent only the children of the one that wins are taken.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Parent {
     pub table: TableName,

@@ -1,10 +1,10 @@
 //! What tests share: the conformance suite that every connector passes, faults on demand, servers of one's own.
 //!
-//! A dev-dependency only. A connector's test makes its ends and says how to read a table back; the suite does the rest:
+//! A dev-dependency only. A connector's test makes its two ends, and the suite does the rest:
 //!
 //! ```ignore
-//! conformance::destination(|| make(), |table| async move { read(table).await }).await;
-//! conformance::source(|| make_source(), |table, rows| async move { write(table, rows).await }).await;
+//! conformance::destination(|| destination(), |table| conformance::read_by(source(), table)).await;
+//! conformance::source(|| source(), |table, rows| conformance::filled_by(destination(), source(), table, rows)).await;
 //! ```
 
 // Here a failure is a panic: this code runs in tests only.

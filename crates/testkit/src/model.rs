@@ -14,6 +14,15 @@ pub struct Model {
     pub rows: Vec<Row>,
 }
 
+/// The parent of a child table.
+#[derive(Clone, Copy, Debug)]
+pub struct Parents<'a> {
+    /// The parent's rows of the same load.
+    pub staged: &'a [Row],
+    /// What the parent's table holds after the load.
+    pub held: &'a [Row],
+}
+
 /// Rows that a load has inserted, updated and deleted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
@@ -25,23 +34,16 @@ pub struct Tally {
 type Key = Vec<String>;
 
 impl Model {
-    /// `staged` are rows of [`Table::staging_schema`], `at` is the canonical text of the load's time. For a child table,
-    /// `parents` are the staged rows of its parent.
-    pub fn apply(&mut self, table: &Table, staged: &[Row], parents: Option<&[Row]>, at: &str) -> Tally {
+    /// `staged` are rows of [`Table::staging_schema`], `at` is the canonical text of the load's time. A child table is applied after its parent.
+    pub fn apply(&mut self, table: &Table, staged: &[Row], parents: Option<&Parents<'_>>, at: &str) -> Tally {
         // Rows from before a column was added have no value in it.
         for row in &mut self.rows {
             for field in table.schema.fields() {
                 row.entry(field.name().clone()).or_insert_with(|| NULL.to_owned());
             }
         }
-        if let (Some(parent), Some(parents), false) =
-            (&table.parent, parents, matches!(table.write, WriteMode::Replace | WriteMode::Append))
-        {
-            let tie = |row: &Row, columns: &mut dyn Iterator<Item = &String>| -> Key { columns.map(|c| row[c].clone()).collect() };
-            let replaced: BTreeSet<Key> = parents.iter().map(|p| tie(p, &mut parent.columns.iter().map(|c| &c.1))).collect();
-            self.rows.retain(|row| !replaced.contains(&tie(row, &mut parent.columns.iter().map(|c| &c.0))));
-            self.rows.extend(staged.iter().map(|row| visible(table, row)));
-            return Tally { inserted: staged.len() as u64, ..Tally::default() };
+        if let (Some(tie), Some(parents), false) = (&table.parent, parents, matches!(table.write, WriteMode::Replace | WriteMode::Append)) {
+            return self.follow(table, &tie.columns, staged, parents);
         }
         let mut staged = staged.to_vec();
         staged.sort_by_key(|row| row.get(system::SEQ).and_then(|s| s.parse::<i64>().ok()));
@@ -118,6 +120,32 @@ impl Model {
             }
         }
         hits
+    }
+
+    /// Children go and come with their parents; `tie` pairs the columns of both.
+    fn follow(&mut self, table: &Table, tie: &[(String, String)], staged: &[Row], parents: &Parents<'_>) -> Tally {
+        let of_child = |row: &Row| -> Key { tie.iter().map(|(here, _)| row[here].clone()).collect() };
+        let of_parent = |row: &Row| -> Key { tie.iter().map(|(_, there)| row[there].clone()).collect() };
+        let seq = |row: &Row| row[system::SEQ].parse::<i64>().unwrap_or_default();
+        let mut winners: BTreeMap<Key, i64> = BTreeMap::new();
+        for parent in parents.staged {
+            let winner = winners.entry(of_parent(parent)).or_insert_with(|| seq(parent));
+            *winner = if table.write == WriteMode::Insert { seq(parent).min(*winner) } else { seq(parent).max(*winner) };
+        }
+        if table.write == WriteMode::Insert {
+            // Parents that were there stay, and so do their children.
+            let load = parents.staged.first().map(|p| &p[system::LOAD_ID]);
+            let brought: BTreeSet<Key> = parents.held.iter().filter(|p| Some(&p[system::LOAD_ID]) == load).map(of_parent).collect();
+            winners.retain(|key, _| brought.contains(key));
+        }
+        self.rows.retain(|row| !winners.contains_key(&of_child(row)));
+        let taken: Vec<Row> = staged.iter().filter(|row| winners.get(&of_child(row)) == Some(&seq(row))).cloned().collect();
+        let tally = self.add(table, &taken);
+        if table.write == WriteMode::Mirror && table.deletes == Deletes::Hard {
+            let held: BTreeSet<Key> = parents.held.iter().map(of_parent).collect();
+            self.rows.retain(|row| held.contains(&of_child(row)));
+        }
+        tally
     }
 
     /// Slowly changing dimension, type 2: one new version per key whose data have changed.

@@ -129,13 +129,18 @@ fn values(field: &Field, array: &ArrayRef) -> Vec<String> {
             let days = to(DataType::Date32);
             days.as_primitive::<Date32Type>().values().iter().map(|d| date(*d)).collect()
         }
-        DataType::Time32(unit) | DataType::Time64(unit) | DataType::Duration(unit) => {
+        DataType::Time32(unit) | DataType::Time64(unit) => {
             let numbers = integers(array);
             numbers.iter().map(|n| format!("{} ns", i128::from(*n) * nanoseconds(*unit))).collect()
         }
         DataType::Timestamp(unit, zone) => {
             let zone = if zone.is_some() { "Z" } else { "" };
             integers(array).iter().map(|n| format!("{}{zone}", timestamp(i128::from(*n) * nanoseconds(*unit)))).collect()
+        }
+        // An interval without months and days.
+        DataType::Duration(unit) => {
+            let numbers = integers(array);
+            numbers.iter().map(|n| format!("0 mon 0 d {} ns", i128::from(*n) * nanoseconds(*unit))).collect()
         }
         DataType::Interval(IntervalUnit::MonthDayNano) => {
             let intervals: &IntervalMonthDayNanoArray = array.as_primitive();

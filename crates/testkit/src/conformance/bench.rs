@@ -19,7 +19,7 @@ use trib_core::{
 };
 
 use super::{Check, Failure, ensure};
-use crate::model::{Model, SET, Tally};
+use crate::model::{Model, Parents, SET, Tally};
 use crate::rows::{self, NULL, Row};
 
 /// The destination under test, and the way round it.
@@ -58,7 +58,7 @@ pub(crate) struct Wanted {
     pub(crate) deletes: Deletes,
     pub(crate) scope: Option<RowScope>,
     pub(crate) parent: Option<Parent>,
-    /// Data columns; also [`system::OP`] for a change log.
+    /// Data columns; also [`system::OP`] for a change log, and [`system::SEQ`] where it is not the row's place.
     pub(crate) rows: RecordBatch,
 }
 
@@ -74,7 +74,14 @@ impl Wanted {
 
     /// The table that the project would ask for, before it meets the one that is there.
     fn schema(&self) -> Schema {
-        let fields = self.rows.schema_ref().fields().iter().map(AsRef::as_ref).filter(|f| f.name() != system::OP).cloned();
+        let fields = self
+            .rows
+            .schema_ref()
+            .fields()
+            .iter()
+            .map(AsRef::as_ref)
+            .filter(|f| ![system::OP, system::SEQ].contains(&f.name().as_str()))
+            .cloned();
         // A prune carries keys alone.
         let ours = if self.write == WriteMode::Prune { Vec::new() } else { Table::system_fields(self.write, self.deletes) };
         Schema::new(fields.chain(ours).collect::<Vec<_>>())
@@ -129,8 +136,14 @@ impl<'a> Bench<'a> {
         } else {
             let existing = self.destination.inspect(&wanted.name).await?;
             let native = |field: &Field| self.destination.column_type(field).map(|t| t.native);
-            let meeting = meet(existing.as_ref(), &incoming, &Contract::default(), native)?;
-            (meeting.schema, meeting.changes)
+            if wanted.write == WriteMode::Replace && wanted.scope.is_none() {
+                // The whole table is made anew, so nothing has to be kept.
+                let changes = if existing.is_some() { Vec::new() } else { vec![SchemaChange::CreateTable] };
+                (Arc::new(incoming), changes)
+            } else {
+                let meeting = meet(existing.as_ref(), &incoming, &Contract::default(), native)?;
+                (meeting.schema, meeting.changes)
+            }
         };
         let table = Table {
             name: wanted.name.clone(),
@@ -198,8 +211,10 @@ impl<'a> Bench<'a> {
             for (table_load, rows) in load.tables.iter().zip(&staged) {
                 let table = &table_load.table;
                 let parent = table.parent.as_ref().and_then(|p| load.tables.iter().position(|t| t.table.name == p.table));
+                let held = parent.map(|p| self.models.entry(load.tables[p].table.name.clone()).or_default().rows.clone());
+                let parents = parent.zip(held.as_deref()).map(|(p, held)| Parents { staged: &staged[p], held });
                 let model = self.models.entry(table.name.clone()).or_default();
-                tallies.push(model.apply(table, rows, parent.map(|at| staged[at].as_slice()), &at));
+                tallies.push(model.apply(table, rows, parents.as_ref(), &at));
                 if table.write != WriteMode::Prune {
                     self.last.insert(table.name.clone(), table.clone());
                 }
@@ -249,7 +264,7 @@ fn comparable(row: &Row, columns: &BTreeSet<&str>) -> Row {
     kept
 }
 
-/// Rows as they are staged: the table's columns by name, ours filled in. `_trib_seq` is the row's place.
+/// Rows as they are staged: the table's columns by name, ours filled in.
 pub(crate) fn conformed(rows: &RecordBatch, table: &Table, load: &Load) -> Result<RecordBatch> {
     let schema: SchemaRef = table.staging_schema();
     let count = rows.num_rows();
@@ -260,7 +275,7 @@ pub(crate) fn conformed(rows: &RecordBatch, table: &Table, load: &Load) -> Resul
                 let at = vec![load.loaded_at.timestamp_micros(); count];
                 cast(&TimestampMicrosecondArray::from(at).with_timezone("UTC"), field.data_type())?
             }
-            system::SEQ => Arc::new(Int64Array::from_iter_values(0..count as i64)),
+            system::SEQ if rows.column_by_name(system::SEQ).is_none() => Arc::new(Int64Array::from_iter_values(0..count as i64)),
             name => match rows.column_by_name(name) {
                 Some(array) => cast(array, field.data_type())?,
                 None => new_null_array(field.data_type(), count),

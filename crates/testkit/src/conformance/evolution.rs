@@ -11,10 +11,11 @@ use super::bench::{Bench, Place, Wanted};
 use super::{Check, Failure, Report, ensure};
 
 pub(super) async fn checks(at: &Place<'_>, report: &mut Report) {
-    for mode in
-        [WriteMode::Append, WriteMode::Upsert, WriteMode::Replace, WriteMode::History].into_iter().filter(|m| at.modes().contains(m))
-    {
+    for mode in [WriteMode::Append, WriteMode::Upsert, WriteMode::History].into_iter().filter(|m| at.modes().contains(m)) {
         report.check(&format!("evolution::{}", mode.as_str()), a_table_grows(at, mode)).await;
+    }
+    if at.modes().contains(&WriteMode::Replace) {
+        report.check("evolution::replace_makes_the_table_anew", replace_makes_the_table_anew(at)).await;
     }
     report.check("evolution::changes_come_with_their_rows", changes_come_with_their_rows(at)).await;
 }
@@ -68,6 +69,24 @@ async fn in_order(bench: &Bench<'_>, table: &TableName) -> Check {
     Ok(())
 }
 
+/// Replacing asks for no change: whatever the table was, it is what the load says.
+async fn replace_makes_the_table_anew(at: &Place<'_>) -> Check {
+    let table = at.table("conf_evolve_replace");
+    let mut bench = Bench::open(at, "evolve_replace", std::slice::from_ref(&table)).await?;
+    let [before, after] = before_and_after()?;
+    let texts: ArrayRef = Arc::new(StringArray::from(vec!["not", "a", "number"]));
+    let other = rows(vec![("number", texts, true), ("id", ids(0, 3), false)])?;
+    for rows in [before, after.clone(), other, after] {
+        let shape: Vec<String> = rows.schema_ref().fields().iter().map(|f| f.name().clone()).collect();
+        bench.load("s", &[Wanted::new(table.clone(), WriteMode::Replace, rows)]).await?;
+        bench.verify(&table).await?;
+        let existing = bench.destination.inspect(&table).await?.ok_or_else(|| Failure::new("inspect does not find the table"))?;
+        let found: Vec<&str> = existing.columns.iter().map(|c| c.field.name().as_str()).filter(|n| !n.starts_with('_')).collect();
+        ensure!(found == shape, "columns {shape:?} were asked for, and {found:?} are there");
+    }
+    Ok(())
+}
+
 async fn changes_come_with_their_rows(at: &Place<'_>) -> Check {
     let table = at.table("conf_evolve_unseen");
     let mut bench = Bench::open(at, "evolve_unseen", std::slice::from_ref(&table)).await?;
@@ -75,6 +94,7 @@ async fn changes_come_with_their_rows(at: &Place<'_>) -> Check {
     let mode = at.plain_mode();
     bench.load("s", &[Wanted::new(table.clone(), mode, before)]).await?;
     let shape = bench.destination.inspect(&table).await?;
+    ensure!(shape.is_some(), "inspect does not find the table");
     let load = bench.stage("s", &[Wanted::new(table.clone(), mode, after)]).await?;
     ensure!(bench.destination.inspect(&table).await? == shape, "staging has changed the table");
     bench.destination.abort(&load.id).await?;

@@ -16,7 +16,9 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use trib_core::{Destination, Error, Source, TableName};
+use trib_core::{Code, Destination, Error, Source, State, TableName};
+
+use crate::emit;
 
 /// Drives a destination by itself and compares what a reader sees with a model of it.
 ///
@@ -57,9 +59,28 @@ where
     report.finish();
 }
 
-/// Fills tables through a destination, for [`source`]: rows are appended without any column of ours.
-pub async fn filled_by(destination: Arc<dyn Destination>, table: TableName, rows: RecordBatch) -> Result<(), Error> {
-    bench::append(destination.as_ref(), table, rows).await
+/// For [`destination`], where the connector has a source too: all rows of a table, read by a source that was made for it.
+pub async fn read_by(source: Arc<dyn Source>, table: TableName) -> Vec<RecordBatch> {
+    let catalog = match source.discover(&[]).await {
+        Err(e) if e.code() == Code::NotFound => return Vec::new(),
+        found => found.expect("discover"),
+    };
+    let Some(stream) = catalog.streams.iter().find(|s| s.table == table.name) else { return Vec::new() };
+    let (read, _) = emit::read(source.as_ref(), &emit::full(&stream.name), &State::default()).await.expect("a full read");
+    assert!(read.rejected.is_empty(), "rows of {table} cannot be read back: {:?}", read.rejected);
+    read.batches
+}
+
+/// For [`source`], where the connector has a destination too: appends the rows, without any column of ours, and finds the stream.
+pub async fn filled_by(destination: Arc<dyn Destination>, source: Arc<dyn Source>, table: TableName, rows: RecordBatch) -> String {
+    let name = TableName::new(destination.capabilities().default_schema, &table.name);
+    bench::append(destination.as_ref(), name, rows).await.expect("the destination fills the table");
+    let catalog = source.discover(&[]).await.expect("discover");
+    let names = || catalog.streams.iter().map(|s| s.name.as_str()).collect::<Vec<_>>().join(", ");
+    match catalog.streams.iter().find(|s| s.table == table.name) {
+        Some(stream) => stream.name.clone(),
+        None => panic!("there is no stream for {table} among {}", names()),
+    }
 }
 
 /// Why a check failed.

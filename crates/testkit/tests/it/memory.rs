@@ -16,7 +16,7 @@ use trib_core::{
     Result, Table, TableName, WriteMode,
 };
 
-use crate::merge::{fitted, merge, single_rows};
+use crate::merge::{Parents, fitted, merge, single_rows};
 
 /// What a destination could do wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,6 +174,8 @@ impl Destination for Memory {
             }
             staged.push(rows);
         }
+        let before: Vec<Vec<RecordBatch>> =
+            load.tables.iter().map(|t| inner.tables.get(&t.table.name).map(|held| held.1.clone()).unwrap_or_default()).collect();
         let mut outcome = Outcome::default();
         for (i, load_table) in load.tables.iter().enumerate() {
             let mut table = load_table.table.clone();
@@ -189,10 +191,10 @@ impl Destination for Memory {
                 rows.retain(|_| keep.next().unwrap());
             }
             let parent = table.parent.as_ref().and_then(|p| load.tables.iter().position(|t| t.table.name == p.table));
-            let parents = parent.map(|p| (staged[p].as_slice(), "id"));
+            let parents = parent.map(|p| Parents { staged: staged[p].clone(), before: before[p].clone() });
             let (schema, held) = inner.tables.remove(&table.name).unwrap_or_else(|| (table.schema.clone(), Vec::new()));
             let schema = if table.write == WriteMode::Prune { schema } else { table.schema.clone() };
-            let (rows, counts) = merge(&table, &held, &rows, parents, load.loaded_at);
+            let (rows, counts) = merge(&table, &held, &rows, parents.as_ref(), load.loaded_at);
             outcome.tables.push(counts);
             let rows = if self.fault == Fault::LosesUnicode { rows.iter().filter(|r| is_ascii(r)).cloned().collect() } else { rows };
             inner.tables.insert(table.name.clone(), (schema, rows));

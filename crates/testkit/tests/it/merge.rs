@@ -61,27 +61,50 @@ fn delete(table: &Table, row: RecordBatch, at: DateTime<Utc>, counts: &mut Table
     (table.deletes == Deletes::Soft).then(|| with(&row, system::DELETED_AT, at))
 }
 
+fn seq(row: &RecordBatch) -> i64 {
+    text(row, system::SEQ).parse().unwrap_or(0)
+}
+
+/// The parent's rows of this load, and those that its table held before.
+pub struct Parents {
+    pub staged: Vec<RecordBatch>,
+    pub before: Vec<RecordBatch>,
+}
+
 /// What the table holds after the load.
 pub fn merge(
     table: &Table,
     held: &[RecordBatch],
     staged: &[RecordBatch],
-    parents: Option<(&[RecordBatch], &str)>,
+    parents: Option<&Parents>,
     at: DateTime<Utc>,
 ) -> (Vec<RecordBatch>, TableOutcome) {
     let mut counts = TableOutcome { table: table.name.clone(), inserted: 0, updated: 0, deleted: 0, version: None };
     let shape = if table.write == WriteMode::Prune { held.first().map(RecordBatch::schema) } else { None };
     let shape = shape.unwrap_or_else(|| table.schema.clone());
     let mut held: Vec<RecordBatch> = held.iter().map(|r| fitted(r, &shape)).collect();
-    if let (Some((parents, column)), false) = (parents, matches!(table.write, WriteMode::Replace | WriteMode::Append)) {
-        let replaced: Vec<String> = parents.iter().map(|p| text(p, column)).collect();
-        held.retain(|r| !replaced.contains(&text(r, column)));
-        counts.inserted = staged.len() as u64;
-        held.extend(staged.iter().map(|r| fitted(r, &shape)));
+    if let (Some(tie), Some(parents), false) = (&table.parent, parents, matches!(table.write, WriteMode::Replace | WriteMode::Append)) {
+        let (here, there) = &tie.columns[0];
+        // The last version of a parent wins, or the first where what is there stays.
+        let wins = |parent: &RecordBatch| {
+            let rivals = parents.staged.iter().filter(|p| text(p, there) == text(parent, there)).map(seq);
+            Some(seq(parent)) == if table.write == WriteMode::Insert { rivals.min() } else { rivals.max() }
+        };
+        let stays = |parent: &RecordBatch| {
+            let one = parents.before.iter().any(|p| text(p, there) == text(parent, there));
+            table.write == WriteMode::Insert && one
+        };
+        let winners: Vec<_> = parents.staged.iter().filter(|p| wins(p) && !stays(p)).map(|p| (text(p, there), seq(p))).collect();
+        held.retain(|r| !winners.iter().any(|w| w.0 == text(r, here)));
+        let taken = staged.iter().filter(|r| winners.contains(&(text(r, here), seq(r)))).map(|r| fitted(r, &shape));
+        held.extend(taken);
+        if table.write == WriteMode::Mirror {
+            held.retain(|r| parents.staged.iter().any(|p| text(p, there) == text(r, here)));
+        }
         return (held, counts);
     }
     let mut staged = staged.to_vec();
-    staged.sort_by_key(|r| text(r, system::SEQ).parse::<i64>().unwrap_or(0));
+    staged.sort_by_key(seq);
     match table.write {
         WriteMode::Replace | WriteMode::Append => {
             held.retain(|r| table.write == WriteMode::Append || !in_scope(table, r));
