@@ -1,8 +1,7 @@
 //! How a load becomes visible.
 //!
-//! Each table of the load gets one commit in its Delta log: files, schema, and a `domainMetadata` entry that says which load it was. In the log
-//! of the scope's anchor (see [`crate::marker`]) that entry is the marker itself, with the state. The anchor's commit comes last, and it alone decides whether
-//! the load has happened:
+//! What the load leads to is written down first. Then each table of the load gets one commit in its Delta log: files, schema, and the numbers that say which
+//! load it was (see [`crate::marker`]). The commit of the scope's anchor comes last, and it alone decides whether the load has happened:
 //!
 //! * With one table, which is the rule, rows and marker are one atomic step.
 //! * With several (children, a change log), the others come first, children before parents. A crash between leaves them ahead of the marker; the next
@@ -22,7 +21,7 @@ use trib_core::{Code, Error, Lease, Load, Marker, Outcome, Result, WriteMode};
 use crate::config::LakeConfig;
 use crate::edit::{Draft, Edit, Limits};
 use crate::layout::Layout;
-use crate::marker::{self, Anchor, Applied};
+use crate::marker::{self, Anchor, Stand};
 use crate::merge::rules::Counts;
 use crate::stage;
 use crate::table_log::{Actions, KEY_PROPERTY, Snapshot, Step, TableLog};
@@ -52,6 +51,15 @@ impl Commit<'_> {
             self.tidy().await;
             return Ok(Outcome { tables: Vec::new(), already_committed: true });
         }
+        let prepared = Marker {
+            scope: load.scope.clone(),
+            number: load.number,
+            load: load.id.clone(),
+            generation: lease.generation,
+            state: load.state.clone(),
+            committed_at: chrono::Utc::now(),
+        };
+        marker::prepare(layout, &lease.sync, &prepared).await?;
         let mut outcomes: Vec<Option<TableOutcome>> = vec![None; load.tables.len()];
         let mut anchored = None;
         for (at, share) in load.tables.iter().enumerate().rev() {
@@ -91,7 +99,7 @@ impl Commit<'_> {
             let before = log.snapshot().await?;
             if anchored {
                 let marker = match &before {
-                    Some(snapshot) => marker::marker(log, snapshot, &lease.sync, &load.scope).await?,
+                    Some(snapshot) => marker::marker(layout, log, snapshot, &lease.sync, &load.scope).await?,
                     None => None,
                 };
                 if self.gate(marker.as_ref()).await? == CommitGate::AlreadyCommitted {
@@ -102,8 +110,8 @@ impl Commit<'_> {
                 let marker = anchor.marker(layout, &lease.sync).await?;
                 self.gate(marker.as_ref()).await?;
                 if let Some(snapshot) = &before
-                    && let Some(applied) = marker::applied(log, snapshot, &lease.sync, &load.scope).await?
-                    && self.applied_before(&applied, share)?
+                    && let Some(stand) = Stand::read(log, snapshot, &lease.sync, &load.scope).await?
+                    && self.applied_before(stand, share).await?
                 {
                     return Ok(Done::Before);
                 }
@@ -112,7 +120,7 @@ impl Commit<'_> {
                 Some(share) => Some(self.edit(log, before.as_ref(), share).await?),
                 None => None,
             };
-            let actions = self.actions(before.as_ref(), share, edit.as_ref(), anchored)?;
+            let actions = self.actions(before.as_ref(), share, edit.as_ref())?;
             match log.step(before.as_ref(), &actions).await {
                 Ok(Step::Done(version)) => {
                     log.checkpoint(version, self.config.checkpoint_every).await;
@@ -134,15 +142,19 @@ impl Commit<'_> {
 
     /// Whether this table has the load already. Another load under the same number was committed here and nowhere else: its run died, and
     /// what led to it was lost. Rows that are matched by key are simply written again; others would be there twice.
-    fn applied_before(&self, applied: &Applied, share: Option<&TableLoad>) -> Result<bool> {
-        if applied.load == self.load.id {
+    async fn applied_before(&self, stand: Stand, share: Option<&TableLoad>) -> Result<bool> {
+        let Self { layout, load, lease, .. } = self;
+        if stand == Stand::of(load.number, &load.id) {
             return Ok(true);
         }
         let appends = share.is_some_and(|s| s.table.write == WriteMode::Append);
-        if applied.number == self.load.number && appends {
+        if stand.number == load.number && appends {
+            let lost = stand.marker(layout, &lease.sync, &load.scope).await?;
+            let lost = lost.map_or("an unknown load".to_owned(), |m| m.load.to_string());
             return Err(Error::new(Code::StateMissing, "a table has rows of a load that was never finished, and that nothing is known of")
-                .detail(format!("load {}, number {}", applied.load, applied.number))
-                .hint(format!("delete the rows with `_trib_load_id = '{}'` from the table, then run again", applied.load)));
+                .detail(format!("{lost}, number {}", stand.number))
+                .stream(&load.scope)
+                .hint(format!("delete the rows with `_trib_load_id = '{lost}'` from the table, then run again")));
         }
         Ok(false)
     }
@@ -160,7 +172,7 @@ impl Commit<'_> {
         draft.edit().await
     }
 
-    fn actions(&self, before: Option<&Snapshot>, share: Option<&TableLoad>, edit: Option<&Edit>, anchored: bool) -> Result<Actions> {
+    fn actions(&self, before: Option<&Snapshot>, share: Option<&TableLoad>, edit: Option<&Edit>) -> Result<Actions> {
         let Self { load, lease, config, .. } = self;
         let info = json!({
             "sync": lease.sync, "scope": load.scope, "load": load.id, "number": load.number,
@@ -188,7 +200,7 @@ impl Commit<'_> {
                     actions.add(file, true)?;
                 }
             }
-            (None, Some(before)) => actions.protocol(Some(before), &before.schema),
+            (None, Some(_)) => {}
             // A log that only ever holds markers is still a table to those who look.
             (None, None) => {
                 let schema = marker_schema();
@@ -196,28 +208,19 @@ impl Commit<'_> {
                 actions.metadata(None, &schema, &properties);
             }
         }
-        let domain = marker::domain(&lease.sync, &load.scope);
-        actions.transaction(&domain, load.number);
-        let content = if anchored {
-            serde_json::to_string(&Marker {
-                scope: load.scope.clone(),
-                number: load.number,
-                load: load.id.clone(),
-                generation: lease.generation,
-                state: load.state.clone(),
-                committed_at: chrono::Utc::now(),
-            })?
-        } else {
-            serde_json::to_string(&Applied { number: load.number, load: load.id.clone() })?
-        };
-        actions.domain(&domain, Some(&content));
+        Stand::of(load.number, &load.id).write(&mut actions, &lease.sync, &load.scope);
         Ok(actions)
     }
 
     /// Removes what the load has staged and not published. Left undone by a crash, the next sweep does it.
     async fn tidy(&self) {
-        let notes: Path = self.layout.stage(&self.lease.sync, &self.load.id);
-        if let Err(e) = stage::clear(self.layout, &notes, &self.load.id).await {
+        let Self { layout, load, lease, .. } = self;
+        let notes: Path = layout.stage(&lease.sync, &load.id);
+        let tidied = async {
+            stage::clear(layout, &notes, &load.id).await?;
+            marker::outdate(layout, &lease.sync, &load.scope, load.number, &load.id).await
+        };
+        if let Err(e) = tidied.await {
             tracing::warn!(load = %self.load.id, error = %e, "staged files could not be removed; the next run tries again");
         }
     }
@@ -242,7 +245,6 @@ pub async fn forget(layout: &Layout, lease: &Lease, scope: &str, tables: &[trib_
     if newest > lease.generation {
         return Err(Error::new(Code::LeaseLost, "another run has taken this sync over").stream(scope));
     }
-    let domain = marker::domain(&lease.sync, scope);
     let mut folders = Vec::new();
     for anchor in marker::anchors(layout, &lease.sync).await?.iter().filter(|a| a.scope == scope) {
         folders.push(anchor.log(layout, &lease.sync)?.folder);
@@ -258,11 +260,11 @@ pub async fn forget(layout: &Layout, lease: &Lease, scope: &str, tables: &[trib_
             let Some(before) = log.snapshot().await? else {
                 break;
             };
-            if log.domain(&before, &domain).await?.is_none() {
+            if Stand::read(&log, &before, &lease.sync, scope).await?.is_none() {
                 break;
             }
             let mut actions = Actions::new("FORGET", &json!({}), &json!({"sync": lease.sync, "scope": scope}));
-            actions.domain(&domain, None);
+            Stand { number: 0, print: 0 }.write(&mut actions, &lease.sync, scope);
             if let Step::Done(_) = log.step(Some(&before), &actions).await? {
                 break;
             }

@@ -3,12 +3,13 @@
 //! Bounds are written as exact JSON numbers and texts, and read the same way, so that a bound of a 38-digit decimal bounds.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, UInt64Array};
+use arrow::array::{Array, ArrayRef, AsArray, StringArray, UInt64Array};
 use arrow::compute::kernels::aggregate::{max_string, min_string, sum};
 use arrow::compute::{cast, max, min};
 use arrow::datatypes::{
-    DataType, Date32Type, Decimal128Type, Int8Type, Int16Type, Int32Type, Int64Type, SchemaRef, TimestampMicrosecondType,
+    DataType, Date32Type, Decimal128Type, Int8Type, Int16Type, Int32Type, Int64Type, SchemaRef, TimeUnit, TimestampMicrosecondType,
 };
 use arrow::datatypes::{Float32Type, Float64Type};
 use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
@@ -69,8 +70,11 @@ impl FileStats {
         Ok(stats)
     }
 
-    /// The column's bounds as arrays of one value; `None` where they are not known.
+    /// The column's bounds as arrays of one value; `None` where they are not known, or do not bound (floats may be NaN).
     pub fn bounds(&self, column: &str, data_type: &DataType) -> Option<(ArrayRef, ArrayRef)> {
+        if data_type.is_floating() {
+            return None;
+        }
         let value = |bounds: &Bounds| -> Option<ArrayRef> {
             let raw = bounds.get(column)?.get();
             let text = match serde_json::from_str::<serde_json::Value>(raw).ok()? {
@@ -78,10 +82,17 @@ impl FileStats {
                 serde_json::Value::Null => return None,
                 _ => raw.to_owned(),
             };
-            let text = arrow::array::StringArray::from(vec![text]);
+            let text = StringArray::from(vec![text]);
             cast(&text, data_type).ok().filter(|a| a.null_count() == 0)
         };
-        Some((value(&self.min_values)?, value(&self.max_values)?))
+        let (least, mut greatest) = (value(&self.min_values)?, value(&self.max_values)?);
+        if let DataType::Timestamp(TimeUnit::Microsecond, _) = data_type {
+            // Other tools cut bounds to milliseconds.
+            let raised =
+                greatest.as_primitive::<TimestampMicrosecondType>().unary::<_, TimestampMicrosecondType>(|v| v.saturating_add(999));
+            greatest = Arc::new(raised.with_data_type(data_type.clone()));
+        }
+        Some((least, greatest))
     }
 }
 

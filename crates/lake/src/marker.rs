@@ -1,8 +1,12 @@
 //! Leases, and where the marker of a scope stands.
 //!
-//! A marker is kept in the log of one of the tables that its scope writes, the *anchor*, as a Delta `domainMetadata` entry. So it is written in the
-//! very commit that makes the rows visible, it survives checkpoints, and it goes when the table goes. A note beside the lake's tables
-//! says which table that is. A scope whose first load had no table gets a log of its own.
+//! What a load leads to (its state can be large) is written to a file of its own before the commit. The commit then carries two numbers as
+//! Delta's application transactions: the load's number, and a fingerprint of its id. They are written in the very commit that makes the rows visible, survive checkpoints, go
+//! when the table goes, and ask nothing of other tools that write to the table. The marker is the file that both numbers fit; files
+//! that they do not fit are of loads that died or lost.
+//!
+//! The table whose log decides is one that the scope writes, its *anchor*. A note says which. A scope whose first load had no table gets
+//! a log of its own.
 //!
 //! A lease is a file named by its generation, which only one can create.
 
@@ -12,11 +16,12 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use trib_core::{Code, Error, Lease, Load, LoadId, Marker, Result, TableName};
 use trib_kit::storage;
 
-use crate::layout::Layout;
-use crate::table_log::{Snapshot, TableLog};
+use crate::layout::{Layout, folder};
+use crate::table_log::{Actions, Snapshot, TableLog};
 
 /// Where the marker of a scope stands.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -26,15 +31,69 @@ pub struct Anchor {
     pub table: Option<TableName>,
 }
 
-/// What tables other than the anchor remember of a load that wrote them too.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Applied {
+/// The last load of a scope, as a table's log has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stand {
     pub number: u64,
-    pub load: LoadId,
+    pub print: i64,
 }
 
-/// The name under which a sync's scope keeps things in a log.
-pub fn domain(sync: &str, scope: &str) -> String {
+impl Stand {
+    pub fn of(number: u64, load: &LoadId) -> Self {
+        let digest = Sha256::digest(load.0.as_bytes());
+        let print = digest.iter().take(8).fold(0u64, |print, byte| print << 8 | u64::from(*byte));
+        Self { number, print: (print >> 1) as i64 }
+    }
+
+    /// What a table's log says of a scope; `None` when no load of it was committed there.
+    pub async fn read(log: &TableLog, snapshot: &Snapshot, sync: &str, scope: &str) -> Result<Option<Self>> {
+        let app = application(sync, scope);
+        // 0 is what forgetting leaves behind.
+        let Some(number) = log.transaction(snapshot, &app).await?.filter(|n| *n > 0) else {
+            return Ok(None);
+        };
+        let print = log.transaction(snapshot, &format!("{app}:load")).await?.unwrap_or(0);
+        Ok(Some(Self { number: number.unsigned_abs(), print }))
+    }
+
+    pub fn write(self, actions: &mut Actions, sync: &str, scope: &str) {
+        let app = application(sync, scope);
+        actions.transaction(&app, self.number as i64);
+        actions.transaction(&format!("{app}:load"), self.print);
+    }
+
+    /// What was prepared for the load that this stands for.
+    pub async fn marker(self, layout: &Layout, sync: &str, scope: &str) -> Result<Option<Marker>> {
+        let prefix = format!("{:020}-", self.number);
+        for path in list(layout, &layout.markers(sync, scope)).await? {
+            if path.filename().is_some_and(|name| name.starts_with(&prefix))
+                && let Some(marker) = get::<Marker>(layout, &path).await?
+                && Self::of(marker.number, &marker.load) == self
+            {
+                return Ok(Some(marker));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Writes what a load leads to, so that its commit need only point to it.
+pub async fn prepare(layout: &Layout, sync: &str, marker: &Marker) -> Result<()> {
+    let path = layout.markers(sync, &marker.scope).join(format!("{:020}-{}.json", marker.number, marker.load));
+    put(layout, &path, marker, PutMode::Overwrite).await
+}
+
+/// Removes what was prepared by earlier loads, and by others of this number.
+pub async fn outdate(layout: &Layout, sync: &str, scope: &str, number: u64, load: &LoadId) -> Result<()> {
+    let keep = format!("{number:020}-{load}.json");
+    let next = format!("{:020}-", number + 1);
+    let old = list(layout, &layout.markers(sync, scope)).await?.into_iter();
+    let old = old.filter(|path| path.filename().is_some_and(|name| name != keep && name < next.as_str())).collect();
+    crate::data_file::remove(&layout.store, old).await.map(drop)
+}
+
+/// The name under which a sync's scope counts its loads in a log.
+fn application(sync: &str, scope: &str) -> String {
     format!("trib:{sync}:{scope}")
 }
 
@@ -50,25 +109,23 @@ impl Anchor {
     pub async fn marker(&self, layout: &Layout, sync: &str) -> Result<Option<Marker>> {
         let log = self.log(layout, sync)?;
         match log.snapshot().await? {
-            Some(snapshot) => marker(&log, &snapshot, sync, &self.scope).await,
+            Some(snapshot) => marker(layout, &log, &snapshot, sync, &self.scope).await,
             None => Ok(None),
         }
     }
 }
 
-/// The scope's marker in a log that is its anchor.
-pub async fn marker(log: &TableLog, snapshot: &Snapshot, sync: &str, scope: &str) -> Result<Option<Marker>> {
-    match log.domain(snapshot, &domain(sync, scope)).await? {
-        Some(text) => Ok(Some(serde_json::from_str(&text)?)),
-        None => Ok(None),
-    }
-}
-
-/// What a table that is not the anchor remembers.
-pub async fn applied(log: &TableLog, snapshot: &Snapshot, sync: &str, scope: &str) -> Result<Option<Applied>> {
-    match log.domain(snapshot, &domain(sync, scope)).await? {
-        Some(text) => Ok(Some(serde_json::from_str(&text)?)),
-        None => Ok(None),
+/// The scope's marker, as a log that is its anchor decides.
+pub async fn marker(layout: &Layout, log: &TableLog, snapshot: &Snapshot, sync: &str, scope: &str) -> Result<Option<Marker>> {
+    let Some(stand) = Stand::read(log, snapshot, sync, scope).await? else {
+        return Ok(None);
+    };
+    match stand.marker(layout, sync, scope).await? {
+        Some(marker) => Ok(Some(marker)),
+        None => Err(Error::new(Code::StateMissing, "the table has a load of which nothing else is known")
+            .detail(format!("{}, load number {}", log.folder, stand.number))
+            .stream(scope)
+            .hint("files below `_trib/markers` were removed: bring them back, or `trib state reset` and load again")),
     }
 }
 
@@ -106,7 +163,7 @@ pub async fn forget_anchor(layout: &Layout, sync: &str, scope: &str) -> Result<(
 }
 
 fn note(layout: &Layout, sync: &str, scope: &str) -> Path {
-    layout.anchors(sync).join(format!("{scope}.json"))
+    layout.anchors(sync).join(format!("{}.json", folder(scope)))
 }
 
 /// Makes this the sync's newest lease, durably.

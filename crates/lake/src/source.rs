@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, StringArray};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::common::{Column, ScalarValue};
 use datafusion::dataframe::DataFrame;
@@ -381,9 +381,7 @@ fn may_lie_in(file: &LiveFile, range: &Range, data_type: &DataType) -> bool {
         let value = value(text, data_type).ok()?;
         arrow::array::make_comparator(bound, &value, arrow::compute::SortOptions::default()).ok().map(|c| c(0, 0))
     };
-    // Other tools may write bounds of times that are cut to milliseconds.
-    let slack = matches!(data_type, DataType::Timestamp(TimeUnit::Microsecond, _));
-    let below = !slack && range.from.as_deref().and_then(|from| compare(&greatest, from)).is_some_and(std::cmp::Ordering::is_lt);
+    let below = range.from.as_deref().and_then(|from| compare(&greatest, from)).is_some_and(std::cmp::Ordering::is_lt);
     let above = range.to.as_deref().and_then(|to| compare(&least, to)).is_some_and(std::cmp::Ordering::is_gt);
     let beyond = range.until.as_deref().and_then(|until| compare(&least, until)).is_some_and(std::cmp::Ordering::is_ge);
     !(below || above || beyond)

@@ -155,7 +155,7 @@ fn remove_half_written(layout: &Layout, table: &TableName, prefix: &str) -> Resu
 
 /// Loads of a sync that have notes, and where those stand.
 pub async fn noted(layout: &Layout, sync: &str) -> Result<Vec<(LoadId, Path)>> {
-    let folders = folders(layout, &layout.stages().join(sync)).await?;
+    let folders = folders(layout, &layout.sync_stages(sync)).await?;
     Ok(folders.into_iter().filter_map(|path| Some((LoadId(path.filename()?.to_owned()), path))).collect())
 }
 

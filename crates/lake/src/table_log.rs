@@ -114,9 +114,9 @@ impl TableLog {
         Ok(Some(Snapshot { version: inner.version(), schema: inner.arrow_schema(), files, inner }))
     }
 
-    /// What is stored under a name of ours in the table's log.
-    pub async fn domain(&self, snapshot: &Snapshot, name: &str) -> Result<Option<String>> {
-        snapshot.inner.domain_metadata(self.store.as_ref(), name).await.map_err(self.failed())
+    /// The last number that an application has written into the table's log.
+    pub async fn transaction(&self, snapshot: &Snapshot, app: &str) -> Result<Option<i64>> {
+        snapshot.inner.transaction_version(self.store.as_ref(), app).await.map_err(self.failed())
     }
 
     /// Files that have left the table and may still be wanted by readers of older versions.
@@ -269,30 +269,23 @@ impl Actions {
         Ok(())
     }
 
-    /// The protocol that the table needs, where it is not what it has.
+    /// The protocol that the table needs, where it is not what it has: the oldest one, unless a column asks for more.
     pub fn protocol(&mut self, before: Option<&Snapshot>, schema: &SchemaRef) {
-        let mut writer = before.map(Snapshot::features).unwrap_or_default();
-        let had = writer.clone();
-        let mut reader: BTreeSet<String> = before
-            .and_then(|s| s.inner.protocol().reader_features())
-            .map(|f| f.iter().map(ToString::to_string).collect())
-            .unwrap_or_default();
-        writer.insert("domainMetadata".to_owned());
-        if delta_schema::has_timestamp_ntz(schema) {
-            writer.insert("timestampNtz".to_owned());
-            reader.insert("timestampNtz".to_owned());
-        }
-        let named = before.is_some_and(|s| s.inner.protocol().writer_features().is_some());
-        if named && writer == had {
+        const ZONELESS: &str = "timestampNtz";
+        if !delta_schema::has_timestamp_ntz(schema) {
+            if before.is_none() {
+                self.lines.push(json!({"protocol": {"minReaderVersion": 1, "minWriterVersion": 2}}).to_string());
+            }
             return;
         }
-        // Readers that know no features can still read a table that needs none.
-        let old_reader = before.map_or(1, |s| s.inner.protocol().min_reader_version());
-        let reader_version = if reader.is_empty() { old_reader } else { 3 };
-        let mut protocol = json!({"minReaderVersion": reader_version, "minWriterVersion": 7, "writerFeatures": writer});
-        if reader_version >= 3 {
-            protocol["readerFeatures"] = json!(reader);
+        let mut writer = before.map(Snapshot::features).unwrap_or_default();
+        if !writer.insert(ZONELESS.to_owned()) {
+            return;
         }
+        let reader = before.and_then(|s| s.inner.protocol().reader_features());
+        let mut reader: BTreeSet<String> = reader.unwrap_or_default().iter().map(ToString::to_string).collect();
+        reader.insert(ZONELESS.to_owned());
+        let protocol = json!({"minReaderVersion": 3, "minWriterVersion": 7, "readerFeatures": reader, "writerFeatures": writer});
         self.lines.push(json!({"protocol": protocol}).to_string());
     }
 
@@ -339,13 +332,8 @@ impl Actions {
         self.push(Action::Remove(remove))
     }
 
-    /// Delta's own way to make a write happen once: readable by other tools. What we decide by is the domain below.
-    pub fn transaction(&mut self, app: &str, version: u64) {
-        self.lines.push(json!({"txn": {"appId": app, "version": version, "lastUpdated": self.now}}).to_string());
-    }
-
-    pub fn domain(&mut self, name: &str, content: Option<&str>) {
-        let domain = json!({"domain": name, "configuration": content.unwrap_or(""), "removed": content.is_none()});
-        self.lines.push(json!({"domainMetadata": domain}).to_string());
+    /// Delta's own way to make a write happen once: the last number that an application has written.
+    pub fn transaction(&mut self, app: &str, number: i64) {
+        self.lines.push(json!({"txn": {"appId": app, "version": number, "lastUpdated": self.now}}).to_string());
     }
 }

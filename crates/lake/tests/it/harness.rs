@@ -118,10 +118,10 @@ impl Bench {
 
     /// Parquet files in the table's folder that are not part of the table.
     pub fn loose(&self) -> Vec<String> {
-        let sql = self.folder("main.orders");
-        let all = std::fs::read_dir(&sql).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+        let folder = self.folder("main.orders");
+        let all = std::fs::read_dir(&folder).into_iter().flatten().map(|e| e.unwrap().file_name().into_string().unwrap());
         let mut logged = String::new();
-        for entry in std::fs::read_dir(sql.join("_delta_log")).into_iter().flatten() {
+        for entry in std::fs::read_dir(folder.join("_delta_log")).into_iter().flatten() {
             let path = entry.unwrap().path();
             if path.extension().is_some_and(|e| e == "json") {
                 logged += &std::fs::read_to_string(path).unwrap();
