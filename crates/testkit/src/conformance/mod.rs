@@ -118,7 +118,9 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    pub(crate) async fn check(&mut self, name: &str, check: impl Future<Output = Check>) {
+    /// Whether the check passed.
+    pub(crate) async fn check(&mut self, name: &str, check: impl Future<Output = Check>) -> bool {
+        let failures = self.failed.len();
         // A panic of the connector is a failure of this check, and no reason to skip the others.
         match std::panic::AssertUnwindSafe(check).catch_unwind().await {
             Ok(Ok(())) => self.passed += 1,
@@ -128,6 +130,7 @@ impl Report {
                 self.failed.push(format!("✗ {name}\n  a panic: {}", text.unwrap_or_default()));
             }
         }
+        self.failed.len() == failures
     }
 
     fn finish(self) {
