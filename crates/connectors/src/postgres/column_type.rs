@@ -53,7 +53,7 @@ fn of_arrow(t: &DataType) -> Result<ColumnType> {
             }
         }
         T::Interval(_) | T::Duration(TimeUnit::Nanosecond) => ColumnType::lossy("interval", NANOS),
-        T::Duration(_) => ColumnType::exact("interval"),
+        T::Duration(_) => ColumnType::lossy("interval", "the length stays, but comes back as months, days and time"),
         T::Struct(_) | T::Map(..) => nested(),
         T::List(item) | T::LargeList(item) | T::FixedSizeList(item, _) | T::ListView(item) | T::LargeListView(item) => {
             let element = of_arrow(item.data_type())?;
