@@ -70,6 +70,8 @@ pub fn error(e: object_store::Error, at: &str) -> Error {
         E::AlreadyExists { .. } | E::Precondition { .. } => (Code::LeaseLost, "somebody else has written the file"),
         E::NotSupported { .. } | E::NotImplemented { .. } => (Code::Unsupported, "the store cannot do this"),
         E::UnknownConfigurationKey { .. } | E::InvalidPath { .. } => (Code::ConfigInvalid, "the location is not right"),
+        // Stores say this in the text of an answer that object_store does not take apart.
+        E::Generic { source, .. } if source.to_string().contains("NoSuchBucket") => (Code::NotFound, "there is no such bucket"),
         _ => match io_kind(&e) {
             Some(kind) => {
                 let from: Error = std::io::Error::from(kind).into();

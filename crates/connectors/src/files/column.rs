@@ -4,12 +4,13 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, ArrowPrimitiveType, BinaryBuilder, BooleanBuilder, Decimal128Builder, FixedSizeBinaryBuilder, PrimitiveBuilder, StringBuilder,
-    new_null_array,
+    ArrayRef, ArrowPrimitiveType, BinaryBuilder, BooleanBuilder, Decimal128Builder, Decimal256Builder, FixedSizeBinaryBuilder,
+    PrimitiveBuilder, StringBuilder, new_null_array,
 };
+use arrow::compute::kernels::cast_utils::parse_decimal;
 use arrow::datatypes::{
-    DataType, Date32Type, Field, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type, Time64MicrosecondType, Time64NanosecondType, TimeUnit,
-    TimestampMicrosecondType, TimestampNanosecondType,
+    DataType, Date32Type, Decimal256Type, Field, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, TimeUnit, UInt8Type,
+    UInt16Type, UInt32Type, UInt64Type,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -35,7 +36,7 @@ impl Refused {
 /// Text of one value; `None` is NULL.
 pub type Cell<'a> = Option<Cow<'a, [u8]>>;
 
-/// Decodes one column. A text that is not a value of the type gives NULL and a reason for its row.
+/// Decodes one column, of any type that is not nested. A text that is not a value of the type gives NULL and a reason for its row.
 pub fn decode<'a>(field: &Field, len: usize, cells: impl Iterator<Item = Cell<'a>>, refused: &mut Refused) -> Result<ArrayRef> {
     let mut column = Column { field, refused };
     Ok(match field.data_type() {
@@ -46,9 +47,14 @@ pub fn decode<'a>(field: &Field, len: usize, cells: impl Iterator<Item = Cell<'a
             }
             Arc::new(builder.finish())
         }
+        DataType::Int8 => column.primitive::<Int8Type>(len, cells, |t| value::integer(t)?.try_into().ok()),
         DataType::Int16 => column.primitive::<Int16Type>(len, cells, |t| value::integer(t)?.try_into().ok()),
         DataType::Int32 => column.primitive::<Int32Type>(len, cells, |t| value::integer(t)?.try_into().ok()),
         DataType::Int64 => column.primitive::<Int64Type>(len, cells, value::integer),
+        DataType::UInt8 => column.primitive::<UInt8Type>(len, cells, |t| value::integer(t)?.try_into().ok()),
+        DataType::UInt16 => column.primitive::<UInt16Type>(len, cells, |t| value::integer(t)?.try_into().ok()),
+        DataType::UInt32 => column.primitive::<UInt32Type>(len, cells, |t| value::integer(t)?.try_into().ok()),
+        DataType::UInt64 => column.primitive::<UInt64Type>(len, cells, |t| std::str::from_utf8(t).ok()?.parse().ok()),
         // A declared `real` asks for the nearest one.
         DataType::Float32 => column.primitive::<Float32Type>(len, cells, |t| std::str::from_utf8(t).ok()?.parse().ok()),
         DataType::Float64 => column.primitive::<Float64Type>(len, cells, value::float),
@@ -59,20 +65,31 @@ pub fn decode<'a>(field: &Field, len: usize, cells: impl Iterator<Item = Cell<'a
             }
             Arc::new(builder.finish())
         }
+        DataType::Decimal256(p, s) => {
+            let mut builder = Decimal256Builder::with_capacity(len).with_precision_and_scale(*p, *s)?;
+            for (row, cell) in cells.enumerate() {
+                builder
+                    .append_option(column.value(row, cell, |t| parse_decimal::<Decimal256Type>(std::str::from_utf8(t).ok()?, *p, *s).ok()));
+            }
+            Arc::new(builder.finish())
+        }
         DataType::Date32 => column.primitive::<Date32Type>(len, cells, value::date),
-        DataType::Time64(TimeUnit::Microsecond) => {
-            column.primitive::<Time64MicrosecondType>(len, cells, |t| value::time(t).filter(|n| n % 1000 == 0).map(|n| n / 1000))
+        DataType::Time32(unit) => {
+            let step = 10i64.pow(9 - digits(*unit));
+            let ticks = column
+                .primitive::<Int32Type>(len, cells, |t| value::time(t).filter(|n| n % step == 0).and_then(|n| (n / step).try_into().ok()));
+            arrow::compute::cast(&ticks, field.data_type())?
         }
-        DataType::Time64(TimeUnit::Nanosecond) => column.primitive::<Time64NanosecondType>(len, cells, value::time),
-        DataType::Timestamp(TimeUnit::Microsecond, zone) => {
-            let zoned = zone.is_some();
-            let array = column.primitive::<TimestampMicrosecondType>(len, cells, |t| instant(t, zoned)?.in_unit(6));
-            arrow::compute::cast(&array, field.data_type())?
+        DataType::Time64(unit) => {
+            let step = 10i64.pow(9 - digits(*unit));
+            let ticks = column.primitive::<Int64Type>(len, cells, |t| value::time(t).filter(|n| n % step == 0).map(|n| n / step));
+            arrow::compute::cast(&ticks, field.data_type())?
         }
-        DataType::Timestamp(TimeUnit::Nanosecond, zone) => {
-            let zoned = zone.is_some();
-            let array = column.primitive::<TimestampNanosecondType>(len, cells, |t| instant(t, zoned)?.in_unit(9));
-            arrow::compute::cast(&array, field.data_type())?
+        DataType::Timestamp(unit, zone) => {
+            // A text without a zone is no zoned time: which zone it would be is for the user to say. A zoned text is no plain one either.
+            let of = |t: &[u8]| value::instant(t).filter(|i| i.zoned == zone.is_some())?.in_unit(digits(*unit));
+            let ticks = column.primitive::<Int64Type>(len, cells, of);
+            arrow::compute::cast(&ticks, field.data_type())?
         }
         DataType::Utf8 if field.logical() == Some(Logical::Json) => {
             column.text(len, cells, |t| std::str::from_utf8(t).ok().filter(|t| serde_json::from_str::<serde::de::IgnoredAny>(t).is_ok()))
@@ -85,7 +102,7 @@ pub fn decode<'a>(field: &Field, len: usize, cells: impl Iterator<Item = Cell<'a
             }
             Arc::new(builder.finish())
         }
-        DataType::FixedSizeBinary(16) => {
+        DataType::FixedSizeBinary(16) if field.logical() == Some(Logical::Uuid) => {
             let mut builder = FixedSizeBinaryBuilder::with_capacity(len, 16);
             for (row, cell) in cells.enumerate() {
                 match column.value(row, cell, value::uuid) {
@@ -96,13 +113,37 @@ pub fn decode<'a>(field: &Field, len: usize, cells: impl Iterator<Item = Cell<'a
             Arc::new(builder.finish())
         }
         DataType::Null => new_null_array(&DataType::Null, len),
+        t @ (DataType::LargeUtf8 | DataType::Utf8View) => {
+            let text = column.text(len, cells, |t| std::str::from_utf8(t).ok());
+            arrow::compute::cast(&text, t)?
+        }
+        t @ (DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_)) => {
+            arrow::compute::cast(&decode(&field.clone().with_data_type(DataType::Binary), len, cells, column.refused)?, t)?
+        }
+        DataType::Dictionary(_, value) => {
+            let plain = decode(&field.clone().with_data_type(value.as_ref().clone()), len, cells, column.refused)?;
+            arrow::compute::cast(&plain, field.data_type())?
+        }
         _ => return Err(Error::internal("a text column was given a type that text is not decoded into").detail(field.to_string())),
     })
 }
 
-/// Text without a zone is no zoned time: which zone it would be is for the user to say. A zoned text is no plain one either.
-fn instant(text: &[u8], zoned: bool) -> Option<value::Instant> {
-    value::instant(text).filter(|i| i.zoned == zoned)
+/// Whether an empty text is a value of the type.
+pub fn is_text(t: &DataType) -> bool {
+    match t {
+        DataType::Dictionary(_, value) => is_text(value),
+        t => t.is_string() || t.is_binary(),
+    }
+}
+
+/// Decimal digits of a second that a unit holds.
+fn digits(unit: TimeUnit) -> u32 {
+    match unit {
+        TimeUnit::Second => 0,
+        TimeUnit::Millisecond => 3,
+        TimeUnit::Microsecond => 6,
+        TimeUnit::Nanosecond => 9,
+    }
 }
 
 struct Column<'a> {
@@ -154,7 +195,9 @@ impl Column<'_> {
     fn refuse(&mut self, row: usize, text: &[u8]) {
         self.refused.add(row, || match std::str::from_utf8(text) {
             Ok(text) => format!("column {}: {} is not {}", self.field.name(), shortened(text), sql_name(self.field)),
-            Err(_) => format!("column {}: not valid UTF-8 (if the file has another encoding, set `csv: {{encoding: …}}`)", self.field.name()),
+            Err(_) => {
+                format!("column {}: not valid UTF-8 (if the file has another encoding, set `csv: {{encoding: …}}`)", self.field.name())
+            }
         });
     }
 }
@@ -163,6 +206,14 @@ fn shortened(text: &str) -> String {
     match text.char_indices().nth(60) {
         Some((end, _)) => format!("{:?}…", &text[..end]),
         None => format!("{text:?}"),
+    }
+}
+
+/// The type as it is stored, with all that tells it from others.
+pub fn native_name(field: &Field) -> String {
+    match field.data_type() {
+        DataType::Time32(unit) | DataType::Time64(unit) | DataType::Timestamp(unit, _) => format!("{}({})", sql_name(field), digits(*unit)),
+        _ => sql_name(field),
     }
 }
 
@@ -177,13 +228,13 @@ pub fn sql_name(field: &Field) -> String {
         DataType::Decimal128(p, s) => format!("decimal({p},{s})"),
         DataType::Boolean => "boolean".into(),
         DataType::Date32 => "date".into(),
-        DataType::Time64(_) => "time".into(),
+        DataType::Time32(_) | DataType::Time64(_) => "time".into(),
         DataType::Timestamp(_, None) => "timestamp".into(),
         DataType::Timestamp(_, Some(_)) => "timestamptz".into(),
         DataType::Utf8 if field.logical() == Some(Logical::Json) => "json".into(),
-        DataType::Utf8 => "text".into(),
-        DataType::FixedSizeBinary(16) => "uuid".into(),
-        DataType::Binary => "base64 of bytes".into(),
+        t if t.is_string() => "text".into(),
+        DataType::FixedSizeBinary(16) if field.logical() == Some(Logical::Uuid) => "uuid".into(),
+        t if t.is_binary() => "bytes".into(),
         other => other.to_string(),
     }
 }

@@ -56,7 +56,14 @@ pub async fn commit(place: &Place, style: &Style, load: &Load, lease: &Lease, si
 }
 
 /// Publishes one table's files. Returns what was done, and the files that are no longer the table's.
-async fn publish(place: &Place, style: &Style, load: &Load, lease: &Lease, share: &TableLoad, single: bool) -> Result<(TableOutcome, Vec<String>)> {
+async fn publish(
+    place: &Place,
+    style: &Style,
+    load: &Load,
+    lease: &Lease,
+    share: &TableLoad,
+    single: bool,
+) -> Result<(TableOutcome, Vec<String>)> {
     let table = &share.table;
     let found = manifest::table(place, &table.name).await?;
     let (mut manifest, version) = found.unwrap_or_else(|| (TableManifest::new(&table.name, style.format), Version::Absent));
@@ -127,7 +134,8 @@ fn staged(share: &TableLoad) -> Result<Vec<StagedFile>> {
     for receipt in receipts {
         let files: Vec<StagedFile> = serde_json::from_value(receipt.staged.clone())?;
         if files.iter().map(|f| f.rows).sum::<u64>() != receipt.rows {
-            return Err(Error::internal("a receipt counts other rows than its files").detail(format!("{} split {}", receipt.table, receipt.part.split)));
+            return Err(Error::internal("a receipt counts other rows than its files")
+                .detail(format!("{} split {}", receipt.table, receipt.part.split)));
         }
         all.extend(files);
     }

@@ -23,7 +23,11 @@ pub enum Select {
     #[default]
     All,
     /// `since ≤ column < until`.
-    Range { column: String, since: Option<String>, until: Option<String> },
+    Range {
+        column: String,
+        since: Option<String>,
+        until: Option<String>,
+    },
     After(After),
 }
 
@@ -80,7 +84,8 @@ impl Filter {
     /// `None` when all rows are wanted.
     pub fn new(select: &Select, schema: &arrow::datatypes::Schema) -> Result<Option<Self>> {
         let Some(name) = select.column() else { return Ok(None) };
-        let (_, field) = schema.column_with_name(name).ok_or_else(|| Error::new(Code::NotFound, "the stream has no such column").detail(name))?;
+        let (_, field) =
+            schema.column_with_name(name).ok_or_else(|| Error::new(Code::NotFound, "the stream has no such column").detail(name))?;
         let t = field.data_type();
         let bound = |text: &Option<String>| text.as_deref().map(|text| scalar(text, t)).transpose();
         let mut filter = Self {
@@ -239,7 +244,9 @@ fn scalar(text: &str, t: &DataType) -> Result<Scalar<ArrayRef>> {
     let array: ArrayRef = Arc::new(StringArray::from(vec![text]));
     let value = compute::cast(&array, t)?;
     if value.is_null(0) {
-        return Err(Error::new(Code::ConfigInvalid, "the bound is not a value of the cursor column's type").detail(format!("{text:?} is no {t}")));
+        return Err(
+            Error::new(Code::ConfigInvalid, "the bound is not a value of the cursor column's type").detail(format!("{text:?} is no {t}"))
+        );
     }
     Ok(Scalar::new(value))
 }

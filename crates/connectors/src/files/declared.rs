@@ -8,14 +8,34 @@ use trib_core::logical::{FieldExt, Logical};
 use trib_core::{Code, Error, Result};
 
 const NAMES: [&str; 20] = [
-    "smallint", "integer", "int", "bigint", "real", "float", "double", "decimal", "numeric", "boolean", "text", "varchar", "date", "time",
-    "timestamp", "timestamptz", "json", "uuid", "bytea", "jsonb",
+    "smallint",
+    "integer",
+    "int",
+    "bigint",
+    "real",
+    "float",
+    "double",
+    "decimal",
+    "numeric",
+    "boolean",
+    "text",
+    "varchar",
+    "date",
+    "time",
+    "timestamp",
+    "timestamptz",
+    "json",
+    "uuid",
+    "bytea",
+    "jsonb",
 ];
 
 /// `bigint`, `decimal(12, 2)`, `timestamp with time zone`, … as a nullable field.
 pub fn field(column: &str, declared: &str) -> Result<Field> {
     let invalid = || {
-        Error::new(Code::ConfigInvalid, "the declared type is not one that is known").detail(format!("{declared:?}")).setting(format!("columns.{column}"))
+        Error::new(Code::ConfigInvalid, "the declared type is not one that is known")
+            .detail(format!("{declared:?}"))
+            .setting(format!("columns.{column}"))
     };
     let lower = declared.trim().to_lowercase();
     let (name, arguments) = match lower.split_once('(') {
@@ -85,7 +105,11 @@ mod tests {
         for (text, expected) in cases {
             assert_eq!(field("c", text).unwrap().data_type(), &expected, "{text}");
         }
-        for (text, hint) in [("bigin", "did you mean `bigint`?"), ("decimal", "say how many digits: `decimal(18, 2)`"), ("decimal(40,2)", "a decimal has at most 38 digits")] {
+        for (text, hint) in [
+            ("bigin", "did you mean `bigint`?"),
+            ("decimal", "say how many digits: `decimal(18, 2)`"),
+            ("decimal(40,2)", "a decimal has at most 38 digits"),
+        ] {
             assert_eq!(field("c", text).unwrap_err().hint_text(), Some(hint), "{text}");
         }
     }

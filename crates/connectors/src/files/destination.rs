@@ -9,8 +9,8 @@ use tokio::sync::mpsc;
 use trib_core::destination::ExistingColumn;
 use trib_core::load::Durability;
 use trib_core::{
-    BatchStream, Capabilities, Code, ColumnType, Context, Destination, Error, ExistingTable, Lease, Load, LoadId, Marker, Outcome, Part, Receipt,
-    Result, Table, TableName, WriteMode,
+    BatchStream, Capabilities, Code, ColumnType, Context, Destination, Error, ExistingTable, Lease, Load, LoadId, Marker, Outcome, Part,
+    Receipt, Result, Table, TableName, WriteMode,
 };
 use trib_kit::storage;
 
@@ -34,12 +34,16 @@ pub struct FilesDestination {
 impl FilesDestination {
     pub fn new(config: FilesConfig, context: &Context) -> Result<Self> {
         if Pattern::of(&config.path).glob.is_some() {
-            return Err(Error::new(Code::ConfigInvalid, "files cannot be written to a pattern").detail(config.path).setting("path").hint("give a folder, or one file"));
+            return Err(Error::new(Code::ConfigInvalid, "files cannot be written to a pattern")
+                .detail(config.path)
+                .setting("path")
+                .hint("give a folder, or one file"));
         }
         let by_name = named(&config.path);
         let is_file = by_name.format.is_some();
         let format = config.format.or(by_name.format).unwrap_or(Format::Parquet);
-        let compression = config.compression.or((by_name.compression != super::compression::Compression::None).then_some(by_name.compression));
+        let compression =
+            config.compression.or((by_name.compression != super::compression::Compression::None).then_some(by_name.compression));
         let style = Style::new(format, compression, &config.csv)?;
         let path = config.path.trim_end_matches('/');
         let (folder, single) = match path.rsplit_once('/') {
@@ -107,7 +111,9 @@ impl Destination for FilesDestination {
 
     async fn stage(&self, part: &Part, table: &Table, mut rows: BatchStream) -> Result<Receipt> {
         if self.single.is_some() && !table.partition_by.is_empty() {
-            return Err(Error::new(Code::ConfigInvalid, "one file cannot be partitioned").setting("partition_by").hint("give a folder as `path`"));
+            return Err(Error::new(Code::ConfigInvalid, "one file cannot be partitioned")
+                .setting("partition_by")
+                .hint("give a folder as `path`"));
         }
         let writer = PartWriter::new(self.place.clone(), self.style.clone(), part, table, self.single.as_deref())?;
         let (sender, receiver) = mpsc::channel(2);
@@ -148,7 +154,10 @@ impl Destination for FilesDestination {
     async fn commit(&self, load: &Load, lease: &Lease) -> Result<Outcome> {
         if self.single.is_some() && load.tables.len() > 1 {
             let names: Vec<String> = load.tables.iter().map(|t| t.table.name.to_string()).collect();
-            return Err(Error::new(Code::Unsupported, "one file holds one table").detail(names.join(", ")).setting("path").hint("give a folder as `path`"));
+            return Err(Error::new(Code::Unsupported, "one file holds one table")
+                .detail(names.join(", "))
+                .setting("path")
+                .hint("give a folder as `path`"));
         }
         commit::commit(&self.place, &self.style, load, lease, self.single.is_some()).await
     }

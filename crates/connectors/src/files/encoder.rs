@@ -9,7 +9,7 @@ use arrow::ipc::writer::{FileWriter, IpcWriteOptions};
 use trib_core::logical::{FieldExt, Logical};
 use trib_core::{Code, ColumnType, Error, Result};
 
-use super::column::sql_name;
+use super::column::native_name;
 use super::compression::{Compression, Compressor};
 use super::csv::dialect::{CsvConfig, Dialect};
 use super::format::Format;
@@ -63,19 +63,22 @@ impl Style {
                 .detail(format!("{}: {t} in {}", field.name(), self.format.extension()))
                 .hint(hint))
         };
-        let name = sql_name(field);
+        let name = native_name(field);
         if matches!(t, DataType::Null | DataType::Interval(_) | DataType::Duration(_) | DataType::Union(..) | DataType::RunEndEncoded(..)) {
             return refused("cast it to text under `columns:`");
         }
         if t.is_nested() && !self.is_nested() {
             return refused("set `nested: json` for the column, or write Parquet or JSON");
         }
+        if self.format.is_text() && t.is_nested() && !matches!(t, DataType::Struct(_) | DataType::List(_)) {
+            return refused("set `nested: json` for the column, or write Parquet");
+        }
         let is_bytes = (t.is_binary() || matches!(t, DataType::FixedSizeBinary(_))) && field.logical() != Some(Logical::Uuid);
         if self.format.is_text() && is_bytes {
-            return Ok(ColumnType::lossy("text", "bytes are written as base64"));
+            return Ok(ColumnType::lossy(name, "bytes are written as base64 text"));
         }
-        if matches!(self.format, Format::Json | Format::Jsonl) && t.is_floating() {
-            return Ok(ColumnType { native: name, lossy: None });
+        if matches!(self.format, Format::Json | Format::Jsonl) && field.logical() == Some(Logical::Json) {
+            return Ok(ColumnType::lossy(name, "the JSON value null becomes NULL"));
         }
         Ok(ColumnType::exact(name))
     }
@@ -89,7 +92,13 @@ impl Style {
                 out.write_all(&csv::write::header(schema, &self.dialect))?;
                 Encoder::Csv { out, dialect: self.dialect.clone(), buffer: Vec::new() }
             }
-            Format::Jsonl => Encoder::Json { out: outer.compress(out)?, writer: json::write::Writer::new("\n"), end: "\n", text: String::new(), any: false },
+            Format::Jsonl => Encoder::Json {
+                out: outer.compress(out)?,
+                writer: json::write::Writer::new("\n"),
+                end: "\n",
+                text: String::new(),
+                any: false,
+            },
             Format::Json => {
                 let mut out = outer.compress(out)?;
                 out.write_all(ARRAY_START)?;

@@ -33,14 +33,17 @@ impl Sheet {
         let sheets = book.sheet_names();
         let wanted = match sheet {
             Some(sheet) if !sheets.iter().any(|s| s == sheet) => {
-                let error = Error::new(Code::NotFound, "the workbook has no such sheet").detail(sheet).file(name, None, None).setting("sheet");
+                let error =
+                    Error::new(Code::NotFound, "the workbook has no such sheet").detail(sheet).file(name, None, None).setting("sheet");
                 return Err(match closest(sheet, sheets.iter().map(String::as_str)) {
                     Some(near) => error.hint(format!("did you mean {near:?}?")),
                     None => error.hint(format!("it has {}", sheets.join(", "))),
                 });
             }
             Some(sheet) => sheet.to_owned(),
-            None => sheets.first().cloned().ok_or_else(|| Error::new(Code::DataInvalid, "the workbook has no sheets").file(name, None, None))?,
+            None => {
+                sheets.first().cloned().ok_or_else(|| Error::new(Code::DataInvalid, "the workbook has no sheets").file(name, None, None))?
+            }
         };
         let cells = book.worksheet_range(&wanted).map_err(invalid)?;
         let header = cells.rows().position(|row| row.iter().any(|c| *c != Data::Empty)).unwrap_or(0);
@@ -54,10 +57,12 @@ impl Sheet {
             Some(field) => Arc::new(field.clone()),
             None => {
                 let mut guess = Guess::default();
-                self.cells.rows().skip(self.header + 1).filter_map(|row| row.get(i)).filter_map(|c| Some((c, text(c)?))).for_each(|(cell, text)| {
-                    // Text that looks like a number is text: a worksheet has types of its own.
-                    if matches!(cell, Data::String(_)) { guess.see_text() } else { guess.see(text.as_bytes()) }
-                });
+                self.cells.rows().skip(self.header + 1).filter_map(|row| row.get(i)).filter_map(|c| Some((c, text(c)?))).for_each(
+                    |(cell, text)| {
+                        // Text that looks like a number is text: a worksheet has types of its own.
+                        if matches!(cell, Data::String(_)) { guess.see_text() } else { guess.see(text.as_bytes()) }
+                    },
+                );
                 guess.field(name)
             }
         };
@@ -66,7 +71,9 @@ impl Sheet {
 
     pub fn read(&self, fields: &[FieldRef], known: &Schema, file: &str, sink: &mut Sink) -> Result<()> {
         if let Some(new) = self.names.iter().find(|n| known.field_with_name(n).is_err()) {
-            return Err(Error::new(Code::ContractBroken, "a file has a column that the sampled files do not have").detail(new.clone()).file(file, None, None));
+            return Err(Error::new(Code::ContractBroken, "a file has a column that the sampled files do not have")
+                .detail(new.clone())
+                .file(file, None, None));
         }
         let schema = Arc::new(Schema::new(fields.to_vec()));
         let first_line = self.cells.start().map_or(0, |s| s.0 as usize) + 1;

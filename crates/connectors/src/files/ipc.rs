@@ -11,11 +11,18 @@ use super::sink::Sink;
 
 const MAGIC: &[u8; 8] = b"ARROW1\0\0";
 
-/// A file is its magic, a stream, and a footer that only random access needs; so both are read as streams.
+/// A file is its magic, zeros up to some alignment, a stream, and a footer that only random access needs; so both are read as streams.
 fn open(mut input: Box<dyn Read + Send>, file: &str) -> Result<StreamReader<Box<dyn Read + Send>>> {
     let mut head = Vec::new();
     input.by_ref().take(8).read_to_end(&mut head)?;
-    let stream: Box<dyn Read + Send> = if head == MAGIC { input } else { Box::new(Cursor::new(head).chain(input)) };
+    if head == MAGIC {
+        head = vec![0; 8];
+        while head.iter().all(|b| *b == 0) && !head.is_empty() {
+            head.clear();
+            input.by_ref().take(8).read_to_end(&mut head)?;
+        }
+    }
+    let stream: Box<dyn Read + Send> = Box::new(Cursor::new(head).chain(input));
     let buffered: Box<dyn Read + Send> = Box::new(std::io::BufReader::with_capacity(1 << 20, stream));
     StreamReader::try_new(buffered, None).map_err(|e| invalid(file, e))
 }

@@ -2,21 +2,27 @@
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, SchemaRef};
-use futures::StreamExt;
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
 use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
-use parquet::arrow::async_reader::{ParquetObjectReader, ParquetRecordBatchStreamBuilder};
+use parquet::arrow::async_reader::{AsyncFileReader, ParquetRecordBatchStreamBuilder};
 use parquet::arrow::{ArrowWriter, ProjectionMask};
 use parquet::basic::{Compression as Codec, ZstdLevel};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 use tokio::runtime::Handle;
 use trib_core::{Code, Error, Result};
-use trib_kit::storage::Location;
+use trib_kit::storage::{self, Location};
 
 use super::compression::Compression;
 use super::input::Input;
@@ -46,12 +52,19 @@ pub struct ParquetFile<'a> {
 }
 
 impl ParquetFile<'_> {
-    fn error(&self, e: parquet::errors::ParquetError) -> Error {
+    fn error(&self, e: ParquetError) -> Error {
+        let e = match e {
+            ParquetError::External(inner) => match inner.downcast::<object_store::Error>() {
+                Ok(store) => return storage::error(*store, self.name),
+                Err(other) => ParquetError::External(other),
+            },
+            other => other,
+        };
         Error::new(Code::DataInvalid, "the Parquet file cannot be read").file(self.name, None, None).source(e)
     }
 
-    fn object(&self) -> ParquetObjectReader {
-        ParquetObjectReader::new(self.location.store.clone(), self.path.clone()).with_file_size(self.size)
+    fn object(&self) -> Remote {
+        Remote { store: self.location.store.clone(), path: self.path.clone(), size: self.size }
     }
 
     pub fn footer(&self) -> Result<Footer> {
@@ -66,12 +79,20 @@ impl ParquetFile<'_> {
     }
 
     /// Reads the columns that `wanted` names, as far as the file has them, from some of its row groups.
-    pub fn read(&self, row_groups: Option<(usize, usize)>, wanted: &[String], sink: &mut Sink, conform: &dyn Fn(RecordBatch) -> Result<RecordBatch>) -> Result<()> {
+    pub fn read(
+        &self,
+        row_groups: Option<(usize, usize)>,
+        wanted: &[String],
+        sink: &mut Sink,
+        conform: &dyn Fn(RecordBatch) -> Result<RecordBatch>,
+    ) -> Result<()> {
         let groups = |all: usize| -> Vec<usize> {
             let (from, to) = row_groups.unwrap_or((0, all));
             (from..to.min(all)).collect()
         };
-        let roots = |schema: &SchemaRef| schema.fields().iter().enumerate().filter(|(_, f)| wanted.contains(f.name())).map(|(i, _)| i).collect::<Vec<_>>();
+        let roots = |schema: &SchemaRef| {
+            schema.fields().iter().enumerate().filter(|(_, f)| wanted.contains(f.name())).map(|(i, _)| i).collect::<Vec<_>>()
+        };
         if self.input.local()?.is_some() {
             let builder = ParquetRecordBatchReaderBuilder::try_new(self.input.seekable()?).map_err(|e| self.error(e))?;
             let mask = ProjectionMask::roots(builder.parquet_schema(), roots(builder.schema()));
@@ -93,10 +114,43 @@ impl ParquetFile<'_> {
     }
 }
 
+/// A file in an object store, read by ranges.
+struct Remote {
+    store: Arc<dyn ObjectStore>,
+    path: Path,
+    size: u64,
+}
+
+fn external(e: object_store::Error) -> ParquetError {
+    ParquetError::External(Box::new(e))
+}
+
+impl AsyncFileReader for Remote {
+    fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes, ParquetError>> {
+        async move { self.store.get_range(&self.path, range).await.map_err(external) }.boxed()
+    }
+
+    fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, Result<Vec<Bytes>, ParquetError>> {
+        async move { self.store.get_ranges(&self.path, &ranges).await.map_err(external) }.boxed()
+    }
+
+    fn get_metadata<'a>(
+        &'a mut self,
+        options: Option<&'a ArrowReaderOptions>,
+    ) -> BoxFuture<'a, Result<Arc<ParquetMetaData>, ParquetError>> {
+        async move {
+            let size = self.size;
+            let metadata = ParquetMetaDataReader::new().with_arrow_reader_options(options).load_and_finish(self, size).await?;
+            Ok(Arc::new(metadata))
+        }
+        .boxed()
+    }
+}
+
 /// What writing failed with.
-pub fn write_error(e: parquet::errors::ParquetError) -> Error {
+pub fn write_error(e: ParquetError) -> Error {
     match e {
-        parquet::errors::ParquetError::External(inner) => match inner.downcast::<std::io::Error>() {
+        ParquetError::External(inner) => match inner.downcast::<std::io::Error>() {
             Ok(io) => super::input::unwrap_io(*io),
             Err(other) => Error::new(Code::DataInvalid, "the rows cannot be written as Parquet").source(other),
         },
@@ -184,7 +238,12 @@ fn repeats(column: &dyn Array) -> bool {
             let numbers = column.as_primitive::<arrow::datatypes::Decimal128Type>();
             (0..n).map(|i| numbers.value(i)).collect::<HashSet<_>>().len()
         }
-        DataType::Boolean | DataType::Float32 | DataType::Float64 | DataType::Timestamp(..) | DataType::FixedSizeBinary(_) | DataType::Binary => return false,
+        DataType::Boolean
+        | DataType::Float32
+        | DataType::Float64
+        | DataType::Timestamp(..)
+        | DataType::FixedSizeBinary(_)
+        | DataType::Binary => return false,
         // Nested columns have other paths; the library's own rule holds for them.
         _ => return true,
     };

@@ -43,10 +43,6 @@ impl Place {
         &self.location.shown
     }
 
-    pub fn is_local(&self) -> bool {
-        self.location.local.is_some()
-    }
-
     fn fs(&self, name: &str) -> Option<PathBuf> {
         self.location.local.as_ref().map(|base| base.join(name))
     }
@@ -115,7 +111,9 @@ impl Place {
                 std::fs::create_dir_all(&folder)?;
                 match std::fs::rename(&source, &target) {
                     Ok(()) => sync_folder(&folder),
-                    Err(e) if e.kind() == std::io::ErrorKind::NotFound && std::fs::metadata(&target).is_ok_and(|m| m.len() == bytes) => Ok(()),
+                    Err(e) if e.kind() == std::io::ErrorKind::NotFound && std::fs::metadata(&target).is_ok_and(|m| m.len() == bytes) => {
+                        Ok(())
+                    }
                     Err(e) => Err(Error::from(e).file(source.to_string_lossy(), None, None)),
                 }
             })
@@ -190,7 +188,8 @@ impl Place {
             Err(object_store::Error::NotFound { .. }) => Vec::new(),
             Err(e) => return Err(self.error(e)),
         };
-        let relative = |path: &Path| Some(path.prefix_match(&self.location.path)?.map(|p| p.as_ref().to_owned()).collect::<Vec<_>>().join("/"));
+        let relative =
+            |path: &Path| Some(path.prefix_match(&self.location.path)?.map(|p| p.as_ref().to_owned()).collect::<Vec<_>>().join("/"));
         Ok(listed.iter().filter_map(|meta| relative(&meta.location)).collect())
     }
 
@@ -292,7 +291,12 @@ impl Write for Output {
 }
 
 /// Uploads chunks in order. When the sender is dropped without a last chunk, the writer has failed, and nothing is completed.
-async fn upload(store: std::sync::Arc<dyn object_store::ObjectStore>, path: Path, shown: String, mut chunks: mpsc::Receiver<Bytes>) -> Result<()> {
+async fn upload(
+    store: std::sync::Arc<dyn object_store::ObjectStore>,
+    path: Path,
+    shown: String,
+    mut chunks: mpsc::Receiver<Bytes>,
+) -> Result<()> {
     let failed = |e| storage::error(e, &shown);
     let mut upload = store.put_multipart(&path).await.map_err(failed)?;
     let sent = async {

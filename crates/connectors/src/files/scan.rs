@@ -48,6 +48,7 @@ pub struct Scanner {
     settings: super::config::StreamSettings,
     declared: BTreeMap<String, Field>,
     include_declared: bool,
+    typed: bool,
     infer: Infer,
     runtime: Handle,
 }
@@ -59,6 +60,7 @@ impl Scanner {
             settings: stream.settings.clone(),
             declared: declared::fields(&stream.settings.columns).map_err(|e| e.stream(&stream.name))?,
             include_declared: stream.is_only_one,
+            typed: stream.schema.is_some(),
             infer: infer.clone(),
             runtime: Handle::current(),
         })
@@ -82,6 +84,9 @@ impl Scanner {
 
     /// Finds out the schema from a sample of the files.
     pub fn describe(&self, stream: &StreamFiles) -> Result<Described> {
+        if let Some(schema) = &stream.schema {
+            return Ok(Described { schema: schema.clone(), rows: stream.rows, notes: Vec::new() });
+        }
         let sampled = sample(&stream.files, self.infer.files);
         let bytes = (self.infer.bytes / sampled.len().max(1)).max(64 << 10) as u64;
         let mut found = Found::default();
@@ -89,9 +94,6 @@ impl Scanner {
             self.look(file, bytes, &mut found).map_err(|e| e.stream(&stream.name))?;
         }
         let mut fields = found.fields(&self.declared)?;
-        if let Some(schema) = &stream.schema {
-            fields = schema.fields().iter().cloned().collect();
-        }
         let partitioned = stream.files.iter().flat_map(|f| f.partition.keys());
         let extra = partitioned.map(|name| (name, DataType::Utf8)).collect::<BTreeMap<_, _>>();
         for (name, t) in extra {
@@ -185,7 +187,10 @@ impl Scanner {
                 };
                 let rest = input.bytes(Some(start..piece.size))?;
                 let cut = csv::split::pieces(rest, &dialect, start, line, piece.size, most)?;
-                Ok(cut.into_iter().map(|p| Piece { bytes: Some((p.bytes.start, p.bytes.end)), line: Some(p.line), ..piece.clone() }).collect())
+                Ok(cut
+                    .into_iter()
+                    .map(|p| Piece { bytes: Some((p.bytes.start, p.bytes.end)), line: Some(p.line), ..piece.clone() })
+                    .collect())
             }
             _ => Ok(vec![piece]),
         }
@@ -219,7 +224,7 @@ impl Scanner {
                     None => input.content(piece.compression)?,
                 };
                 let window = Window::new(content, name, piece.line.unwrap_or(1));
-                let declared = |name: &str| self.declared.contains_key(name);
+                let declared = |name: &str| self.typed || self.declared.contains_key(name);
                 json::read::read(window, piece.format == Format::Jsonl, &fields, &known, &declared, sink)
             }
             Format::Parquet => {
@@ -290,7 +295,12 @@ impl Found {
                     .detail(format!("{}: {} and {}", field.name(), self.typed[at].data_type(), plain.data_type()))
                     .hint("make them two streams"));
             }
-            self.notes.push(format!("column {} is {} in some files and {} in others: read as {both}", field.name(), self.typed[at].data_type(), plain.data_type()));
+            self.notes.push(format!(
+                "column {} is {} in some files and {} in others: read as {both}",
+                field.name(),
+                self.typed[at].data_type(),
+                plain.data_type()
+            ));
             self.typed[at] = Arc::new(Field::new(field.name(), both, true));
         }
         Ok(())
@@ -308,28 +318,36 @@ impl Found {
     }
 }
 
-/// A batch of a typed file with exactly these columns. What the file lacks is NULL; what it has in a narrower type is widened.
+/// A batch of a typed file with exactly these columns. What the file lacks is NULL; what it has in another type is converted where that keeps each value.
 fn conform(batch: &RecordBatch, fields: &[FieldRef], file: &str) -> Result<RecordBatch> {
     let column = |field: &FieldRef| -> Result<ArrayRef> {
-        match batch.column_by_name(field.name()) {
-            None => Ok(new_null_array(field.data_type(), batch.num_rows())),
-            Some(column) if column.data_type() == field.data_type() => Ok(column.clone()),
-            Some(column) => {
-                let cast = cast(column, field.data_type())
-                    .ok()
-                    // A value that does not fit becomes NULL in a cast, which nobody has asked for.
-                    .filter(|c| c.logical_null_count() == column.logical_null_count());
-                cast.ok_or_else(|| {
-                    Error::new(Code::DataInvalid, "a file's column does not fit the stream's type")
-                        .detail(format!("{}: {} in the file, {} in the stream", field.name(), column.data_type(), column::sql_name(field)))
-                        .file(file, None, None)
-                })
-            }
+        let Some(column) = batch.column_by_name(field.name()) else {
+            return Ok(new_null_array(field.data_type(), batch.num_rows()));
+        };
+        if column.data_type() == field.data_type() {
+            return Ok(column.clone());
         }
+        converted(column, field).ok_or_else(|| {
+            Error::new(Code::DataInvalid, "a file's column does not fit the stream's type")
+                .detail(format!("{}: {} in the file, {} in the stream", field.name(), column.data_type(), column::sql_name(field)))
+                .file(file, None, None)
+        })
     };
     let columns = fields.iter().map(column).collect::<Result<Vec<_>>>()?;
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     Ok(RecordBatch::try_new_with_options(Arc::new(Schema::new(fields.to_vec())), columns, &options)?)
+}
+
+/// The same values in another type, or `None` where that would change one of them.
+fn converted(column: &ArrayRef, field: &Field) -> Option<ArrayRef> {
+    let there = cast(column, field.data_type()).ok()?;
+    let from = Field::new(field.name(), column.data_type().clone(), true);
+    if matches!(relate(field, &from), Relation::Same | Relation::Fits) {
+        return Some(there);
+    }
+    // A cast makes NULL of what does not fit, and rounds; the way back tells.
+    let back = cast(&there, column.data_type()).ok()?;
+    (back.as_ref() == column.as_ref()).then_some(there)
 }
 
 #[cfg(test)]

@@ -35,7 +35,10 @@ impl Sink {
             return Ok(());
         }
         let column = |field: &FieldRef| {
-            batch.column_by_name(field.name()).cloned().ok_or_else(|| Error::internal("a reader left a column out").detail(field.name().clone()))
+            batch
+                .column_by_name(field.name())
+                .cloned()
+                .ok_or_else(|| Error::internal("a reader left a column out").detail(field.name().clone()))
         };
         let columns = self.output.fields().iter().map(column).collect::<Result<_>>()?;
         let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));

@@ -8,9 +8,7 @@ use arrow::datatypes::{DataType, Field, FieldRef, Schema};
 use async_trait::async_trait;
 use serde_json::Value;
 use trib_core::catalog::propose_cursors;
-use trib_core::{
-    Catalog, Code, Context, Emitter, Error, Read, ReadMode, Result, Source, Split, SplitEnd, State, Stream, StreamRead,
-};
+use trib_core::{Catalog, Code, Context, Emitter, Error, Read, ReadMode, Result, Source, Split, SplitEnd, State, Stream, StreamRead};
 
 use super::config::{FilesConfig, Track};
 use super::cursor::{After, Filter, Select};
@@ -117,7 +115,14 @@ impl FilesSource {
         let groups = blocking(move || grouped(&scanner, whole, parallelism)).await?;
         let spec = |(i, files): (usize, Vec<Piece>)| {
             let gone = if i == 0 { std::mem::take(&mut gone) } else { Vec::new() };
-            let spec = Spec { files, schema: described.schema.clone(), columns: columns.clone(), select: select.clone(), gone };
+            let spec = Spec {
+                files,
+                typed: stream.schema.is_some(),
+                schema: described.schema.clone(),
+                columns: columns.clone(),
+                select: select.clone(),
+                gone,
+            };
             spec.split(&read.stream)
         };
         groups.into_iter().enumerate().map(spec).collect()
@@ -126,15 +131,16 @@ impl FilesSource {
     /// The same file as when it was planned, or an error: half of one version and half of another is no file.
     async fn unchanged(&self, stream: &StreamFiles, piece: &Piece) -> Result<()> {
         let mut location = stream.location.clone();
-        location.path = object_store::path::Path::parse(&piece.path).map_err(|e| Error::internal("a listed path cannot be opened").source(e))?;
+        location.path =
+            object_store::path::Path::parse(&piece.path).map_err(|e| Error::internal("a listed path cannot be opened").source(e))?;
         if location.local.is_some() {
             location.local = object_store::local::LocalFileSystem::new().path_to_filesystem(&location.path).ok();
         }
         let pattern = super::listing::Pattern { base: String::new(), glob: None };
         let changed = |what: &'static str| {
-            Error::new(Code::DataInvalid, what)
-                .file(&piece.name, None, None)
-                .hint("the next run lists the files anew; if it was cut in the middle of this file, `trib state reset` reads the stream again")
+            Error::new(Code::DataInvalid, what).file(&piece.name, None, None).hint(
+                "the next run lists the files anew; if it was cut in the middle of this file, `trib state reset` reads the stream again",
+            )
         };
         match list(&location, &pattern).await? {
             Listing::File(FileEntry { size, .. }) if size == piece.size => Ok(()),
@@ -165,10 +171,13 @@ fn new_files(stream: &StreamFiles, before: &StreamState, exactly_once: bool) -> 
         match before.files.get(&piece.name) {
             Some(stamp) if *stamp == piece.stamp || stream.settings.track == Track::Name => {}
             Some(_) if exactly_once => {
-                return Err(Error::new(Code::DataInvalid, "a file that was loaded has changed, and appending it again would repeat its rows")
-                    .detail(piece.name)
-                    .stream(&stream.name)
-                    .hint("give the stream a key and `write: upsert`; or set `track: name`, if changes of old files do not matter"));
+                return Err(Error::new(
+                    Code::DataInvalid,
+                    "a file that was loaded has changed, and appending it again would repeat its rows",
+                )
+                .detail(piece.name)
+                .stream(&stream.name)
+                .hint("give the stream a key and `write: upsert`; or set `track: name`, if changes of old files do not matter"));
             }
             known => {
                 if known.is_some() {
@@ -242,9 +251,14 @@ impl Source for FilesSource {
     async fn read(&self, split: &Split, out: &mut Emitter) -> Result<SplitEnd> {
         let spec = Spec::of(split)?;
         let name = split.streams.first().ok_or_else(|| Error::internal("a split without a stream"))?.clone();
-        let stream = self.settings_of(&name)?;
+        let mut stream = self.settings_of(&name)?;
+        stream.schema = spec.typed.then(|| spec.schema.clone());
         let all = searchable(&spec.schema);
-        let pick = |name: &str| all.field_with_name(name).map(|f| Arc::new(f.clone())).map_err(|_| Error::new(Code::NotFound, "the stream has no such column").detail(name));
+        let pick = |name: &str| {
+            all.field_with_name(name)
+                .map(|f| Arc::new(f.clone()))
+                .map_err(|_| Error::new(Code::NotFound, "the stream has no such column").detail(name))
+        };
         let output: Vec<FieldRef> = match &spec.columns {
             Some(columns) => columns.iter().map(|c| pick(c)).collect::<Result<_>>()?,
             None => spec.schema.fields().iter().cloned().collect(),
@@ -256,7 +270,8 @@ impl Source for FilesSource {
             fields.push(pick(cursor)?);
         }
         let filter = Filter::new(&spec.select, &all)?;
-        let mut sink = Sink { emitter: out.clone(), stream: name.clone(), output: Arc::new(Schema::new(output)), filter, constants: Vec::new() };
+        let mut sink =
+            Sink { emitter: out.clone(), stream: name.clone(), output: Arc::new(Schema::new(output)), filter, constants: Vec::new() };
         let scanner = Scanner::new(&stream, &self.config.infer)?;
         for (i, piece) in spec.files.iter().enumerate() {
             self.unchanged(&stream, piece).await?;
@@ -298,6 +313,7 @@ impl FilesSource {
             location,
             files: Vec::new(),
             schema: None,
+            rows: None,
             key: Vec::new(),
             is_only_one: false,
         })

@@ -19,6 +19,9 @@ pub struct Spec {
     pub files: Vec<Piece>,
     /// All columns of the stream, with the types that were declared or found.
     pub schema: Schema,
+    /// All types are known from a manifest, so text and numbers are taken for values of them alike.
+    #[serde(default)]
+    pub typed: bool,
     /// Those that are wanted, in their order; all when `None`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub columns: Option<Vec<String>>,
@@ -57,7 +60,8 @@ pub struct Piece {
 
 impl Spec {
     pub fn of(split: &Split) -> Result<Self> {
-        serde_json::from_value(split.spec.clone()).map_err(|e| Error::from(e).hint("was it planned by another version? `trib state reset` starts the stream again"))
+        serde_json::from_value(split.spec.clone())
+            .map_err(|e| Error::from(e).hint("was it planned by another version? `trib state reset` starts the stream again"))
     }
 
     pub fn split(&self, stream: &str) -> Result<Split> {

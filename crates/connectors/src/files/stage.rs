@@ -79,7 +79,9 @@ impl PartWriter {
             .collect::<Result<_>>()?;
         let kept: Vec<usize> = (0..whole.fields().len()).filter(|i| !partition_by.iter().any(|(_, at)| at == i)).collect();
         if kept.is_empty() {
-            return Err(Error::new(Code::ConfigInvalid, "all columns are partitions, and nothing is left for the files").setting("partition_by"));
+            return Err(
+                Error::new(Code::ConfigInvalid, "all columns are partitions, and nothing is left for the files").setting("partition_by")
+            );
         }
         let control = table_file(&table.name);
         let table_key = control.rsplit('/').next().unwrap_or(&control).trim_end_matches(".json");
@@ -173,7 +175,8 @@ impl PartWriter {
         if self.partition_by.is_empty() {
             return Ok(vec![(Vec::new(), batch)]);
         }
-        let columns: Vec<ArrayRef> = self.partition_by.iter().map(|(_, at)| printable(batch.column(*at))).collect::<Result<_>>()?;
+        let columns: Vec<ArrayRef> =
+            self.partition_by.iter().map(|(_, at)| printable(batch.schema().field(*at), batch.column(*at))).collect::<Result<_>>()?;
         let options = FormatOptions::default();
         let formatters: Vec<ArrayFormatter<'_>> = columns.iter().map(|c| ArrayFormatter::try_new(c, &options)).collect::<Result<_, _>>()?;
         let mut groups: Vec<(Values, Vec<u32>)> = Vec::new();

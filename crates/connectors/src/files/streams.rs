@@ -25,6 +25,8 @@ pub struct StreamFiles {
     pub files: Vec<DataFile>,
     /// The schema that a manifest gives.
     pub schema: Option<Schema>,
+    /// How many rows it says there are.
+    pub rows: Option<u64>,
     pub key: Vec<String>,
     /// Declared columns stand in the schema even when no sampled file has them.
     pub is_only_one: bool,
@@ -88,7 +90,9 @@ pub async fn find(config: &FilesConfig, project: &FsPath, only: &[String]) -> Re
     if config.streams.is_empty() {
         let (path, pattern, location) = locate(config, project, None)?;
         let streams = unnamed(config, &pattern, &location).await?;
-        if streams.is_empty() {
+        // A folder that a destination of ours has opened may be empty yet.
+        let is_ours = || async { Ok::<_, Error>(!Place::new(location.clone()).folders(manifest::CONTROL).await?.is_empty()) };
+        if streams.is_empty() && !(pattern.glob.is_none() && is_ours().await?) {
             return Err(nothing(&path, &location));
         }
         return Ok(streams);
@@ -202,7 +206,12 @@ fn stream(name: String, table: TableName, settings: &StreamSettings, location: &
             continue;
         };
         let partition = hive(&entry.name);
-        files.push(DataFile { format, compression: settings.compression.filter(|_| format.is_text()).unwrap_or(by_name.compression), partition, entry });
+        files.push(DataFile {
+            format,
+            compression: settings.compression.filter(|_| format.is_text()).unwrap_or(by_name.compression),
+            partition,
+            entry,
+        });
     }
     Ok(StreamFiles {
         name,
@@ -211,6 +220,7 @@ fn stream(name: String, table: TableName, settings: &StreamSettings, location: &
         location: location.clone(),
         files,
         schema: None,
+        rows: None,
         key: settings.key.clone(),
         is_only_one: false,
     })
@@ -298,6 +308,7 @@ fn of_manifest(name: String, manifest: TableManifest, settings: &StreamSettings,
     if found.key.is_empty() {
         found.key = manifest.key;
     }
+    found.rows = Some(manifest.files.iter().map(|f| f.rows).sum());
     found.schema = Some(manifest.schema);
     Ok(found)
 }
@@ -309,8 +320,18 @@ mod tests {
 
     #[test]
     fn a_folder_makes_streams() {
-        let names = ["orders.csv", "orders.json", "customers.csv.gz", "README", "sales/2024/a.parquet", "sales/2024/b.parquet", "events/day=1/x.jsonl", "events/day=2/y.jsonl"];
-        let entry = |name: &&str| FileEntry { name: (*name).to_owned(), path: String::new(), size: 1, modified: DateTime::UNIX_EPOCH, etag: None };
+        let names = [
+            "orders.csv",
+            "orders.json",
+            "customers.csv.gz",
+            "README",
+            "sales/2024/a.parquet",
+            "sales/2024/b.parquet",
+            "events/day=1/x.jsonl",
+            "events/day=2/y.jsonl",
+        ];
+        let entry =
+            |name: &&str| FileEntry { name: (*name).to_owned(), path: String::new(), size: 1, modified: DateTime::UNIX_EPOCH, etag: None };
         let groups = group(names.iter().map(entry).collect(), None);
         let got: Vec<(&str, usize)> = groups.iter().map(|(n, f)| (n.as_str(), f.len())).collect();
         assert_eq!(got, [("customers", 1), ("events", 2), ("orders_csv", 1), ("orders_json", 1), ("sales.2024", 2)]);

@@ -54,7 +54,8 @@ pub fn decimal(text: &[u8], precision: u8, scale: i8) -> Option<i128> {
     };
     let scale = u32::try_from(scale).ok()?;
     // Nearly all decimals fit into 18 digits, where plain arithmetic cannot overflow.
-    let value = if rest.len() + scale as usize <= 18 { decimal_digits::<i64>(rest, scale)?.into() } else { decimal_digits::<i128>(rest, scale)? };
+    let value =
+        if rest.len() + scale as usize <= 18 { decimal_digits::<i64>(rest, scale)?.into() } else { decimal_digits::<i128>(rest, scale)? };
     let fits = precision >= 38 || value < 10i128.pow(u32::from(precision));
     fits.then_some(if negative { -value } else { value })
 }
@@ -146,13 +147,20 @@ fn two(text: &[u8], at: usize) -> Option<u32> {
     (a <= 9 && b <= 9).then(|| u32::from(a) * 10 + u32::from(b))
 }
 
-/// `YYYY-MM-DD` as days since 1970.
+/// `YYYY-MM-DD` as days since 1970. Years before 0 or after 9999 have a sign and up to six digits.
 pub fn date(text: &[u8]) -> Option<i32> {
-    if text.len() != 10 || text[4] != b'-' || text[7] != b'-' {
+    let (year, rest) = match text {
+        [sign @ (b'+' | b'-'), rest @ ..] => {
+            let digits = rest.len().checked_sub(6).filter(|n| (4..=6).contains(n))?;
+            let year = integer(&rest[..digits]).filter(|_| rest[0].is_ascii_digit())?;
+            (if *sign == b'-' { -year } else { year }, &rest[digits..])
+        }
+        _ => (i64::from(two(text, 0)? * 100 + two(text, 2)?), text.get(4..)?),
+    };
+    if rest.len() != 6 || rest[0] != b'-' || rest[3] != b'-' {
         return None;
     }
-    let year = two(text, 0)? * 100 + two(text, 2)?;
-    let (month, day) = (two(text, 5)?, two(text, 8)?);
+    let (month, day) = (two(rest, 1)?, two(rest, 4)?);
     let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
     let length = match month {
         1 | 3 | 5 | 7 | 8 | 10 | 12 => 31,
@@ -165,7 +173,7 @@ pub fn date(text: &[u8]) -> Option<i32> {
         return None;
     }
     // Howard Hinnant's days_from_civil: years begin in March, so that the leap day is the last.
-    let y = i64::from(year) - i64::from(month <= 2);
+    let y = year - i64::from(month <= 2);
     let era = y.div_euclid(400);
     let year_of_era = y.rem_euclid(400);
     let day_of_year = i64::from((153 * ((month + 9) % 12) + 2) / 5 + day - 1);
@@ -228,22 +236,17 @@ impl Instant {
 
 /// ISO 8601: a date, then optionally `T` or a space, a time of day, and `Z` or an offset.
 pub fn instant(text: &[u8]) -> Option<Instant> {
-    let days = i64::from(date(text.get(..10)?)?);
-    if text.len() == 10 {
-        return Some(Instant { seconds: days * 86_400, nanos: 0, zoned: false });
-    }
-    if !matches!(text[10], b'T' | b' ' | b't') {
-        return None;
-    }
-    let (nanos, used) = clock(text.get(11..)?)?;
+    let Some(split) = text.iter().position(|b| matches!(b, b'T' | b' ' | b't')) else {
+        return Some(Instant { seconds: i64::from(date(text)?) * 86_400, nanos: 0, zoned: false });
+    };
+    let days = i64::from(date(&text[..split])?);
+    let (nanos, used) = clock(&text[split + 1..])?;
     let seconds = days * 86_400 + nanos.div_euclid(1_000_000_000);
     let nanos = nanos.rem_euclid(1_000_000_000);
-    let mut zone = &text[11 + used..];
-    if let [b' ', rest @ ..] = zone {
-        zone = rest;
-    }
+    let rest = &text[split + 1 + used..];
+    let zone = rest.strip_prefix(b" ").unwrap_or(rest);
     match zone {
-        [] if text[11 + used..].is_empty() => Some(Instant { seconds, nanos, zoned: false }),
+        [] if rest.is_empty() => Some(Instant { seconds, nanos, zoned: false }),
         b"Z" | b"z" | b"UTC" => Some(Instant { seconds, nanos, zoned: true }),
         [sign @ (b'+' | b'-'), rest @ ..] => {
             let (hours, minutes) = match rest.len() {
@@ -327,6 +330,9 @@ mod tests {
             ("1970-01-01 24:00:00", None),
             ("1970-13-01", None),
             ("2023-02-29", None),
+            ("+12345-01-01", Some((327_403_036_800, 0, false))),
+            ("-0001-12-31T00:00:00Z", Some((-62_167_305_600, 0, true))),
+            ("12345-01-01", None),
             ("1970-01-01 ", None),
             ("01/02/1970", None),
         ];
@@ -337,7 +343,14 @@ mod tests {
 
     #[test]
     fn doubles_that_say_the_same() {
-        let cases = [("19.99", true), ("1e5", true), ("100000.0", true), ("0.1000000000000000055", false), ("12345678901234567890", false), ("-0.5", true)];
+        let cases = [
+            ("19.99", true),
+            ("1e5", true),
+            ("100000.0", true),
+            ("0.1000000000000000055", false),
+            ("12345678901234567890", false),
+            ("-0.5", true),
+        ];
         for (text, expected) in cases {
             assert_eq!(float_is_exact(text, text.parse().unwrap()), expected, "{text}");
         }

@@ -89,8 +89,10 @@ impl<'a> Window<'a> {
 
     /// What a record that does not end within `limit` bytes is.
     pub fn too_long(&self, limit: usize) -> Error {
-        Error::new(Code::DataInvalid, "a record is longer than allowed")
-            .detail(format!("no end within {limit} bytes"))
-            .file(self.file, Some(self.line as usize), None)
+        Error::new(Code::DataInvalid, "a record is longer than allowed").detail(format!("no end within {limit} bytes")).file(
+            self.file,
+            Some(self.line as usize),
+            None,
+        )
     }
 }

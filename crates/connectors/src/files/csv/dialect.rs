@@ -110,15 +110,17 @@ impl Encoding {
     pub fn decode(self, raw: Box<dyn Read + Send>) -> Box<dyn Read + Send> {
         match self {
             Encoding::Utf8 => raw,
-            Encoding::Latin1 | Encoding::Windows1252 => Box::new(OneByte { raw, windows: self == Encoding::Windows1252, buffer: Vec::new(), at: 0 }),
+            Encoding::Latin1 | Encoding::Windows1252 => {
+                Box::new(OneByte { raw, windows: self == Encoding::Windows1252, buffer: Vec::new(), at: 0 })
+            }
         }
     }
 }
 
 /// What Windows-1252 has where Latin-1 has control characters (0x80 to 0x9f); the five unused ones stay what they are.
 const WINDOWS: [char; 32] = [
-    '€', '\u{81}', '‚', 'ƒ', '„', '…', '†', '‡', 'ˆ', '‰', 'Š', '‹', 'Œ', '\u{8d}', 'Ž', '\u{8f}', '\u{90}', '‘', '’', '“', '”', '•', '–', '—',
-    '˜', '™', 'š', '›', 'œ', '\u{9d}', 'ž', 'Ÿ',
+    '€', '\u{81}', '‚', 'ƒ', '„', '…', '†', '‡', 'ˆ', '‰', 'Š', '‹', 'Œ', '\u{8d}', 'Ž', '\u{8f}', '\u{90}', '‘', '’', '“', '”', '•', '–',
+    '—', '˜', '™', 'š', '›', 'œ', '\u{9d}', 'ž', 'Ÿ',
 ];
 
 struct OneByte {

@@ -134,7 +134,9 @@ impl Guess {
             TIMESTAMPTZ => DataType::Timestamp(unit, Some("UTC".into())),
             INTEGER if !self.beyond_bigint => DataType::Int64,
             _ if seen & TIMESTAMP != 0 && within(DATE | TIMESTAMP) => DataType::Timestamp(unit, None),
-            _ if seen & (DOUBLE | SPECIAL) != 0 && seen & NUMBERS != 0 && within(NUMBERS | SPECIAL) && !self.beyond_double => DataType::Float64,
+            _ if seen & (DOUBLE | SPECIAL) != 0 && seen & NUMBERS != 0 && within(NUMBERS | SPECIAL) && !self.beyond_double => {
+                DataType::Float64
+            }
             _ if seen & NUMBERS != 0 && within(INTEGER | DECIMAL) => match self.whole + self.scale {
                 // Room for greater values than the sample's, as far as that costs nothing.
                 ..=15 => DataType::Decimal128(18, self.scale as i8),

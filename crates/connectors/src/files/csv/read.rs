@@ -51,7 +51,10 @@ impl<'a> Chunks<'a> {
                 return Ok(None);
             }
             if self.window.bytes().len() > self.dialect.max_record {
-                return Err(self.window.too_long(self.dialect.max_record).hint("is this a text file with line ends? If so, raise `csv: {max_record_bytes: …}`"));
+                return Err(self
+                    .window
+                    .too_long(self.dialect.max_record)
+                    .hint("is this a text file with line ends? If so, raise `csv: {max_record_bytes: …}`"));
             }
             self.window.fill()?;
         }
@@ -97,9 +100,11 @@ impl Layout {
             return Ok(Self::default());
         };
         if let Some(broken) = records.broken.first() {
-            return Err(Error::new(Code::DataInvalid, "the header cannot be read")
-                .detail(broken.reason.clone())
-                .file(file, Some(line as usize), None));
+            return Err(Error::new(Code::DataInvalid, "the header cannot be read").detail(broken.reason.clone()).file(
+                file,
+                Some(line as usize),
+                None,
+            ));
         }
         if dialect.header {
             let names = records.first().iter().map(|f| {
@@ -115,10 +120,12 @@ impl Layout {
         // Not a header: it is read again as a row.
         chunks.window.unread(offset, first_line);
         match &dialect.names {
-            Some(names) if names.len() != width => Err(Error::new(Code::ConfigInvalid, "the file has another number of columns than are named")
-                .detail(format!("{} names, {width} fields", names.len()))
-                .file(file, Some(first_line as usize), None)
-                .setting("csv.names")),
+            Some(names) if names.len() != width => {
+                Err(Error::new(Code::ConfigInvalid, "the file has another number of columns than are named")
+                    .detail(format!("{} names, {width} fields", names.len()))
+                    .file(file, Some(first_line as usize), None)
+                    .setting("csv.names"))
+            }
             Some(names) => Ok(unique(names.clone())),
             None => Ok(unique(vec![String::new(); width])),
         }
@@ -148,7 +155,13 @@ pub fn unique(names: Vec<String>) -> Layout {
 }
 
 /// Looks at up to `bytes` of a file: its columns, and what their texts look like. Columns in `declared` are not guessed.
-pub fn sample(chunks: &mut Chunks<'_>, layout: &Layout, bytes: u64, guesses: &mut BTreeMap<String, Guess>, declared: &BTreeMap<String, Field>) -> Result<()> {
+pub fn sample(
+    chunks: &mut Chunks<'_>,
+    layout: &Layout,
+    bytes: u64,
+    guesses: &mut BTreeMap<String, Guess>,
+    declared: &BTreeMap<String, Field>,
+) -> Result<()> {
     let mut records = Records::default();
     let width = layout.names.len();
     let until = chunks.window.offset + bytes;
@@ -204,7 +217,7 @@ pub fn read(mut chunks: Chunks<'_>, layout: &Layout, fields: &[FieldRef], known:
             columns.push(match place {
                 None => new_null_array(field.data_type(), len),
                 Some(place) => {
-                    let text = matches!(field.data_type(), arrow::datatypes::DataType::Utf8 | arrow::datatypes::DataType::Binary);
+                    let text = column::is_text(field.data_type());
                     let cells = records.column(*place, width).map(|f| cell(f, window, dialect, text));
                     column::decode(field, len, cells, &mut refused)?
                 }

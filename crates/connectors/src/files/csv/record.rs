@@ -222,7 +222,10 @@ fn record(buffer: &[u8], start: usize, at_end: bool, dialect: &Dialect, fields: 
 
 /// Where a quoted field ends.
 pub enum Closing {
-    At { quote: usize, escaped: bool },
+    At {
+        quote: usize,
+        escaped: bool,
+    },
     /// It does not, or not as it should.
     Never(&'static str),
     /// That is not in the buffer yet.
@@ -330,7 +333,11 @@ mod tests {
             ("a\nb,c\nd,e,f\n", &[&["b", "c"]], &["a: 1 field, where the header has 2", "d,e,f: 3 fields, where the header has 2"]),
             // A quote that never closes costs one line.
             ("1,\"open\n2,b\n3,c\n", &[&["2", "b"], &["3", "c"]], &["1,\"open: a quote that is opened here never closes"]),
-            ("1,\"open\n2,\"b\"\n3,c\n", &[&["2", "b"], &["3", "c"]], &["1,\"open: text after a closing quote, or a quote that never closes"]),
+            (
+                "1,\"open\n2,\"b\"\n3,c\n",
+                &[&["2", "b"], &["3", "c"]],
+                &["1,\"open: text after a closing quote, or a quote that never closes"],
+            ),
             ("1,\"x\"y\n2,b\n", &[&["2", "b"]], &["1,\"x\"y: text after a closing quote, or a quote that never closes"]),
             ("1,x\r", &[&["1", "x"]], &[]),
         ];

@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Schema};
+use arrow::datatypes::{DataType, Field, Schema};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use trib_core::Result;
+use trib_core::logical::{FieldExt, Logical};
 
 use super::dialect::Dialect;
 
@@ -31,7 +32,7 @@ pub fn header(schema: &Schema, dialect: &Dialect) -> Vec<u8> {
 
 /// Writes the rows of a batch.
 pub fn rows(batch: &RecordBatch, dialect: &Dialect, buffer: &mut Vec<u8>, out: &mut dyn Write) -> Result<()> {
-    let plain: Vec<ArrayRef> = batch.columns().iter().map(printable).collect::<Result<_>>()?;
+    let plain: Vec<ArrayRef> = batch.schema().fields().iter().zip(batch.columns()).map(|(f, a)| printable(f, a)).collect::<Result<_>>()?;
     let options = FormatOptions::default();
     let columns: Vec<Column<'_>> = plain.iter().map(|array| Column::of(array, &options)).collect::<Result<_>>()?;
     let mut word = String::new();
@@ -76,12 +77,12 @@ impl<'a> Column<'a> {
 }
 
 /// The same values in a type that prints them so that they can be read back.
-pub fn printable(array: &ArrayRef) -> Result<ArrayRef> {
+pub fn printable(field: &Field, array: &ArrayRef) -> Result<ArrayRef> {
     Ok(match array.data_type() {
         DataType::LargeUtf8 | DataType::Utf8View => cast(array, &DataType::Utf8)?,
-        DataType::Dictionary(_, value) => printable(&cast(array, value)?)?,
+        DataType::Dictionary(_, value) => printable(field, &cast(array, value)?)?,
         DataType::Timestamp(unit, Some(zone)) if zone.as_ref() != "UTC" => cast(array, &DataType::Timestamp(*unit, Some("UTC".into())))?,
-        DataType::FixedSizeBinary(16) => {
+        DataType::FixedSizeBinary(16) if field.logical() == Some(Logical::Uuid) => {
             let ids = array.as_fixed_size_binary();
             let text = ids.iter().map(|id| id.and_then(|id| uuid::Uuid::from_slice(id).ok()).map(|id| id.to_string()));
             Arc::new(text.collect::<arrow::array::StringArray>())
@@ -100,7 +101,9 @@ fn text(line: &mut Vec<u8>, value: &str, dialect: &Dialect) {
     let bytes = value.as_bytes();
     let quote = dialect.quote.unwrap_or(b'"');
     let special = |b: &u8| *b == dialect.delimiter || *b == quote || *b == b'\n' || *b == b'\r';
-    let needed = bytes.iter().any(special) || dialect.nulls.iter().any(|n| n == bytes) || (bytes.first().copied() == dialect.comment && dialect.comment.is_some());
+    let needed = bytes.iter().any(special)
+        || dialect.nulls.iter().any(|n| n == bytes)
+        || (bytes.first().copied() == dialect.comment && dialect.comment.is_some());
     if !needed {
         line.extend_from_slice(bytes);
         return;

@@ -43,7 +43,14 @@ pub fn sample(window: Window<'_>, lines: bool, bytes: u64, shape: &mut Shape) ->
 
 /// Reads all records into `sink`. `fields` are the columns that are wanted; `known` are all of the stream. Fields for which `declared` holds
 /// take strings and numbers alike.
-pub fn read(window: Window<'_>, lines: bool, fields: &[FieldRef], known: &Schema, declared: &dyn Fn(&str) -> bool, sink: &mut Sink) -> Result<()> {
+pub fn read(
+    window: Window<'_>,
+    lines: bool,
+    fields: &[FieldRef],
+    known: &Schema,
+    declared: &dyn Fn(&str) -> bool,
+    sink: &mut Sink,
+) -> Result<()> {
     let file = window.file;
     let mut records = Records::new(window, lines)?;
     let schema = Arc::new(Schema::new(fields.to_vec()));
@@ -149,7 +156,7 @@ impl<'a> Decoder<'a> {
                 let members = self.members(fields, &objects, rows);
                 let mut columns = Vec::with_capacity(fields.len());
                 for (child, nodes) in fields.iter().zip(&members) {
-                    columns.push(self.column(child, nodes, rows, false)?);
+                    columns.push(self.column(child, nodes, rows, declared)?);
                 }
                 let nulls: NullBuffer = objects.iter().map(Option::is_some).collect();
                 Arc::new(StructArray::try_new(fields.clone(), columns, Some(nulls))?)
@@ -165,11 +172,12 @@ impl<'a> Decoder<'a> {
                     offsets.push(i32::try_from(items.len()).map_err(|_| Error::internal("a batch holds too many list items"))?);
                 }
                 let nulls: NullBuffer = arrays.iter().map(Option::is_some).collect();
-                let values = self.column(item, &items, &owners, false)?;
+                let values = self.column(item, &items, &owners, declared)?;
                 Arc::new(ListArray::try_new(item.clone(), OffsetBuffer::new(ScalarBuffer::from(offsets)), values, Some(nulls))?)
             }
             _ => {
-                let cells: Vec<Cell<'a>> = nodes.iter().enumerate().map(|(i, node)| self.cell(field, (*node)?, rows[i], declared)).collect();
+                let cells: Vec<Cell<'a>> =
+                    nodes.iter().enumerate().map(|(i, node)| self.cell(field, (*node)?, rows[i], declared)).collect();
                 let mut refused = Refused::default();
                 let array = column::decode(field, cells.len(), cells.into_iter(), &mut refused)?;
                 for (i, reason) in refused.0 {
@@ -192,15 +200,15 @@ impl<'a> Decoder<'a> {
         }
         let t = field.data_type();
         let takes = match kind {
-            Kind::String => declared || *t == DataType::Utf8,
+            Kind::String => declared || t.is_string(),
             Kind::Number if *t == DataType::Float64 && !declared => {
                 let text = std::str::from_utf8(raw).unwrap_or_default();
                 raw.len() <= 15 || text.parse().is_ok_and(|v| value::float_is_exact(text, v))
             }
-            Kind::Number => t.is_numeric() || (declared && *t == DataType::Utf8),
-            Kind::True | Kind::False => *t == DataType::Boolean || (declared && *t == DataType::Utf8),
+            Kind::Number => t.is_numeric() || (declared && t.is_string()),
+            Kind::True | Kind::False => *t == DataType::Boolean || (declared && t.is_string()),
             // A declared text takes whatever it is.
-            Kind::Object | Kind::Array => declared && *t == DataType::Utf8,
+            Kind::Object | Kind::Array => declared && t.is_string(),
             Kind::Null => false,
         };
         if !takes {
@@ -228,6 +236,7 @@ impl<'a> Decoder<'a> {
             DataType::List(_) => "an array".to_owned(),
             _ => sql_name(field),
         };
-        self.refused.add(row, || format!("column {}: {shown} is not {expected} (declare the column's type under `columns:`)", field.name()));
+        self.refused
+            .add(row, || format!("column {}: {shown} is not {expected} (declare the column's type under `columns:`)", field.name()));
     }
 }

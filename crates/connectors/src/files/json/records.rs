@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use memchr::{memchr, memchr2, memchr_iter};
+use memchr::{memchr, memchr_iter, memchr2};
 use trib_core::{Code, Error, Result};
 
 use super::super::window::Window;
@@ -46,10 +46,6 @@ impl<'a> Records<'a> {
             }
         }
         Ok(Self { window, framing, ended: false })
-    }
-
-    pub fn file(&self) -> &'a str {
-        self.window.file
     }
 
     pub fn offset(&self) -> u64 {

@@ -313,7 +313,8 @@ mod tests {
             Just(serde_json::Value::Null),
             any::<bool>().prop_map(Into::into),
             any::<i64>().prop_map(Into::into),
-            any::<f64>().prop_map(Into::into),
+            // Serde's own parser rounds some doubles, so only short ones can be compared.
+            any::<i32>().prop_map(|n| (f64::from(n) / 8.0).into()),
             any::<String>().prop_map(Into::into),
         ];
         leaf.prop_recursive(4, 40, 6, |inner| {

@@ -1,11 +1,10 @@
 //! From batches to JSON, one object per row. NULL fields are written as `null`; JSON text is written as the value that it is.
 
 use std::fmt::Write as _;
-use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, ListArray, RecordBatch, StringArray};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, FieldRef};
+use arrow::datatypes::{DataType, Field, FieldRef};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use trib_core::logical::{FieldExt, Logical};
 use trib_core::{Error, Result};
@@ -50,20 +49,13 @@ fn object(names: &[String], columns: &[Column<'_>], row: usize, out: &mut String
 }
 
 /// Values in types that [`Column`] knows, all the way down.
-fn prepared(array: &ArrayRef) -> Result<ArrayRef> {
+fn prepared(field: &Field, array: &ArrayRef) -> Result<ArrayRef> {
     Ok(match array.data_type() {
         DataType::Float16 | DataType::Float32 => {
             // Through its text, so that 0.1 stays 0.1.
             cast(&cast(array, &DataType::Utf8)?, &DataType::Float64)?
         }
-        DataType::LargeList(item) => cast(array, &DataType::List(item.clone()))?,
-        DataType::FixedSizeList(item, _) => cast(array, &DataType::List(item.clone()))?,
-        DataType::Map(entries, _) => {
-            let map = array.as_map();
-            let list = ListArray::try_new(entries.clone(), map.offsets().clone(), Arc::new(map.entries().clone()), map.nulls().cloned())?;
-            Arc::new(list)
-        }
-        _ => printable(array)?,
+        _ => printable(field, array)?,
     })
 }
 
@@ -76,9 +68,11 @@ struct Tree {
 
 impl Tree {
     fn new(field: &FieldRef, array: &ArrayRef) -> Result<Self> {
-        let array = prepared(array)?;
+        let array = prepared(field, array)?;
         let children = match array.data_type() {
-            DataType::Struct(fields) => fields.iter().zip(array.as_struct().columns()).map(|(f, a)| Self::new(f, a)).collect::<Result<_>>()?,
+            DataType::Struct(fields) => {
+                fields.iter().zip(array.as_struct().columns()).map(|(f, a)| Self::new(f, a)).collect::<Result<_>>()?
+            }
             DataType::List(item) => vec![Self::new(item, array.as_list::<i32>().values())?],
             _ => Vec::new(),
         };
@@ -107,9 +101,11 @@ impl<'a> Column<'a> {
             DataType::Utf8 => Column::Text(array.as_string()),
             DataType::Boolean => Column::Boolean(array.as_boolean()),
             DataType::Float64 => Column::Double(array.as_primitive()),
-            DataType::Struct(fields) => {
-                Column::Struct { array, names: fields.iter().map(|f| quoted(f.name())).collect(), columns: children.collect::<Result<_>>()? }
-            }
+            DataType::Struct(fields) => Column::Struct {
+                array,
+                names: fields.iter().map(|f| quoted(f.name())).collect(),
+                columns: children.collect::<Result<_>>()?,
+            },
             DataType::List(_) => {
                 let items = children.next().ok_or_else(|| Error::internal("a list was prepared without its items"))??;
                 Column::List { array: array.as_list(), items: Box::new(items) }
