@@ -18,7 +18,7 @@ test: setup ## Everything that must hold: imports, format, links, all tests
 bench: setup ## Speed, CPU and memory beside the physical limit of this machine
 	@benches/run.sh
 
-soak: setup ## Kill loads at random for SOAK_MINUTES (30), compare what arrives
+soak: setup ## Kill loads at random TRIB_KILLS (30) times each, compare what arrives
 	@scripts/soak.sh
 
 lint: setup ## Format, clippy, imports, links, licences and advisories
