@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -23,6 +23,8 @@ use crate::summary::Summary;
 
 /// Syncs that run at the same time.
 const SIDE_BY_SIDE: usize = 4;
+/// How long a source may think before a person is told.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Runs what is selected, records the run, shows how it went, and gives the exit status. `command` is how the run was called.
 pub async fn conduct(session: &Session, selection: &Selection, ask: &Ask, command: &str) -> Result<Exit> {
@@ -139,11 +141,16 @@ impl Conductor<'_> {
     async fn one(&self, sync: &Sync) -> Ran {
         let mut ran = Ran::default();
         let wanted = Wanted { selection: self.selection, ask: self.ask, paused: &self.paused };
-        let prepared = tokio::select! {
-            prepared = prepare::sync(self.session, sync, &wanted) => prepared,
-            () = self.runtime.cancel.cancelled() => {
-                ran.errors.push(stopped());
-                return ran;
+        let preparing = prepare::sync(self.session, sync, &wanted);
+        tokio::pin!(preparing);
+        let prepared = loop {
+            tokio::select! {
+                prepared = &mut preparing => break prepared,
+                () = tokio::time::sleep(PATIENCE) => self.watch.note(&sync.name, None, "still asking the source what it offers"),
+                () = self.runtime.cancel.cancelled() => {
+                    ran.errors.push(stopped());
+                    return ran;
+                }
             }
         };
         for one in prepared {

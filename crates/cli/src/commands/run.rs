@@ -32,6 +32,9 @@ pub struct Args {
 
 pub async fn run(args: &Args, session: &Session) -> Result<Exit> {
     let selection = session.select(&args.select).await?;
+    if selection.nodes.is_empty() {
+        session.output.note("there is nothing to run: `trib discover CONNECTION --write` proposes a sync");
+    }
     if args.full_refresh {
         permit(session, "load everything again", args.yes)?;
     }

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use serde_json::Value;
+
 use trib_runtime::StreamOutline;
 
 use crate::commands::plan::SyncOutline;
@@ -63,7 +65,8 @@ fn one(stream: &StreamOutline) -> String {
 /// Where the read begins.
 fn state(stream: &StreamOutline) -> String {
     match stream.from_state.stream(&stream.stream) {
-        None => "the beginning".to_owned(),
+        None | Some(Value::Null) => "the beginning".to_owned(),
+        Some(Value::Object(map)) if map.is_empty() => "the beginning".to_owned(),
         Some(value) => {
             let text = value.to_string();
             match text.char_indices().nth(STATE_CHARS) {
