@@ -19,8 +19,9 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// `memory` bounds what queries may hold in bytes before they spill into `spill`.
+    /// `memory` bounds what queries may hold in bytes before they spill into `spill`, a folder that is made where it is missing.
     pub fn new(memory: usize, spill: &Path, threads: usize) -> Result<Self> {
+        std::fs::create_dir_all(spill)?;
         let environment = RuntimeEnvBuilder::new()
             .with_memory_pool(Arc::new(FairSpillPool::new(memory)))
             .with_temp_file_path(spill)
