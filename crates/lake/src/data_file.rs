@@ -25,7 +25,7 @@ use crate::failure;
 use crate::file_stats::FileStats;
 
 /// Encoded bytes that a writer collects before they go out as a row group: what bounds its memory, and a reader's.
-const ROW_GROUP_BYTES: usize = 32 << 20;
+const ROW_GROUP_BYTES: usize = 16 << 20;
 const BATCH_ROWS: usize = 8192;
 
 /// A file that was written and is not yet part of the table.
@@ -144,6 +144,13 @@ pub async fn read(
         .and_then(move |batch| futures::future::ready(conform(&batch, &schema, &constants))))
 }
 
+/// Rows of a file, by its footer.
+pub async fn rows(store: &Arc<dyn ObjectStore>, path: &Path, size: u64) -> Result<u64> {
+    let reader = ParquetObjectReader::new(store.clone(), path.clone()).with_file_size(size);
+    let builder = ParquetRecordBatchStreamBuilder::new(reader).await.map_err(|e| failure::parquet(e, path.as_ref()))?;
+    Ok(builder.metadata().file_metadata().num_rows().unsigned_abs())
+}
+
 /// Brings a batch to `schema` by name.
 pub fn conform(batch: &RecordBatch, schema: &SchemaRef, constants: &[(String, ArrayRef)]) -> Result<RecordBatch> {
     let rows = batch.num_rows();
@@ -167,7 +174,7 @@ pub fn conform(batch: &RecordBatch, schema: &SchemaRef, constants: &[(String, Ar
 
 /// A file of a table, by the path that the log has.
 pub fn join(folder: &Path, relative: &str) -> Path {
-    relative.split('/').fold(folder.clone(), |path, part| path.join(part))
+    relative.split('/').fold(folder.clone(), Path::join)
 }
 
 /// Removes files that no log names. What is not there is no error.

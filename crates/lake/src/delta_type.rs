@@ -49,6 +49,7 @@ pub fn stored(field: &Field) -> Result<Field> {
 }
 
 fn stored_type(t: &DataType, logical: Option<Logical>) -> Result<DataType> {
+    #[allow(clippy::enum_glob_use)]
     use DataType::*;
     Ok(match t {
         Boolean | Int8 | Int16 | Int32 | Int64 | Float32 | Float64 | Date32 | Utf8 | Binary => t.clone(),

@@ -2,7 +2,9 @@
 //!
 //! Nothing here is visible. The files it writes become part of the table by the commit that names them, or are removed.
 
-use arrow::array::{ArrayRef, BooleanBufferBuilder};
+use std::collections::HashSet;
+
+use arrow::array::BooleanBufferBuilder;
 use arrow::buffer::BooleanBuffer;
 use arrow::datatypes::SchemaRef;
 use trib_core::contract::SchemaChange;
@@ -14,7 +16,7 @@ use crate::data_file::{self, NewFile, join};
 use crate::delta_schema::{self, Evolved};
 use crate::layout::Layout;
 use crate::merge::decide::{Merge, ParentSide};
-use crate::merge::rewrite::{Mark, Selection, rewrite, timestamp};
+use crate::merge::rewrite::{Job, Mark, rewrite, timestamp};
 use crate::merge::rules::{Counts, OnMatch, Rules, going};
 use crate::merge::{Room, StagedFiles, unkeyed};
 use crate::stage::{self, Staged};
@@ -64,7 +66,7 @@ impl Draft<'_> {
         }
         let table = &self.share.table;
         let evolved = self.evolve()?;
-        let staged = self.staged(self.share, &self.log.folder)?;
+        let staged = Self::staged(self.share, &self.log.folder)?;
         stage::verify(self.layout, &self.log.folder, &staged.files).await?;
         let live: &[LiveFile] = self.before.map_or(&[], |s| &s.files);
         let mut edit = Edit {
@@ -107,7 +109,7 @@ impl Draft<'_> {
             Some(before) => {
                 let mut evolved = delta_schema::evolve(&before.schema, &wanted, &self.share.changes)?;
                 // A prune knows keys alone, and may be the first to mark rows.
-                if table.write == WriteMode::Prune && table.deletes == Deletes::Soft && self.mark(&evolved.schema).is_none() {
+                if table.write == WriteMode::Prune && table.deletes == Deletes::Soft && Self::mark(&evolved.schema).is_none() {
                     let field = trib_core::Table::system_fields(WriteMode::Upsert, Deletes::Soft).pop();
                     let marked = delta_schema::stored(&arrow::datatypes::Schema::new(field.into_iter().collect::<Vec<_>>()))?;
                     evolved = delta_schema::evolve(&evolved.schema, &marked, &[] as &[SchemaChange])?;
@@ -118,7 +120,7 @@ impl Draft<'_> {
         }
     }
 
-    fn staged(&self, share: &TableLoad, folder: &object_store::path::Path) -> Result<StagedFiles> {
+    fn staged(share: &TableLoad, folder: &object_store::path::Path) -> Result<StagedFiles> {
         let mut files = Vec::new();
         for receipt in &share.receipts {
             files.extend(Staged::of(receipt)?.files);
@@ -128,7 +130,10 @@ impl Draft<'_> {
 
     async fn replace(&self, edit: &mut Edit, live: &[LiveFile], staged: StagedFiles) -> Result<()> {
         for file in live {
-            edit.counts.deleted += file.stats.num_records.unwrap_or(0);
+            edit.counts.deleted += match file.stats.num_records {
+                Some(rows) => rows,
+                None => data_file::rows(&self.layout.store, &join(&self.log.folder, &file.path), file.size).await?,
+            };
         }
         edit.removes = live.to_vec();
         edit.counts.inserted = staged.files.iter().map(|f| f.rows).sum();
@@ -137,7 +142,7 @@ impl Draft<'_> {
     }
 
     /// The column whose value says that a row has gone.
-    fn mark(&self, schema: &SchemaRef) -> Option<&'static str> {
+    fn mark(schema: &SchemaRef) -> Option<&'static str> {
         [system::VALID_TO, system::DELETED_AT].into_iter().find(|name| schema.index_of(name).is_ok())
     }
 
@@ -147,7 +152,7 @@ impl Draft<'_> {
             before.mergeable()?;
         }
         let room = self.room(evolved);
-        let mark = self.mark(&evolved.schema);
+        let mark = Self::mark(&evolved.schema);
         let history = mark == Some(system::VALID_TO);
         let (key, parent) = match &table.parent {
             Some(_) if table.write == WriteMode::History => {
@@ -162,7 +167,7 @@ impl Draft<'_> {
                 let (here, there): (Vec<String>, Vec<String>) = tie.columns.iter().cloned().unzip();
                 let keeps = (table.write == WriteMode::Insert)
                     .then(|| (self.parent_before.map_or(&[] as &[LiveFile], |s| &s.files), folder.clone()));
-                (here, Some(ParentSide { staged: self.staged(share, &folder)?, key: there, keeps }))
+                (here, Some(ParentSide { staged: Self::staged(share, &folder)?, key: there, keeps }))
             }
             _ => (table.key.clone(), None),
         };
@@ -196,47 +201,53 @@ impl Draft<'_> {
         };
         edit.counts = decision.counts;
 
-        let micros = self.load.loaded_at.timestamp_micros();
         let mark = match mark {
-            Some(name) => Some(Mark { column: evolved.schema.index_of(name)?, micros }),
+            Some(name) => Some(Mark { column: evolved.schema.index_of(name)?, micros: self.load.loaded_at.timestamp_micros() }),
             None => None,
         };
+        let mut jobs = Vec::new();
         for (number, (file, touched)) in live.iter().zip(decision.files).enumerate() {
             let Some(touched) = touched else {
                 continue;
             };
-            let selection = Selection { keep: touched.drop.map(|mut d| !&d.finish()), mark: touched.mark.map(|mut m| m.finish()) };
-            let emptied = selection.keep.as_ref().is_some_and(|k| k.count_set_bits() == 0);
             edit.removes.push(file.clone());
-            if !emptied {
-                let source = (join(&self.log.folder, &file.path), file.size);
-                let name = format!("{}-{number}", room.prefix);
-                edit.take(rewrite(&room, source, &selection, mark.as_ref(), &[], name).await?);
+            let keep = touched.drop.map(|mut dropped| !&dropped.finish());
+            if keep.as_ref().is_some_and(|k| k.count_set_bits() == 0) {
+                continue;
             }
+            jobs.push(Job {
+                keep,
+                mark: mark.zip(touched.mark.map(|mut bits| bits.finish())),
+                ..self.copy(file, format!("{}-{number}", room.prefix))
+            });
         }
-        self.rewrite_widened(edit, live, evolved).await?;
-        self.publish(edit, &room, staged, decision.accepted).await
+        jobs.extend(self.publish(edit, &room, staged, decision.accepted));
+        edit.take(rewrite(&room, jobs).await?);
+        self.rewrite_widened(edit, live, evolved).await
     }
 
-    /// Makes the accepted rows part of the table.
-    async fn publish(&self, edit: &mut Edit, room: &Room, staged: &StagedFiles, accepted: Vec<BooleanBufferBuilder>) -> Result<()> {
+    /// Makes the accepted rows part of the table: as the files that they are in, or as new ones.
+    fn publish(&self, edit: &mut Edit, room: &Room, staged: &StagedFiles, accepted: Vec<BooleanBufferBuilder>) -> Vec<Job> {
         // A staged file can be published as it is when all of its rows count, and no column is filled only now.
-        let whole = self.share.table.write != WriteMode::History;
-        let constants: [(String, ArrayRef); 1] = [(system::VALID_FROM.to_owned(), timestamp(self.load.loaded_at.timestamp_micros()))];
+        let as_it_is = self.share.table.write != WriteMode::History;
+        let valid_from = timestamp(self.load.loaded_at.timestamp_micros());
+        let mut jobs = Vec::new();
         for (number, (file, mut bits)) in staged.files.iter().zip(accepted).enumerate() {
             let keep: BooleanBuffer = bits.finish();
             match keep.count_set_bits() {
                 0 => {}
-                all if all == keep.len() && whole => edit.adds.push(file.clone()),
-                _ => {
-                    let source = (staged.folder.clone().join(file.name.as_str()), file.size);
-                    let selection = Selection { keep: Some(keep), mark: None };
-                    let name = format!("{}-s{number}", room.prefix);
-                    edit.take(rewrite(room, source, &selection, None, &constants, name).await?);
-                }
+                all if all == keep.len() && as_it_is => edit.adds.push(file.clone()),
+                _ => jobs.push(Job {
+                    source: staged.folder.clone().join(file.name.as_str()),
+                    size: file.size,
+                    keep: Some(keep),
+                    mark: None,
+                    constants: vec![(system::VALID_FROM.to_owned(), valid_from.clone())],
+                    name: format!("{}-s{number}", room.prefix),
+                }),
             }
         }
-        Ok(())
+        jobs
     }
 
     /// Writes the files that hold a narrower type again: not every reader widens.
@@ -248,16 +259,17 @@ impl Draft<'_> {
             before.mergeable()?;
         }
         let room = self.room(evolved);
-        for (number, file) in live.iter().enumerate() {
-            if edit.removes.iter().any(|removed| removed.path == file.path) {
-                continue;
-            }
-            edit.removes.push(file.clone());
-            let source = (join(&self.log.folder, &file.path), file.size);
-            let name = format!("{}-w{number}", room.prefix);
-            edit.take(rewrite(&room, source, &Selection::default(), None, &[], name).await?);
-        }
+        let gone: HashSet<String> = edit.removes.iter().map(|f| f.path.clone()).collect();
+        let narrow: Vec<&LiveFile> = live.iter().filter(|f| !gone.contains(&f.path)).collect();
+        edit.removes.extend(narrow.iter().copied().cloned());
+        let jobs = narrow.iter().enumerate().map(|(number, file)| self.copy(file, format!("{}-w{number}", room.prefix)));
+        edit.take(rewrite(&room, jobs.collect()).await?);
         Ok(())
+    }
+
+    /// A file of the table as it is.
+    fn copy(&self, file: &LiveFile, name: String) -> Job {
+        Job { source: join(&self.log.folder, &file.path), size: file.size, keep: None, mark: None, constants: Vec::new(), name }
     }
 
     fn room(&self, evolved: &Evolved) -> Room {

@@ -125,7 +125,7 @@ fn bound(groups: &ArrayRef, greatest: bool) -> Result<Option<Box<RawValue>>> {
             text.map(serde_json::to_string).transpose()?
         }
         DataType::Date32 => pick!(Date32Type)
-            .and_then(|days| Date32Type::to_naive_date_opt(days))
+            .and_then(Date32Type::to_naive_date_opt)
             .filter(|d| (0..10_000).contains(&chrono::Datelike::year(d)))
             .map(|d| format!("\"{d}\"")),
         DataType::Timestamp(_, zone) => pick!(TimestampMicrosecondType)

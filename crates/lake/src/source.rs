@@ -152,7 +152,7 @@ impl Lake {
             }
             None => snapshot.files.iter().collect(),
         };
-        Ok(grouped(files, read.parallelism)
+        grouped(files, read.parallelism)
             .into_iter()
             .map(|group| {
                 let rows = group.iter().map(|f| f.stats.num_records).sum();
@@ -161,7 +161,7 @@ impl Lake {
                 split.rows = rows;
                 Ok(split)
             })
-            .collect::<Result<Vec<Split>>>()?)
+            .collect()
     }
 
     /// The range that an incremental read covers now; `None` when nothing can be new.

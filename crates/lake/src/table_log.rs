@@ -60,6 +60,9 @@ pub type FileStatsRef = Arc<FileStats>;
 /// The table property that names a table's key.
 pub const KEY_PROPERTY: &str = "tributary.key";
 
+/// Beginnings of column properties by which Delta asks a writer to fill or check a column.
+const COMPUTED: [&str; 3] = ["delta.generationExpression", "delta.identity", "delta.invariants"];
+
 /// What a step forward did.
 pub enum Step {
     /// The table is at this version now.
@@ -172,6 +175,8 @@ impl Snapshot {
             Some("it is append-only")
         } else if metadata.configuration().keys().any(|k| k.starts_with("delta.constraints.")) {
             Some("it has check constraints")
+        } else if self.schema.fields().iter().any(|f| f.metadata().keys().any(|k| COMPUTED.iter().any(|c| k.starts_with(c)))) {
+            Some("it has columns that are generated or checked")
         } else {
             let known = [
                 "appendOnly",
@@ -264,8 +269,8 @@ impl Actions {
         Self { lines: vec![commit.to_string()], now }
     }
 
-    fn push(&mut self, action: Action) -> Result<()> {
-        self.lines.push(serde_json::to_string(&action)?);
+    fn push(&mut self, action: &Action) -> Result<()> {
+        self.lines.push(serde_json::to_string(action)?);
         Ok(())
     }
 
@@ -315,7 +320,7 @@ impl Actions {
     }
 
     pub fn add(&mut self, file: &NewFile, data_change: bool) -> Result<()> {
-        self.push(Action::Add(Add {
+        self.push(&Action::Add(Add {
             path: file.name.clone(),
             size: file.size as i64,
             modification_time: self.now,
@@ -329,7 +334,7 @@ impl Actions {
         let mut remove = file.remove.clone();
         remove.deletion_timestamp = Some(self.now);
         remove.data_change = data_change;
-        self.push(Action::Remove(remove))
+        self.push(&Action::Remove(remove))
     }
 
     /// Delta's own way to make a write happen once: the last number that an application has written.

@@ -118,11 +118,10 @@ impl Rules {
 
     fn go(&self, row: Row, counts: &mut Counts) -> Fate {
         let fate = match self.going {
-            Going::Not => Fate::Stay,
             Going::Drop => Fate::Drop,
-            // A row that is marked keeps the time of its first mark.
             Going::Mark if row.live => Fate::Mark,
-            Going::Mark => Fate::Stay,
+            // A row that is marked keeps the time of its first mark.
+            Going::Mark | Going::Not => Fate::Stay,
         };
         counts.deleted += u64::from(fate != Fate::Stay);
         fate

@@ -50,7 +50,7 @@ async fn staged_rows_are_seen_by_nobody_and_swept() {
     // The next run keeps the load that its store knows to be staged.
     let next = Lease { generation: 2, ..bench.lease.clone() };
     bench.lake.open(&next, &[]).await.unwrap();
-    bench.lake.sweep(&next, &[kept.part.load.clone()]).await.unwrap();
+    bench.lake.sweep(&next, std::slice::from_ref(&kept.part.load)).await.unwrap();
     assert_eq!(bench.loose().len(), 1);
     let load = bench.load(vec![share(&table, vec![kept])]);
     assert_eq!(counts(&bench.lake.commit(&load, &next).await.unwrap()), (1, 0, 0));

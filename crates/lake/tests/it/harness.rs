@@ -42,7 +42,9 @@ impl Bench {
 
     pub async fn with(mut settings: serde_json::Value) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        settings["path"] = json!("lake");
+        if settings.get("path").is_none() {
+            settings["path"] = json!("lake");
+        }
         let lake = trib_lake::open(&settings, &context(dir.path())).unwrap();
         let lease = Lease { sync: "shop/dev".into(), generation: 1, holder: "test".into() };
         lake.open(&lease, &[]).await.unwrap();

@@ -7,6 +7,7 @@ mod crash;
 mod harness;
 mod maintain;
 mod modes;
+mod object_store;
 mod python;
 mod schema_change;
 mod source;

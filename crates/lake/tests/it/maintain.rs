@@ -32,7 +32,7 @@ async fn what_is_within_its_retention_stays() {
     let table = table(WriteMode::Replace);
     bench.rows(&table, &[(1, "a")]).await;
     bench.rows(&table, &[(2, "b")]).await;
-    assert_eq!(bench.lake.maintain(&table.name, Duration::from_secs(3600)).await.unwrap(), "0 old files removed");
+    assert_eq!(bench.lake.maintain(&table.name, Duration::from_hours(1)).await.unwrap(), "0 old files removed");
     let before = bench.lake.provider(&table.name, Some(0)).await.unwrap();
     let frame = datafusion::prelude::SessionContext::new().read_table(before).unwrap();
     assert_eq!(frame.count().await.unwrap(), 1);

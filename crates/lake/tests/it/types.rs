@@ -111,17 +111,17 @@ pub fn columns(samples: &[Sample]) -> Vec<Column> {
     let date = |days: &i32| json!((NaiveDate::from_ymd_opt(1970, 1, 1).unwrap() + Duration::days(i64::from(*days))).to_string());
     let uuid = |s: &Sample| uuid_bytes(s.bits);
     let mut columns = vec![
-        column("bool", samples, |s| s.bits % 2 == 0, text, |v| BooleanArray::from(v)),
-        column("i8", samples, |s| s.int as i8, text, |v| Int8Array::from(v)),
-        column("i16", samples, |s| s.int as i16, text, |v| Int16Array::from(v)),
-        column("i32", samples, |s| s.int as i32, text, |v| Int32Array::from(v)),
-        column("i64", samples, |s| s.int, text, |v| Int64Array::from(v)),
-        column("u8", samples, |s| s.bits as u8, text, |v| UInt8Array::from(v)),
-        column("u16", samples, |s| s.bits as u16, text, |v| UInt16Array::from(v)),
-        column("u32", samples, |s| s.bits as u32, text, |v| UInt32Array::from(v)),
-        column("u64", samples, |s| s.bits, text, |v| UInt64Array::from(v)),
-        column("f32", samples, |s| finite(s) as f32, |v| float(f64::from(*v)), |v| Float32Array::from(v)),
-        column("f64", samples, finite, |v| float(*v), |v| Float64Array::from(v)),
+        column("bool", samples, |s| s.bits.is_multiple_of(2), text, BooleanArray::from),
+        column("i8", samples, |s| s.int as i8, text, Int8Array::from),
+        column("i16", samples, |s| s.int as i16, text, Int16Array::from),
+        column("i32", samples, |s| s.int as i32, text, Int32Array::from),
+        column("i64", samples, |s| s.int, text, Int64Array::from),
+        column("u8", samples, |s| s.bits as u8, text, UInt8Array::from),
+        column("u16", samples, |s| s.bits as u16, text, UInt16Array::from),
+        column("u32", samples, |s| s.bits as u32, text, UInt32Array::from),
+        column("u64", samples, |s| s.bits, text, UInt64Array::from),
+        column("f32", samples, |s| finite(s) as f32, |v| float(f64::from(*v)), Float32Array::from),
+        column("f64", samples, finite, |v| float(*v), Float64Array::from),
         column(
             "d15_2",
             samples,
@@ -143,7 +143,7 @@ pub fn columns(samples: &[Sample]) -> Vec<Column> {
                     .unwrap()
             },
         ),
-        column("date", samples, day, date, |v| Date32Array::from(v)),
+        column("date", samples, day, date, Date32Array::from),
         column("date64", samples, day, date, |v| v.into_iter().map(|d| d.map(|d| i64::from(d) * 86_400_000)).collect::<Date64Array>()),
         column("ts", samples, micros, text, |v| TimestampMicrosecondArray::from(v).with_timezone("UTC")),
         column("ts_zone", samples, micros, text, |v| TimestampMicrosecondArray::from(v).with_timezone("+05:30")),
@@ -154,10 +154,10 @@ pub fn columns(samples: &[Sample]) -> Vec<Column> {
             |v| text(&(v * 1_000_000)),
             |v| TimestampSecondArray::from(v).with_timezone("UTC"),
         ),
-        column("ntz", samples, micros, text, |v| TimestampMicrosecondArray::from(v)),
-        column("ntz_ms", samples, |s| micros(s) / 1_000, |v| text(&(v * 1_000)), |v| TimestampMillisecondArray::from(v)),
-        column("text", samples, |s| s.text.clone(), text, |v| StringArray::from(v)),
-        column("large", samples, |s| s.text.clone(), text, |v| LargeStringArray::from(v)),
+        column("ntz", samples, micros, text, TimestampMicrosecondArray::from),
+        column("ntz_ms", samples, |s| micros(s) / 1_000, |v| text(&(v * 1_000)), TimestampMillisecondArray::from),
+        column("text", samples, |s| s.text.clone(), text, StringArray::from),
+        column("large", samples, |s| s.text.clone(), text, LargeStringArray::from),
         column("view", samples, |s| s.text.clone(), text, |v| v.iter().map(Option::as_deref).collect::<StringViewArray>()),
         column("bytes", samples, |s| s.bytes.clone(), |v| json!(hex(v)), |v| v.iter().map(Option::as_deref).collect::<BinaryArray>()),
         column("dict", samples, |s| s.text.clone(), text, |v| v.iter().map(Option::as_deref).collect::<DictionaryArray<Int32Type>>()),
@@ -173,7 +173,7 @@ pub fn columns(samples: &[Sample]) -> Vec<Column> {
             samples,
             |s| vec![Some(s.int as i32), None],
             |v| json!(v.iter().map(|x| x.map(|x| x.to_string())).collect::<Vec<_>>()),
-            |v| ListArray::from_iter_primitive::<Int32Type, _, _>(v),
+            ListArray::from_iter_primitive::<Int32Type, _, _>,
         ),
         column(
             "map",
@@ -214,7 +214,7 @@ pub fn columns(samples: &[Sample]) -> Vec<Column> {
     );
     uuids.field = uuids.field.with_logical(Logical::Uuid);
     columns.push(uuids);
-    let mut documents = column("json", samples, |s| json!({"t": s.text}).to_string(), text, |v| StringArray::from(v));
+    let mut documents = column("json", samples, |s| json!({"t": s.text}).to_string(), text, StringArray::from);
     documents.field = documents.field.with_logical(Logical::Json).with_native("postgres", "jsonb");
     columns.push(documents);
     let nothing: ArrayRef = Arc::new(NullArray::new(samples.len()));
@@ -226,7 +226,7 @@ pub fn columns(samples: &[Sample]) -> Vec<Column> {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
+    bytes.iter().fold(String::new(), |text, b| text + &format!("{b:02x}"))
 }
 
 fn uuid_bytes(bits: u64) -> [u8; 16] {
