@@ -71,9 +71,7 @@ impl Session {
 
     /// The query engine, spilling into the project's own folder.
     pub fn engine(&self) -> Result<Engine> {
-        let spill = self.project()?.dir.join(".tributary");
-        std::fs::create_dir_all(&spill)?;
-        engine(&spill)
+        engine(&self.project()?.dir.join(".tributary"))
     }
 
     /// What runs need; `run` is the name under which they are recorded.
@@ -128,10 +126,10 @@ impl Session {
     }
 }
 
-/// Opens the engine with its spill files below a folder that is there.
-pub fn engine(spill: &Path) -> Result<Engine> {
+/// Opens the engine with its spill files below a folder.
+pub fn engine(folder: &Path) -> Result<Engine> {
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
-    Ok(Engine::new(QUERY_MEMORY, &spill.join("spill"), threads)?)
+    Ok(Engine::new(QUERY_MEMORY, &folder.join("spill"), threads)?)
 }
 
 /// Who holds a lease or has asked for something, for people.

@@ -113,7 +113,7 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit> {
     let run = new_id();
     let watch = Watch::new(session.output, store.clone(), &run);
     let runtime = Runtime {
-        engine: engine(&std::env::temp_dir().join("tributary"))?,
+        engine: engine(&folder)?,
         store: store.clone(),
         observer: watch.clone(),
         cancel: session.stop_on_signal(),

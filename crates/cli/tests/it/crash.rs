@@ -79,13 +79,13 @@ impl Bench {
         };
         bench.write("tributary.yaml", "name: crash\ndefaults: {sync: {retry: {attempts: 1}}}\n");
         bench.write("connections.yaml", &format!("shop: {{connector: postgres, url: \"{url}\"}}\nout: {destination}\n"));
-        let sync = format!("from: shop\nto: out\ninto: {}\nstreams:\n  public.src: {}\n", bench.into(), mode.stream);
+        let sync = format!("from: shop\nto: out\ninto: {}\nstreams:\n  public.src: {}\n", bench.table(), mode.stream);
         fs::create_dir_all(bench.dir.path().join("syncs")).unwrap();
         bench.write("syncs/go.yaml", &sync);
         bench
     }
 
-    fn into(&self) -> &'static str {
+    fn table(&self) -> &'static str {
         // SQLite groups tables by nothing.
         if self.to == To::Sqlite { "copied" } else { "raw.copied" }
     }
@@ -138,7 +138,7 @@ impl Bench {
             return self.file_rows();
         }
         let current = if mode.write == "history" { "where _trib_valid_to is null" } else { "" };
-        let query = format!("select id, v, n from {} {current} order by id", self.into());
+        let query = format!("select id, v, n from {} {current} order by id", self.table());
         let mut command = Command::new(TRIB);
         command.current_dir(self.dir.path()).args(["query", "--json", &query]);
         command.args(["-c", "out"]);
