@@ -7,8 +7,8 @@ mod children;
 mod evolution;
 mod modes;
 mod protocol;
+mod round_trip;
 mod source;
-mod types;
 
 use std::fmt;
 use std::sync::Arc;
@@ -35,7 +35,7 @@ where
     let at = bench::Place { make: &make, read: &read };
     let mut report = Report::default();
     protocol::checks(&at, &mut report).await;
-    types::checks(&at, &mut report).await;
+    round_trip::checks(&at, &mut report).await;
     modes::checks(&at, &mut report).await;
     evolution::checks(&at, &mut report).await;
     children::checks(&at, &mut report).await;
@@ -78,7 +78,7 @@ pub async fn filled_by(destination: Arc<dyn Destination>, source: Arc<dyn Source
     while let Err(e) = bench::append(destination.as_ref(), name.clone(), rows.clone()).await {
         // A column whose name the system cannot have is left out.
         let names: Vec<String> = rows.schema_ref().fields().iter().map(|f| f.name().clone()).collect();
-        let refused = types::refused(&e, &names).unwrap_or_else(|| panic!("the destination does not fill {table}: {e:?}"));
+        let refused = round_trip::refused(&e, &names).unwrap_or_else(|| panic!("the destination does not fill {table}: {e:?}"));
         let kept: Vec<usize> = (0..names.len()).filter(|i| names[*i] != refused).collect();
         rows = rows.project(&kept).expect("columns of the batch");
     }

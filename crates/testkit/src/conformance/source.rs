@@ -7,7 +7,7 @@ use futures::future::BoxFuture;
 use trib_core::source::{Cursor, NullCursor};
 use trib_core::{Code, Error, Read, ReadMode, Source, Split, State, StreamRead, TableName};
 
-use super::types::ODD_NAMES;
+use super::round_trip::ODD_NAMES;
 use super::{Check, Failure, Report, ensure};
 use crate::emit;
 use crate::rows;

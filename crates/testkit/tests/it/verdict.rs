@@ -37,7 +37,7 @@ async fn every_mistake_is_found_by_the_check_for_it() {
         (Fault::TrustsReceipts, "protocol::lost_rows_are_noticed"),
         (Fault::SweepsEverything, "protocol::a_sweep_spares_what_it_is_told_to"),
         (Fault::FirstRowWins, "modes::upsert"),
-        (Fault::LosesUnicode, "types::c_utf8: Utf8"),
+        (Fault::LosesUnicode, "round_trip::c_utf8: Utf8"),
         (Fault::ChangesTheTableAtStage, "evolution::changes_come_with_their_rows"),
         (Fault::IgnoresScopes, "modes::mirror within its scope"),
     ];

@@ -18,22 +18,22 @@ use crate::values;
 const ROWS: usize = 60;
 
 pub(super) async fn checks(at: &Place<'_>, report: &mut Report) {
-    report.check("types::every_type_is_held_or_refused_by_name", async { every_type_is_held_or_refused_by_name(at) }).await;
+    report.check("round_trip::every_type_is_held_or_refused_by_name", async { every_type_is_held_or_refused_by_name(at) }).await;
     let fields: Vec<Field> = values::fields().into_iter().filter(|f| at.is_exact(f)).collect();
-    if !report.check("types::all_in_one_table", round_trip(at, "together", &fields, 8)).await {
+    if !report.check("round_trip::all_in_one_table", round_trip(at, "together", &fields, 8)).await {
         // One by one, to name those that are to blame.
         for field in &fields {
             report
                 .check(
-                    &format!("types::{}: {}", field.name(), field.data_type()),
+                    &format!("round_trip::{}: {}", field.name(), field.data_type()),
                     round_trip(at, field.name(), std::slice::from_ref(field), 7),
                 )
                 .await;
         }
     }
-    report.check("types::required_columns", required_columns(at)).await;
-    report.check("types::odd_names", odd_names(at)).await;
-    report.check("types::a_text_with_nul_is_kept_or_rejected", a_text_with_nul_is_kept_or_rejected(at)).await;
+    report.check("round_trip::required_columns", required_columns(at)).await;
+    report.check("round_trip::odd_names", odd_names(at)).await;
+    report.check("round_trip::a_text_with_nul_is_kept_or_rejected", a_text_with_nul_is_kept_or_rejected(at)).await;
 }
 
 fn every_type_is_held_or_refused_by_name(at: &Place<'_>) -> Check {
