@@ -103,8 +103,16 @@ fn enabled<'a>(session: &'a Session, name: &str) -> Result<(Connection, &'a Conn
 async fn discover(source: &dyn Source, sync: &Sync, connection: &str) -> Result<Catalog> {
     let patterns = sync.patterns();
     let exact = patterns.iter().all(|p| !p.is_glob());
-    let only: Vec<String> = if exact { patterns.iter().map(|p| p.text().to_owned()).collect() } else { Vec::new() };
-    Ok(source.discover(&only).await.map_err(|e| e.connection(connection))?)
+    let ask = async |only: &[String]| source.discover(only).await.map_err(|e| e.connection(connection));
+    if exact {
+        let only: Vec<String> = patterns.iter().map(|p| p.text().to_owned()).collect();
+        let catalog = ask(&only).await?;
+        if only.iter().all(|name| catalog.streams.iter().any(|s| s.name == *name)) {
+            return Ok(catalog);
+        }
+        // One is not there: only all the others tell which one may have been meant.
+    }
+    Ok(ask(&[]).await?)
 }
 
 async fn loaded_before(store: &Arc<Store>, identity: &str) -> Result<Vec<String>> {

@@ -101,9 +101,9 @@ async fn waiting(session: &Session, wanted: Option<&str>, limit: u32) -> Result<
 async fn list(session: &Session, wanted: Option<&str>, limit: u32) -> Result<Exit> {
     let waiting = waiting(session, wanted, limit).await?;
     let now = chrono::Utc::now();
-    let columns = [right("id"), left("stream"), left("place"), left("reason"), left("since")];
+    let columns = [right("id"), left("stream"), left("place"), left("reason"), left("row"), left("since")];
     let row = |(of, r): &(Of, Rejected)| {
-        vec![r.id.to_string(), node(of, &r.scope), r.row.place.clone(), r.row.reason.clone(), ago(r.rejected_at, now)]
+        vec![r.id.to_string(), node(of, &r.scope), r.row.place.clone(), r.row.reason.clone(), short(&r.row.row), ago(r.rejected_at, now)]
     };
     session.output.either(
         || waiting.iter().map(to_json).collect(),
@@ -113,6 +113,16 @@ async fn list(session: &Session, wanted: Option<&str>, limit: u32) -> Result<Exi
         },
     );
     Ok(Exit::Success)
+}
+
+/// The row in as much as a list has room for.
+fn short(row: &Value) -> String {
+    const CHARS: usize = 60;
+    let text = row.to_string();
+    match text.char_indices().nth(CHARS) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
 }
 
 async fn show(session: &Session, id: u64) -> Result<Exit> {
