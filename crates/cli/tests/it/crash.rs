@@ -200,6 +200,8 @@ fn dies_at_each_point(to: To) {
         for point in POINTS {
             let fresh = Bench::new(to, mode, 500);
             for (bench, round) in [(&fresh, "first"), (&kept, "later")] {
+                // At least one change is there to be loaded, however late the writer begins.
+                bench.server.sql(&bench.database, mode.change).unwrap();
                 let writer = bench.writer(mode);
                 let out = bench.command().env("TRIB_FAULT", point).output().unwrap();
                 bench.stop(writer);
