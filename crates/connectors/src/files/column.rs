@@ -170,13 +170,13 @@ impl Column<'_> {
         for (row, cell) in cells.enumerate() {
             match &cell {
                 None => builder.append_null(),
-                Some(text) => match valid(text) {
-                    Some(text) => builder.append_value(text),
-                    None => {
+                Some(text) => {
+                    let valid = valid(text);
+                    if valid.is_none() {
                         self.refuse(row, text);
-                        builder.append_null();
                     }
-                },
+                    builder.append_option(valid);
+                }
             }
         }
         Arc::new(builder.finish())

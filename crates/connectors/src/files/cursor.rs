@@ -123,13 +123,12 @@ impl Filter {
         let cursor = self.cursor(&batch)?;
         let mut keep = match self.nulls {
             NullCursor::Include => BooleanArray::from(vec![true; batch.num_rows()]),
-            NullCursor::Exclude => compute::is_not_null(&cursor)?,
             NullCursor::Fail if cursor.null_count() > 0 => {
                 return Err(Error::new(Code::DataInvalid, "rows have no value in the cursor column")
                     .detail(self.column.clone())
                     .hint("set `null_cursor: include` or `exclude`, or choose another cursor"));
             }
-            NullCursor::Fail => compute::is_not_null(&cursor)?,
+            NullCursor::Exclude | NullCursor::Fail => compute::is_not_null(&cursor)?,
         };
         // A NULL cursor is neither below nor above.
         let mut also = |mask: BooleanArray| -> Result<()> {
@@ -220,7 +219,7 @@ impl Filter {
             }
         };
         let rows = converter.convert_columns(batch.columns())?;
-        Ok(rows.iter().map(|row| Sha256::digest(row.as_ref())[..12].iter().map(|b| format!("{b:02x}")).collect()).collect())
+        Ok(rows.iter().map(|row| hex::encode(&Sha256::digest(row.as_ref())[..12])).collect())
     }
 }
 

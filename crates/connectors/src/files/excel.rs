@@ -53,18 +53,20 @@ impl Sheet {
 
     /// The columns, with the types that all of their cells have.
     pub fn fields(&self, declared: &BTreeMap<String, Field>) -> Vec<FieldRef> {
-        let field = |(i, name): (usize, &String)| match declared.get(name) {
-            Some(field) => Arc::new(field.clone()),
-            None => {
-                let mut guess = Guess::default();
-                self.cells.rows().skip(self.header + 1).filter_map(|row| row.get(i)).filter_map(|c| Some((c, text(c)?))).for_each(
-                    |(cell, text)| {
-                        // Text that looks like a number is text: a worksheet has types of its own.
-                        if matches!(cell, Data::String(_)) { guess.see_text() } else { guess.see(text.as_bytes()) }
-                    },
-                );
-                guess.field(name)
+        let field = |(i, name): (usize, &String)| {
+            if let Some(field) = declared.get(name) {
+                return Arc::new(field.clone());
             }
+            let mut guess = Guess::default();
+            for cell in self.cells.rows().skip(self.header + 1).filter_map(|row| row.get(i)) {
+                match (cell, text(cell)) {
+                    // Text that looks like a number is text: a worksheet has types of its own.
+                    (Data::String(_), _) => guess.see_text(),
+                    (_, Some(text)) => guess.see(text.as_bytes()),
+                    (_, None) => {}
+                }
+            }
+            guess.field(name)
         };
         self.names.iter().enumerate().map(field).collect()
     }

@@ -112,20 +112,13 @@ fn text(parts: Vec<File>, style: &Style, out: Output) -> Result<u64> {
 /// A header of ours may hold line ends only inside quotes.
 fn skip_header(content: &mut impl BufRead, style: &Style) -> Result<()> {
     let quote = style.dialect.quote.unwrap_or(b'"');
-    let mut line = Vec::new();
+    let (mut line, mut inside) = (Vec::new(), false);
     loop {
         line.clear();
         let n = content.read_until(b'\n', &mut line)?;
-        let quotes = memchr::memchr_iter(quote, &line).count();
-        if n == 0 || quotes.is_multiple_of(2) {
+        inside ^= memchr::memchr_iter(quote, &line).count() % 2 == 1;
+        if n == 0 || !inside {
             return Ok(());
-        }
-        // Inside quotes until a line with an odd number of them.
-        loop {
-            line.clear();
-            if content.read_until(b'\n', &mut line)? == 0 || memchr::memchr_iter(quote, &line).count() % 2 == 1 {
-                return Ok(());
-            }
         }
     }
 }

@@ -84,6 +84,9 @@ pub async fn list(location: &Location, pattern: &Pattern) -> Result<Listing> {
         return Ok(Listing::File(entry));
     }
     let mut entries: Vec<FileEntry> = Vec::new();
+    if !has_folders(location) {
+        return Ok(Listing::Files(entries));
+    }
     let mut found = location.store.list(Some(&location.path));
     while let Some(meta) = found.try_next().await.map_err(|e| storage::error(e, &location.shown))? {
         let Some(name) = relative(&meta.location, &location.path) else { continue };
@@ -94,6 +97,11 @@ pub async fn list(location: &Location, pattern: &Pattern) -> Result<Listing> {
     }
     entries.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(Listing::Files(entries))
+}
+
+/// Whether the place can hold more than one file: a web server lists nothing.
+pub fn has_folders(location: &Location) -> bool {
+    !location.shown.starts_with("http")
 }
 
 /// The file at the place itself.

@@ -125,7 +125,7 @@ pub fn table_file(table: &TableName) -> String {
 
 /// A sync's name in paths: any text may be one.
 pub fn sync_key(sync: &str) -> String {
-    Sha256::digest(sync.as_bytes())[..8].iter().map(|b| format!("{b:02x}")).collect()
+    hex::encode(&Sha256::digest(sync.as_bytes())[..8])
 }
 
 fn sync_file(sync: &str) -> String {
@@ -149,7 +149,7 @@ pub async fn tables(place: &Place) -> Result<Vec<TableManifest>> {
     let mut tables = Vec::new();
     for name in place.files(&format!("{CONTROL}/tables")).await? {
         // Others are temporary files of a write that is going on.
-        if name.ends_with(".json")
+        if std::path::Path::new(&name).extension().is_some_and(|e| e == "json")
             && let Some((manifest, _)) = read(place, &name).await?
         {
             tables.push(manifest);

@@ -22,7 +22,7 @@ use super::excel::Sheet;
 use super::format::Format;
 use super::input::Input;
 use super::json;
-use super::parquet::ParquetFile;
+use super::parquet::{Footer, ParquetFile};
 use super::sink::Sink;
 use super::split::{FILE, Piece};
 use super::streams::{DataFile, StreamFiles};
@@ -125,6 +125,11 @@ impl Scanner {
                         found.guesses.insert(column.clone(), Guess::default());
                     }
                 }
+                if let [only] = layout.names.as_slice()
+                    && only.contains([';', '\t', '|'])
+                {
+                    found.notes.push(format!("{name}: one column {only:?}: should `csv: {{delimiter: …}}` be set?"));
+                }
                 found.notes.extend(layout.notes.iter().map(|note| format!("{name}: {note}")));
                 csv::read::sample(&mut chunks, &layout, bytes, &mut found.guesses, &self.declared)
             }
@@ -133,7 +138,7 @@ impl Scanner {
                 json::read::sample(window, file.format == Format::Jsonl, bytes, &mut found.shape)
             }
             Format::Parquet => {
-                let footer = self.parquet(file.entry.size, path, name, |parquet| parquet.footer())?;
+                let footer = self.footer(file.entry.size, path, name)?;
                 let rows = footer.row_groups.iter().map(|g| g.0).sum::<u64>();
                 found.rows = Some(found.rows.unwrap_or(0) + rows);
                 found.unite(footer.schema.fields())
@@ -154,6 +159,11 @@ impl Scanner {
         work(&ParquetFile { location: &self.location, path: &path, size, input: &input, runtime: &self.runtime, name })
     }
 
+    fn footer(&self, size: u64, path: &str, name: &str) -> Result<Footer> {
+        let footer = |parquet: &ParquetFile<'_>| parquet.footer();
+        self.parquet(size, path, name, footer)
+    }
+
     /// Cuts one file into pieces that can be read side by side, about as many as asked for.
     pub fn pieces(&self, piece: Piece, parallelism: usize) -> Result<Vec<Piece>> {
         let most = (piece.size / SMALLEST_PIECE).min(parallelism as u64);
@@ -163,7 +173,7 @@ impl Scanner {
         let input = self.input(&piece.path)?;
         match piece.format {
             Format::Parquet => {
-                let groups = self.parquet(piece.size, &piece.path, &piece.name, |parquet| parquet.footer())?.row_groups;
+                let groups = self.footer(piece.size, &piece.path, &piece.name)?.row_groups;
                 let runs = balanced(&groups.iter().map(|g| g.1).collect::<Vec<_>>(), most as usize);
                 Ok(runs.into_iter().map(|run| Piece { row_groups: Some(run), ..piece.clone() }).collect())
             }

@@ -107,7 +107,7 @@ impl PartWriter {
     pub fn run(mut self, mut batches: mpsc::Receiver<RecordBatch>) -> Result<Vec<StagedFile>> {
         while let Some(batch) = batches.blocking_recv() {
             for (values, rows) in self.partitions(batch)? {
-                self.write(values, &rows)?;
+                self.write(&values, &rows)?;
             }
         }
         if self.open.is_empty() && self.done.is_empty() && self.keeps_empty {
@@ -122,23 +122,23 @@ impl PartWriter {
         Ok(self.done)
     }
 
-    fn write(&mut self, values: Values, rows: &RecordBatch) -> Result<()> {
-        if !self.open.contains_key(&values) {
+    fn write(&mut self, values: &Values, rows: &RecordBatch) -> Result<()> {
+        if !self.open.contains_key(values) {
             if self.open.len() >= MOST_OPEN {
                 let oldest = self.open.iter().min_by_key(|(_, open)| open.age).map(|(values, _)| values.clone());
                 if let Some(open) = oldest.and_then(|values| self.open.remove(&values)) {
                     self.close(open)?;
                 }
             }
-            let open = self.begin(&values, Some(rows))?;
+            let open = self.begin(values, Some(rows))?;
             self.open.insert(values.clone(), open);
         }
-        let Some(open) = self.open.get_mut(&values) else { return Ok(()) };
+        let Some(open) = self.open.get_mut(values) else { return Ok(()) };
         open.encoder.write(rows)?;
         open.file.rows += rows.num_rows() as u64;
         if open.encoder.written() > ROLL_BYTES
             && !self.single
-            && let Some(open) = self.open.remove(&values)
+            && let Some(open) = self.open.remove(values)
         {
             self.close(open)?;
         }

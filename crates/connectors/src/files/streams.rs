@@ -10,7 +10,7 @@ use trib_kit::storage::{self, Location};
 
 use super::config::{FilesConfig, StreamSettings, Track};
 use super::format::{Format, named};
-use super::listing::{FileEntry, Listing, Pattern, list, nothing};
+use super::listing::{FileEntry, Listing, Pattern, has_folders, list, nothing};
 use super::manifest::{self, TableManifest};
 use super::place::Place;
 use super::split::Piece;
@@ -74,6 +74,11 @@ pub fn locate(config: &FilesConfig, project: &FsPath, stream: Option<&str>) -> R
         Some(own) => joined(&config.path, &own.path),
         None => config.path.clone(),
     };
+    if path.starts_with("http") && path.contains('?') {
+        return Err(Error::new(Code::Unsupported, "a URL with a query cannot be read as a file")
+            .setting("path")
+            .hint("fetch it first, or read it from its store with credentials under `storage:`"));
+    }
     let pattern = Pattern::of(&path);
     let location = storage::open(&pattern.base, &config.storage, project)?;
     Ok((path, pattern, location))
@@ -92,7 +97,8 @@ pub async fn find(config: &FilesConfig, project: &FsPath, only: &[String]) -> Re
         let streams = unnamed(config, &pattern, &location).await?;
         // A folder that a destination of ours has opened may be empty yet.
         let is_ours = || async { Ok::<_, Error>(!Place::new(location.clone()).folders(manifest::CONTROL).await?.is_empty()) };
-        if streams.is_empty() && !(pattern.glob.is_none() && is_ours().await?) {
+        let may_be_ours = pattern.glob.is_none() && has_folders(&location);
+        if streams.is_empty() && !(may_be_ours && is_ours().await?) {
             return Err(nothing(&path, &location));
         }
         return Ok(streams);
@@ -146,6 +152,9 @@ async fn unnamed(config: &FilesConfig, pattern: &Pattern, location: &Location) -
         let name = pattern.stem().to_owned();
         let one = stream(name.clone(), TableName::new(None, &name), &settings(&name), location, entries)?;
         return Ok(if one.files.is_empty() { Vec::new() } else { vec![StreamFiles { is_only_one: true, ..one }] });
+    }
+    if !has_folders(location) {
+        return Ok(Vec::new());
     }
     let tables = manifest::tables(&Place::new(location.clone())).await?;
     if !tables.is_empty() {
@@ -241,23 +250,15 @@ fn decoded(text: &str) -> String {
     let mut rest = text.as_bytes();
     while let Some((&b, after)) = rest.split_first() {
         let code = (b == b'%').then(|| std::str::from_utf8(after.get(..2)?).ok().and_then(|h| u8::from_str_radix(h, 16).ok())).flatten();
-        match code {
-            Some(code) => {
-                out.push(code);
-                rest = &after[2..];
-            }
-            None => {
-                out.push(b);
-                rest = after;
-            }
-        }
+        out.push(code.unwrap_or(b));
+        rest = if code.is_some() { &after[2..] } else { after };
     }
     String::from_utf8(out).unwrap_or_else(|_| text.to_owned())
 }
 
 /// The manifest of a table whose folder is `location`, when a destination of ours has written it.
 async fn written(location: &Location, pattern: &Pattern, is_folder: bool) -> Result<Option<TableManifest>> {
-    if !is_folder || pattern.glob.is_some() {
+    if !is_folder || pattern.glob.is_some() || !has_folders(location) {
         return Ok(None);
     }
     let parts: Vec<String> = location.path.parts().map(|p| p.as_ref().to_owned()).collect();

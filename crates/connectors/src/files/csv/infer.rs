@@ -139,8 +139,8 @@ impl Guess {
             }
             _ if seen & NUMBERS != 0 && within(INTEGER | DECIMAL) => match self.whole + self.scale {
                 // Room for greater values than the sample's, as far as that costs nothing.
-                ..=15 => DataType::Decimal128(18, self.scale as i8),
-                ..=38 => DataType::Decimal128(38, self.scale as i8),
+                0..=15 => DataType::Decimal128(18, self.scale as i8),
+                16..=38 => DataType::Decimal128(38, self.scale as i8),
                 _ => DataType::Utf8,
             },
             _ => DataType::Utf8,
@@ -188,7 +188,9 @@ mod tests {
         ];
         for (sample, expected) in cases {
             let mut guess = Guess::default();
-            sample.iter().for_each(|s| guess.see(s.as_bytes()));
+            for text in sample {
+                guess.see(text.as_bytes());
+            }
             assert_eq!(guess.data_type(), expected, "{sample:?}");
         }
     }

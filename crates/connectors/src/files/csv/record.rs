@@ -322,7 +322,8 @@ mod tests {
 
     #[test]
     fn records_of_the_wild() {
-        let cases: [(&str, &[&[&str]], &[&str]); 12] = [
+        type Case = (&'static str, &'static [&'static [&'static str]], &'static [&'static str]);
+        let cases: [Case; 12] = [
             ("a,b\nc,d\n", &[&["a", "b"], &["c", "d"]], &[]),
             ("a,b\r\nc,d", &[&["a", "b"], &["c", "d"]], &[]),
             ("\"a,1\",\"b\"\"q\"\"\"\n", &[&["a,1", "b\"q\""]], &[]),

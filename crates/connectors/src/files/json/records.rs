@@ -94,7 +94,7 @@ impl<'a> Records<'a> {
         let mut used = 0;
         loop {
             let comma = framing == Framing::Array;
-            let Some(start) = text[used..].iter().position(|b| !b.is_ascii_whitespace() && !(comma && *b == b',')).map(|n| used + n) else {
+            let Some(start) = text[used..].iter().position(|b| !(b.is_ascii_whitespace() || comma && *b == b',')).map(|n| used + n) else {
                 if at_end && framing == Framing::Array {
                     return fault(text.len(), "the file ends in the middle of its JSON array");
                 }

@@ -1,5 +1,7 @@
 //! CSV and JSON as they are found in the wild: nothing is guessed against the text, nothing is lost silently, nothing panics.
 
+use std::fmt::Write as _;
+
 use serde_json::{Value, json};
 use trib_core::Code;
 
@@ -118,7 +120,8 @@ async fn what_contradicts_the_sample_is_rejected_with_its_line() {
     let folder = Folder::new();
     let mut text = "id,n\n".to_owned();
     for i in 0..200_000 {
-        text.push_str(&if i == 150_000 { format!("{i},many\n") } else { format!("{i},{i}\n") });
+        let n = if i == 150_000 { "many".to_owned() } else { i.to_string() };
+        writeln!(text, "{i},{n}").unwrap();
     }
     folder.write("f.csv", &text);
     let source = folder.source(&json!({"path": "f.csv", "infer": {"bytes": 65536}}));
@@ -152,7 +155,9 @@ async fn a_record_that_never_ends_does_not_fill_the_memory() {
 
 #[tokio::test]
 async fn json_of_the_wild() {
-    let cases: [(&str, &str, &[&str], &[&str], &[&str]); 9] = [
+    type Text = &'static str;
+    // File, content, types, rows, rejected rows.
+    let cases: [(Text, Text, &[Text], &[Text], &[Text]); 9] = [
         ("f.jsonl", "{\"a\":1}\n\n{\"a\":2,\"b\":\"x\"}\n", &["a: Int64", "b: Utf8"], &["1|-", "2|x"], &[]),
         ("f.json", "[{\"a\":1},\n {\"a\":2}]", &["a: Int64"], &["1", "2"], &[]),
         ("f.json", "{\"a\":1} {\"a\":2}\n{\"a\":3}", &["a: Int64"], &["1", "2", "3"], &[]),

@@ -124,7 +124,7 @@ async fn a_load_that_never_got_its_marker_is_taken_back() {
 /// The one record of a sync in the folder of markers.
 fn marker_file() -> String {
     use sha2::Digest as _;
-    let hash: String = sha2::Sha256::digest(b"by hand")[..8].iter().map(|b| format!("{b:02x}")).collect();
+    let hash = hex::encode(&sha2::Sha256::digest(b"by hand")[..8]);
     format!("_trib/syncs/{hash}.json")
 }
 

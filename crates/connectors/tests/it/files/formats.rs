@@ -1,6 +1,7 @@
 //! Every format and compression, there and back.
 
-use std::io::Write;
+use std::fmt::Write as _;
+use std::io::Write as _;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Decimal128Array, Int64Array, RecordBatch, StringArray};
@@ -45,7 +46,8 @@ fn compressed(compression: &str, text: &[u8]) -> Vec<u8> {
 
 #[tokio::test]
 async fn compressed_files_are_read_as_streams() {
-    let text: String = "a,b\n".to_owned() + &(0..50_000).map(|i| format!("{i},text {i}\n")).collect::<String>();
+    let rows: Vec<String> = (0..50_000).map(|i| format!("{i},text {i}")).collect();
+    let text = format!("a,b\n{}\n", rows.join("\n"));
     for compression in ["", "gz", "zst", "bz2", "xz", "zip"] {
         let folder = Folder::new();
         let name = if compression.is_empty() { "f.csv".to_owned() } else { format!("f.csv.{compression}") };
@@ -69,11 +71,12 @@ async fn a_big_file_is_cut_where_records_begin() {
     let mut text = "id,note\n".to_owned();
     for i in 0..900_000 {
         // Line ends and delimiters in quotes, and now and then a row that is none.
-        text.push_str(&match i % 10 {
-            0 => format!("{i},\"two\nlines, {i} and a \"\"quote\"\"\"\n"),
-            7 if i % 100_000 == 7 => format!("{i}\n"),
-            _ => format!("{i},a plain text of some length, more or less {i}\n").replacen(", more", " more", 1),
-        });
+        match i % 10 {
+            0 => writeln!(text, "{i},\"two\nlines, {i} and a \"\"quote\"\"\""),
+            7 if i % 100_000 == 7 => writeln!(text, "{i}"),
+            _ => writeln!(text, "{i},a plain text of some length more or less {i}"),
+        }
+        .unwrap();
     }
     text.push_str("x,late\n");
     folder.write("f.csv", &text);
@@ -96,7 +99,7 @@ async fn a_big_file_is_cut_where_records_begin() {
 
 fn shop() -> RecordBatch {
     let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(0..5000));
-    let names: ArrayRef = Arc::new(StringArray::from_iter((0..5000).map(|i| (i % 7 != 0).then(|| format!("n \"{i}\", é\n")))));
+    let names: ArrayRef = Arc::new((0..5000).map(|i| (i % 7 != 0).then(|| format!("n \"{i}\", é\n"))).collect::<StringArray>());
     let amounts = Decimal128Array::from_iter_values((0..5000).map(|i| i * 110)).with_precision_and_scale(12, 2).unwrap();
     RecordBatch::try_from_iter([("id", ids), ("name", names), ("amount", Arc::new(amounts) as ArrayRef)]).unwrap()
 }

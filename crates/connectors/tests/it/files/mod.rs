@@ -3,6 +3,7 @@
 mod awkward;
 mod commits;
 mod formats;
+mod http;
 mod incremental;
 mod partitions;
 mod s3;

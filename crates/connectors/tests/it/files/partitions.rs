@@ -12,11 +12,11 @@ use super::{Folder, read, types};
 async fn partitions_are_folders_and_come_back_typed() {
     let folder = Folder::new();
     let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(0..100));
-    let days: ArrayRef = Arc::new(Date32Array::from_iter((0..100).map(|i| (i % 5 != 0).then_some(19_000 + i % 3))));
+    let days: ArrayRef = Arc::new((0..100).map(|i| (i % 5 != 0).then_some(19_000 + i % 3)).collect::<Date32Array>());
     let places: ArrayRef = Arc::new(StringArray::from_iter_values((0..100).map(|i| if i % 2 == 0 { "a/b" } else { "Köln" })));
     let batch = RecordBatch::try_from_iter([("id", ids), ("day", days), ("place", places)]).unwrap();
     let destination = folder.destination(&json!({"path": "out"}));
-    super::commits::replace_partitioned(destination.as_ref(), "t", &[batch.clone()], &["day", "place"]).await.unwrap();
+    super::commits::replace_partitioned(destination.as_ref(), "t", std::slice::from_ref(&batch), &["day", "place"]).await.unwrap();
     assert!(folder.path().join("out/t/day=2022-01-08/place=a%2Fb").is_dir());
     assert!(folder.path().join("out/t/day=__HIVE_DEFAULT_PARTITION__/place=Köln").is_dir());
 
