@@ -19,7 +19,7 @@ pub struct BatchSize {
 
 impl Default for BatchSize {
     fn default() -> Self {
-        Self { rows: 65_536, bytes: 4 << 20 }
+        Self { rows: 16_384, bytes: 1 << 20 }
     }
 }
 

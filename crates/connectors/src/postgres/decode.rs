@@ -366,24 +366,39 @@ impl Builder {
         }
     }
 
-    /// The column as an array of the field's type. The builder is empty afterwards.
+    /// The column as an array of the field's type. The builder is empty afterwards, with room for as much again: equal allocations
+    /// are used again, where growing ones would leave holes.
     fn finish(&mut self, field: &FieldRef) -> Result<ArrayRef> {
+        /// `room!(builder, Type)`: the array, leaving a new builder with room for as many values.
+        macro_rules! room {
+            ($builder:ident, $type:ident) => {{
+                let array = $builder.finish();
+                *$builder = $type::with_capacity(array.len());
+                array
+            }};
+            ($builder:ident, $type:ident, bytes) => {{
+                let array = $builder.finish();
+                let bytes = array.value_data().len();
+                *$builder = $type::with_capacity(array.len(), bytes + bytes / 8);
+                array
+            }};
+        }
         Ok(match self {
-            Builder::Bool(b) => Arc::new(b.finish()),
-            Builder::Int2(b) => Arc::new(b.finish()),
-            Builder::Int4(b) => Arc::new(b.finish()),
-            Builder::Int8(b) => Arc::new(b.finish()),
-            Builder::Oid(b) => Arc::new(b.finish()),
-            Builder::Float4(b) => Arc::new(b.finish()),
-            Builder::Float8(b) => Arc::new(b.finish()),
-            Builder::Decimal128(b, ..) => Arc::new(b.finish().with_data_type(field.data_type().clone())),
-            Builder::Decimal256(b, ..) => Arc::new(b.finish().with_data_type(field.data_type().clone())),
-            Builder::NumericText(b, _) | Builder::Text(b) | Builder::Jsonb(b) => Arc::new(b.finish()),
-            Builder::Bytea(b) => Arc::new(b.finish()),
-            Builder::Date(b, _) => Arc::new(b.finish()),
-            Builder::Time(b) => Arc::new(b.finish()),
-            Builder::Timestamp(b, _) => Arc::new(b.finish().with_data_type(field.data_type().clone())),
-            Builder::Interval(b, _) => Arc::new(b.finish()),
+            Builder::Bool(b) => Arc::new(room!(b, BooleanBuilder)),
+            Builder::Int2(b) => Arc::new(room!(b, Int16Builder)),
+            Builder::Int4(b) => Arc::new(room!(b, Int32Builder)),
+            Builder::Int8(b) => Arc::new(room!(b, Int64Builder)),
+            Builder::Oid(b) => Arc::new(room!(b, UInt32Builder)),
+            Builder::Float4(b) => Arc::new(room!(b, Float32Builder)),
+            Builder::Float8(b) => Arc::new(room!(b, Float64Builder)),
+            Builder::Decimal128(b, ..) => Arc::new(room!(b, Decimal128Builder).with_data_type(field.data_type().clone())),
+            Builder::Decimal256(b, ..) => Arc::new(room!(b, Decimal256Builder).with_data_type(field.data_type().clone())),
+            Builder::NumericText(b, _) | Builder::Text(b) | Builder::Jsonb(b) => Arc::new(room!(b, StringBuilder, bytes)),
+            Builder::Bytea(b) => Arc::new(room!(b, BinaryBuilder, bytes)),
+            Builder::Date(b, _) => Arc::new(room!(b, Date32Builder)),
+            Builder::Time(b) => Arc::new(room!(b, Time64MicrosecondBuilder)),
+            Builder::Timestamp(b, _) => Arc::new(room!(b, TimestampMicrosecondBuilder).with_data_type(field.data_type().clone())),
+            Builder::Interval(b, _) => Arc::new(room!(b, IntervalMonthDayNanoBuilder)),
             Builder::Uuid(b) => Arc::new(b.finish()),
             Builder::List(list) => {
                 let DataType::List(item) = field.data_type() else {
