@@ -15,6 +15,10 @@ use serde_json::json;
 use trib_core::load::{Deletes, TableLoad};
 use trib_core::{Context, Destination, Lease, Load, LoadId, Part, State, Table, TableName, WriteMode};
 
+/// The one that `trib` has.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[tokio::main]
 async fn main() {
     let mut numbers = std::env::args().skip(1).map(|a| a.parse::<i64>().unwrap());

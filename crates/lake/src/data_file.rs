@@ -27,6 +27,8 @@ use crate::file_stats::FileStats;
 /// Encoded bytes that a writer collects before they go out as a row group: what bounds its memory, and a reader's.
 const ROW_GROUP_BYTES: usize = 16 << 20;
 const BATCH_ROWS: usize = 8192;
+/// Bytes that go to the store at a time: the least that S3 takes as a part of a file.
+const UPLOAD_BYTES: usize = 5 << 20;
 
 /// A file that was written and is not yet part of the table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -78,7 +80,7 @@ impl FileWriter {
                     .set_max_row_group_row_count(Some(1 << 20))
                     .set_created_by(concat!("tributary ", env!("CARGO_PKG_VERSION")).to_owned())
                     .build();
-                let target = BufWriter::new(self.store.clone(), path);
+                let target = BufWriter::with_capacity(self.store.clone(), path, UPLOAD_BYTES).with_max_concurrency(2);
                 let writer =
                     AsyncArrowWriter::try_new(target, bare(&self.schema), Some(properties)).map_err(|e| failure::parquet(e, &name))?;
                 closed.insert((name, writer))

@@ -4,7 +4,7 @@
 //!    cut into buckets by hash, and what follows is done for one bucket at a time.
 //! 2. Files whose key range holds no staged key are left alone. Of the others only the key columns are read, to find
 //!    the rows that the load touches. What is remembered of that is a bit for each row.
-//! 3. Files with touched rows are written again without them, a few at a time. Staged files of which every row counts become part of the
+//! 3. Files with touched rows are written again without them, one after the other. Staged files of which every row counts become part of the
 //!    table as they are; the others are written again with the rows that do.
 //!
 //! Steps 1 and 2 are in [`decide`], what becomes of a row in [`rules`], step 3 in [`rewrite`].

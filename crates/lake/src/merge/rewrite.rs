@@ -5,15 +5,18 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch, TimestampMicrosecondArray};
 use arrow::buffer::BooleanBuffer;
 use arrow::compute;
+use arrow::datatypes::SchemaRef;
 use futures::{StreamExt, TryStreamExt};
+use object_store::ObjectStore;
 use object_store::path::Path;
+use tokio::sync::mpsc;
 use trib_core::{Error, Result};
 
 use super::Room;
 use crate::data_file::{self, FileWriter, NewFile};
 
-/// Files that are written at the same time. Each takes a row group at either end.
-const PARALLEL: usize = 2;
+/// Batches that the reading half may be ahead of the writing one.
+const AHEAD: usize = 4;
 
 /// One file to be written again.
 pub struct Job {
@@ -36,25 +39,28 @@ pub struct Mark {
     pub micros: i64,
 }
 
-/// Writes the selected rows of files into new ones, in the same order. Ends only when nothing is being written any more.
+/// Writes the selected rows of files into new ones, file by file, so that memory does not depend on how many there are. One half of the
+/// work is to decode and the other to encode, and they are done side by side.
 pub async fn rewrite(room: &Room, jobs: Vec<Job>) -> Result<Vec<NewFile>> {
-    let started = jobs.into_iter().map(|job| {
-        let room = room.clone();
-        async move {
-            let done = tokio::spawn(async move { job.run(&room).await }).await;
-            done.unwrap_or_else(|e| Err(Error::internal("writing a file again was interrupted").source(e)))
+    let mut files = Vec::new();
+    for job in jobs {
+        let mut writer = FileWriter::new(room.store.clone(), room.folder.clone(), job.name.clone(), room.schema.clone(), room.file_bytes);
+        writer = writer.bounded(&room.bounded);
+        let (send, mut batches) = mpsc::channel(AHEAD);
+        let (store, schema) = (room.store.clone(), room.schema.clone());
+        let reading = tokio::spawn(async move { job.read(&store, &schema, &send).await });
+        while let Some(batch) = batches.recv().await {
+            writer.write(&batch).await?;
         }
-    });
-    let done: Vec<Result<Vec<NewFile>>> = futures::stream::iter(started).buffered(PARALLEL).collect().await;
-    let files: Result<Vec<Vec<NewFile>>> = done.into_iter().collect();
-    Ok(files?.into_iter().flatten().collect())
+        reading.await.map_err(|e| Error::internal("reading a file was interrupted").source(e))??;
+        files.extend(writer.finish().await?);
+    }
+    Ok(files)
 }
 
 impl Job {
-    async fn run(self, room: &Room) -> Result<Vec<NewFile>> {
-        let mut writer = FileWriter::new(room.store.clone(), room.folder.clone(), self.name, room.schema.clone(), room.file_bytes);
-        writer = writer.bounded(&room.bounded);
-        let mut batches = data_file::read(&room.store, &self.source, self.size, &room.schema, &self.constants).await?.boxed();
+    async fn read(self, store: &Arc<dyn ObjectStore>, schema: &SchemaRef, out: &mpsc::Sender<RecordBatch>) -> Result<()> {
+        let mut batches = data_file::read(store, &self.source, self.size, schema, &self.constants).await?.boxed();
         let mut at = 0;
         while let Some(mut batch) = batches.try_next().await? {
             let rows = batch.num_rows();
@@ -65,10 +71,13 @@ impl Job {
             if let Some(bits) = &self.keep {
                 batch = compute::filter_record_batch(&batch, &part(bits))?;
             }
-            writer.write(&batch).await?;
             at += rows;
+            if out.send(batch).await.is_err() {
+                // The writing half has failed, and says so.
+                return Ok(());
+            }
         }
-        writer.finish().await
+        Ok(())
     }
 }
 
