@@ -17,6 +17,7 @@ use crate::app::{Session, holder};
 use crate::assemble::Ask;
 use crate::exit::{Exit, Result};
 use crate::observe::Watch;
+use crate::output;
 use crate::prepare::{self, Wanted, admit};
 use crate::render;
 use crate::summary::Summary;
@@ -51,7 +52,7 @@ pub async fn conduct(session: &Session, selection: &Selection, ask: &Ask, comman
     let error = summary.failures().next().map(|e| e.to_json());
     store.finish_run(&run, &RunEnd { status: summary.status(), error }).await?;
     session.remember_manifest().await?;
-    session.output.either(|| summary.to_json(&run), || render::summary::text(&summary, &run, session.output.width()));
+    session.output.either(|| summary.to_json(&run), || render::summary::text(&summary, &run, output::width()));
     Ok(summary.exit())
 }
 

@@ -21,24 +21,14 @@ impl Output {
         Self { json: global.json, quiet: global.quiet }
     }
 
-    /// A part of the result. A reader that has gone away is no error.
-    pub fn line(self, text: impl Display) {
-        let _ = writeln!(anstream::stdout(), "{text}");
-    }
-
-    /// The result for programs.
-    pub fn value(self, value: &Value) {
-        let _ = writeln!(anstream::stdout(), "{value}");
-    }
-
     /// One of the two, as `--json` says.
     pub fn either(self, value: impl FnOnce() -> Value, text: impl FnOnce() -> String) {
         if self.json {
-            self.value(&value());
+            print(value());
         } else {
             let text = text();
             if !text.is_empty() {
-                self.line(text.trim_end());
+                print(text.trim_end());
             }
         }
     }
@@ -73,12 +63,17 @@ impl Output {
     pub fn animated(self) -> bool {
         !self.json && !self.quiet && std::io::stderr().is_terminal()
     }
+}
 
-    /// Columns of the terminal that standard output goes to; `None` when it goes elsewhere.
-    pub fn width(self) -> Option<usize> {
-        let (terminal_size::Width(width), _) = terminal_size::terminal_size_of(std::io::stdout())?;
-        Some(width.into())
-    }
+/// A part of the result. A reader that has gone away is no error.
+pub fn print(text: impl Display) {
+    let _ = writeln!(anstream::stdout(), "{text}");
+}
+
+/// Columns of the terminal that standard output goes to; `None` when it goes elsewhere.
+pub fn width() -> Option<usize> {
+    let (terminal_size::Width(width), _) = terminal_size::terminal_size_of(std::io::stdout())?;
+    Some(width.into())
 }
 
 /// Whether a person sits there who could answer.

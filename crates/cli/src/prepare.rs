@@ -131,8 +131,8 @@ fn choose(sync: &Sync, connection: &str, catalog: &Catalog, wanted: &Wanted<'_>,
     let resolved = sync.streams_for(connection, catalog)?;
     let selected = |stream: &str| wanted.selection.takes(&sync.name, stream);
     let loaded: Vec<&str> = loaded.iter().map(String::as_str).collect();
-    let mut chosen = Chosen::default();
-    chosen.errors = resolved.errors.into_iter().filter(|e| e.place().stream.as_deref().is_none_or(selected)).collect();
+    let errors = resolved.errors.into_iter().filter(|e| e.place().stream.as_deref().is_none_or(selected)).collect();
+    let mut chosen = Chosen { errors, ..Chosen::default() };
     for plan in resolved.streams.into_iter().filter(|p| selected(&p.stream)) {
         let node = format!("{}/{}", sync.name, plan.stream);
         if let Some(pause) = wanted.paused.iter().find(|p| p.node == node) {

@@ -51,7 +51,9 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit> {
         let json = || json!({"connection": name, "ok": failed.is_empty(), "errors": failed.iter().map(Error::to_json).collect::<Vec<_>>()});
         session.output.either(json, || text);
         if !session.output.json {
-            failed.iter().for_each(|e| session.output.error(e));
+            for error in &failed {
+                session.output.error(error);
+            }
         }
         errors.extend(failed);
     }

@@ -6,6 +6,7 @@ use trib_core::connector::Verified;
 
 use crate::app::Session;
 use crate::exit::{Exit, Result};
+use crate::output;
 use crate::render::table::{left, render};
 
 /// What can be connected
@@ -32,9 +33,7 @@ pub fn run(args: &Args, session: &Session) -> Result<Exit> {
             let columns = [left("connector"), left("ends"), left("verified"), left("what it is")];
             let row = |c: &Connector| vec![c.name.clone(), ends(c).to_owned(), verified(c).to_owned(), c.description.clone()];
             let rows: Vec<Vec<String>> = registry.all().iter().map(row).collect();
-            session
-                .output
-                .either(|| registry.all().iter().map(|c| summary(c)).collect(), || render(&columns, &rows, session.output.width()));
+            session.output.either(|| registry.all().iter().map(summary).collect(), || render(&columns, &rows, output::width()));
         }
         Command::Show { name } => {
             let connector = registry.get(name)?;
@@ -44,7 +43,7 @@ pub fn run(args: &Args, session: &Session) -> Result<Exit> {
                     all["settings"] = connector.schema.as_value().clone();
                     all
                 },
-                || show(connector, session.output.width()),
+                || show(connector, output::width()),
             );
         }
     }

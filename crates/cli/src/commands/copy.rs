@@ -23,6 +23,7 @@ use trib_store::{RunEnd, RunStart, Store};
 use crate::app::{Session, engine, holder, usage};
 use crate::exit::{Exit, Result};
 use crate::observe::Watch;
+use crate::output;
 use crate::render;
 use crate::summary::Summary;
 
@@ -135,7 +136,7 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit> {
     summary.took = began.elapsed();
     let error = summary.failures().next().map(|e| e.to_json());
     store.finish_run(&run, &RunEnd { status: summary.status(), error }).await?;
-    session.output.either(|| summary.to_json(&run), || render::summary::text(&summary, &run, session.output.width()));
+    session.output.either(|| summary.to_json(&run), || render::summary::text(&summary, &run, output::width()));
     Ok(summary.exit())
 }
 

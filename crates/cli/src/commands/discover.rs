@@ -10,6 +10,7 @@ use trib_core::{Catalog, Code, Error, Stream};
 
 use crate::app::{Session, usage};
 use crate::exit::{Exit, Result};
+use crate::output;
 use crate::render::amount::{bytes, count};
 use crate::render::rows::texts;
 use crate::render::table::{Column, left, render, right};
@@ -34,7 +35,7 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit> {
     let source = session.source(&args.connection)?;
     let only: Vec<String> = args.stream.iter().cloned().collect();
     let catalog = source.discover(&only).await.map_err(|e| e.connection(&args.connection))?;
-    let width = session.output.width();
+    let width = output::width();
     if let Some(name) = &args.stream {
         let stream = catalog.stream(name).map_err(|e| e.connection(&args.connection))?;
         let sample = match args.sample {

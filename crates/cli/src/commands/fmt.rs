@@ -25,6 +25,8 @@ pub fn run(args: &Args, session: &Session) -> Result<Exit> {
     }
     let changed: Vec<&str> = changes.iter().map(|(file, _)| file.as_str()).collect();
     let done = if args.check { "would change" } else { "written anew" };
-    session.output.either(|| json!({"changed": changed}), || changed.iter().map(|file| format!("{file}: {done}\n")).collect());
+    session
+        .output
+        .either(|| json!({"changed": changed}), || changed.iter().map(|file| format!("{file}: {done}")).collect::<Vec<_>>().join("\n"));
     Ok(if args.check && !changed.is_empty() { Exit::Failed } else { Exit::Success })
 }

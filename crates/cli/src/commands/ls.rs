@@ -6,6 +6,7 @@ use trib_project::{Graph, NodeKind};
 use crate::app::Session;
 use crate::args::Select;
 use crate::exit::{Exit, Result};
+use crate::output;
 use crate::render::table::{left, render};
 
 /// The project's nodes: syncs and models, where they read and where they write
@@ -53,10 +54,9 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit> {
         let kind = if l.kind == NodeKind::Sync { "sync" } else { "model" };
         vec![l.name.clone(), kind.to_owned(), l.from.clone(), l.to.clone(), l.tags.join(" "), l.description.clone().unwrap_or_default()]
     };
-    session.output.either(
-        || lines.iter().map(to_json).collect(),
-        || render(&columns, &lines.iter().map(row).collect::<Vec<_>>(), session.output.width()),
-    );
+    session
+        .output
+        .either(|| lines.iter().map(to_json).collect(), || render(&columns, &lines.iter().map(row).collect::<Vec<_>>(), output::width()));
     Ok(Exit::Success)
 }
 

@@ -36,8 +36,7 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit> {
     let sql = if args.sql == "-" { std::io::read_to_string(std::io::stdin())? } else { args.sql.clone() };
     let format = args.format.unwrap_or(if session.output.json { Format::Json } else { Format::Table });
     let limit = match (args.limit, format) {
-        (Some(0), _) => None,
-        (Some(limit), _) => Some(limit),
+        (Some(limit), _) => (limit > 0).then_some(limit),
         (None, Format::Table) => Some(SHOWN),
         (None, Format::Csv | Format::Json) => None,
     };

@@ -13,6 +13,7 @@ use crate::app::{Session, holder, usage};
 use crate::assemble::Ask;
 use crate::exit::{Exit, Failure, Result};
 use crate::observe::Watch;
+use crate::output;
 use crate::prepare::{self, Wanted};
 use crate::render;
 use crate::render::amount::{ago, rows};
@@ -107,9 +108,12 @@ async fn list(session: &Session, wanted: Option<&str>, limit: u32) -> Result<Exi
     };
     session.output.either(
         || waiting.iter().map(to_json).collect(),
-        || match waiting.is_empty() {
-            true => "no rows wait".to_owned(),
-            false => render(&columns, &waiting.iter().map(row).collect::<Vec<_>>(), session.output.width()),
+        || {
+            if waiting.is_empty() {
+                "no rows wait".to_owned()
+            } else {
+                render(&columns, &waiting.iter().map(row).collect::<Vec<_>>(), output::width())
+            }
         },
     );
     Ok(Exit::Success)
@@ -209,7 +213,7 @@ async fn load(session: &Session, groups: BTreeMap<(String, Option<String>, Strin
     summary.took = began.elapsed();
     let error = summary.failures().next().map(|e| e.to_json());
     store.finish_run(&run, &RunEnd { status: summary.status(), error }).await?;
-    session.output.either(|| summary.to_json(&run), || render::summary::text(&summary, &run, session.output.width()));
+    session.output.either(|| summary.to_json(&run), || render::summary::text(&summary, &run, output::width()));
     Ok(summary.exit())
 }
 

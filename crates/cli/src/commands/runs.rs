@@ -2,11 +2,13 @@
 
 use chrono::Utc;
 use serde_json::{Value, json};
+use std::fmt::Write as _;
 use trib_core::{Code, Error};
 use trib_store::{Run, RunStream};
 
 use crate::app::Session;
 use crate::exit::{Exit, Result};
+use crate::output;
 use crate::render::amount::{ago, count, duration, time};
 use crate::render::table::{left, render, right};
 
@@ -25,7 +27,7 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit> {
     let store = session.store().await?;
     let Some(id) = &args.run else {
         let runs = store.runs(args.limit).await?;
-        session.output.either(|| runs.iter().map(run_json).collect(), || list(&runs, session.output.width()));
+        session.output.either(|| runs.iter().map(run_json).collect(), || list(&runs, output::width()));
         return Ok(Exit::Success);
     };
     let run = store.run(id).await?.ok_or_else(|| no_such_run(id))?;
@@ -36,7 +38,7 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit> {
             value["streams"] = streams.iter().map(stream_json).collect();
             value
         },
-        || one(&run, &streams, session.output.width()),
+        || one(&run, &streams, output::width()),
     );
     Ok(Exit::Success)
 }
@@ -69,7 +71,7 @@ fn one(run: &Run, streams: &[RunStream], width: Option<usize>) -> String {
         ("asked to stop", run.cancel_requested_at.map(time)),
     ];
     for (name, value) in facts.into_iter().filter_map(|(name, value)| Some((name, value?))) {
-        out.push_str(&format!("{name} {value}\n"));
+        let _ = writeln!(out, "{name} {value}");
     }
     let columns = [left("stream"), left("status"), right("read"), right("new"), right("updated"), right("deleted"), right("rejected")];
     let row = |s: &RunStream| {
@@ -85,14 +87,14 @@ fn one(run: &Run, streams: &[RunStream], width: Option<usize>) -> String {
     for stream in streams {
         let name = format!("{}/{}", stream.sync, stream.stream);
         for change in &stream.schema_changes {
-            out.push_str(&format!("{name}: {change}\n"));
+            let _ = writeln!(out, "{name}: {change}");
         }
         if let Some(error) = &stream.error {
-            out.push_str(&format!("{name}: {}\n", sentence(error)));
+            let _ = writeln!(out, "{name}: {}", sentence(error));
         }
     }
     if let (Some(error), true) = (&run.error, streams.iter().all(|s| s.error.is_none())) {
-        out.push_str(&format!("{}\n", sentence(error)));
+        let _ = writeln!(out, "{}", sentence(error));
     }
     out
 }

@@ -165,13 +165,22 @@ async fn mend(session: &Session, select: Vec<String>, recover: bool) -> Result<E
     let done = if recover { "taken from the destination" } else { "forgotten; the next run begins anew" };
     session.output.either(
         || json!({"streams": mended, "errors": errors.iter().map(Error::to_json).collect::<Vec<_>>()}),
-        || match mended.is_empty() {
-            true => "no stream was touched".to_owned(),
-            false => mended.iter().map(|name| format!("{name}: {done}\n")).collect(),
+        || {
+            let lines: Vec<String> = mended.iter().map(|name| format!("{name}: {done}")).collect();
+            if lines.is_empty() {
+                "no stream was touched".to_owned()
+            } else {
+                lines.join(
+                    "
+",
+                )
+            }
         },
     );
     if !session.output.json {
-        errors.iter().for_each(|e| session.output.error(e));
+        for error in &errors {
+            session.output.error(error);
+        }
     }
     let codes: Vec<Code> = errors.iter().map(Error::code).collect();
     Ok(Exit::of_run(mended.len(), &codes))

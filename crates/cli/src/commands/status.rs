@@ -1,6 +1,7 @@
 //! `trib status`
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
@@ -8,6 +9,7 @@ use trib_store::{Pause, RunStream, Status, Store};
 
 use crate::app::Session;
 use crate::exit::{Exit, Result};
+use crate::output;
 use crate::render::amount::{ago, count, duration};
 use crate::render::table::{left, render, right};
 
@@ -38,7 +40,7 @@ pub async fn run(_: &Args, session: &Session) -> Result<Exit> {
         .filter(|s| s.spec.enabled && !streams.keys().any(|(sync, _)| sync.split('@').next() == Some(s.name.as_str())))
         .map(|s| s.name.as_str())
         .collect();
-    session.output.either(|| to_json(&streams, &never, &paused), || text(&streams, &never, &paused, now, session.output.width()));
+    session.output.either(|| to_json(&streams, &never, &paused), || text(&streams, &never, &paused, now, output::width()));
     Ok(Exit::Success)
 }
 
@@ -76,10 +78,10 @@ fn text(streams: &BTreeMap<(String, String), Fresh>, never: &[&str], paused: &[P
     };
     let mut out = if streams.is_empty() { String::new() } else { render(&columns, &streams.iter().map(row).collect::<Vec<_>>(), width) };
     for name in never {
-        out.push_str(&format!("{name}: has not run yet\n"));
+        let _ = writeln!(out, "{name}: has not run yet");
     }
     for pause in paused {
-        out.push_str(&format!("{}: paused by {}, {}\n", pause.node, pause.by, ago(pause.at, now)));
+        let _ = writeln!(out, "{}: paused by {}, {}", pause.node, pause.by, ago(pause.at, now));
     }
     out
 }

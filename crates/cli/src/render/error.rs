@@ -11,13 +11,20 @@ const FAINT: Style = Style::new().dimmed();
 
 /// The sentence with its detail, then one indented line for each further fact. Colours are taken out on the way to anything that is not a terminal.
 pub fn text(error: &Error) -> String {
+    text_in(error, "")
+}
+
+/// The same of something in a sync, which the error's own place does not name.
+pub fn text_in(error: &Error, sync: &str) -> String {
     let mut out = format!("{ERROR}error:{ERROR:#} {}", indented(&error.to_string()));
     let mut fact = |name: &str, style: Style, text: &str| {
         let _ = write!(out, "\n  {style}{name}{style:#} {}", indented(text));
     };
-    let place = error.place().to_string();
-    if !place.is_empty() {
-        fact("at", FAINT, &place);
+    let sync = if sync.is_empty() { String::new() } else { format!("sync {sync}") };
+    let places = [sync, error.place().to_string()];
+    let places: Vec<&str> = places.iter().map(String::as_str).filter(|p| !p.is_empty()).collect();
+    if !places.is_empty() {
+        fact("at", FAINT, &places.join(", "));
     }
     for cause in error.causes() {
         fact("cause:", FAINT, &cause);

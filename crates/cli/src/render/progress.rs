@@ -54,6 +54,8 @@ struct Running {
     expected: Option<u64>,
     began: Instant,
     told: Instant,
+    /// All is read, and the destination makes it visible.
+    publishing: bool,
 }
 
 impl Running {
@@ -114,10 +116,15 @@ impl Display for Lines {
         match event {
             Event::Started { progress, expected } => {
                 let now = Instant::now();
-                let stream_now = Running { progress: progress.clone(), expected: *expected, began: now, told: now };
+                let stream_now = Running { progress: progress.clone(), expected: *expected, began: now, told: now, publishing: false };
                 running.insert(named(sync, stream), stream_now);
             }
             Event::Finished | Event::Failed(_) => drop(running.remove(&named(sync, stream))),
+            Event::Committing { .. } | Event::Committed { .. } => {
+                if let Some(stream) = running.get_mut(&named(sync, stream)) {
+                    stream.publishing = matches!(event, Event::Committing { .. });
+                }
+            }
             _ => {}
         }
         (self.print)(sync, stream, event);
@@ -142,6 +149,10 @@ fn print_line(sync: &str, stream: Option<&str>, event: &Event) {
 
 fn print_line_progress(name: &str, stream: &Running) {
     let (read, size) = stream.read();
+    if stream.publishing {
+        let _ = writeln!(anstream::stderr(), "{name}: {} read, still publishing, after {}", rows(read), duration(stream.began.elapsed()));
+        return;
+    }
     let left = stream.left().map(|left| format!(", about {} left", duration(left))).unwrap_or_default();
     let _ = writeln!(
         anstream::stderr(),
@@ -177,7 +188,7 @@ fn print_json_progress(name: &str, stream: &Running) {
     let (sync, stream_name) = name.split_once('/').unwrap_or((name, ""));
     let line = json!({
         "event": "progress", "sync": sync, "stream": stream_name, "rows_read": read, "bytes_read": size,
-        "rows_per_second": stream.speed(), "seconds_left": stream.left().map(|left| left.as_secs()),
+        "rows_per_second": stream.speed(), "publishing": stream.publishing, "seconds_left": stream.left().map(|left| left.as_secs()),
     });
     let _ = writeln!(anstream::stdout(), "{line}");
 }
@@ -203,8 +214,12 @@ impl Bars {
                         bar.set_length(read);
                     }
                     bar.set_position(read);
-                    let left = stream.left().map(|left| format!(" · {} left", duration(left))).unwrap_or_default();
-                    bar.set_message(format!("{} · {} rows/s{left}", bytes(size), count(stream.speed())));
+                    bar.set_message(if stream.publishing {
+                        format!("{} · publishing, after {}", bytes(size), duration(stream.began.elapsed()))
+                    } else {
+                        let left = stream.left().map(|left| format!(" · {} left", duration(left))).unwrap_or_default();
+                        format!("{} · {} rows/s{left}", bytes(size), count(stream.speed()))
+                    });
                     bar.tick();
                 }
             }
@@ -234,7 +249,7 @@ impl Display for Bars {
                 };
                 let bar = self.all.add(bar.with_prefix(name.clone()));
                 let now = Instant::now();
-                let stream_now = Running { progress: progress.clone(), expected: *expected, began: now, told: now };
+                let stream_now = Running { progress: progress.clone(), expected: *expected, began: now, told: now, publishing: false };
                 self.running.lock().unwrap_or_else(PoisonError::into_inner).insert(name, (stream_now, bar));
             }
             Event::Finished | Event::Failed(_) => {
@@ -249,7 +264,11 @@ impl Display for Bars {
                     _ => format!("✓ {name}: {} read, {}, {took}", rows(read), bytes(size)),
                 });
             }
-            Event::Committing { .. } | Event::Committed { .. } => {}
+            Event::Committing { .. } | Event::Committed { .. } => {
+                if let Some((stream, _)) = self.running.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&name) {
+                    stream.publishing = matches!(event, Event::Committing { .. });
+                }
+            }
             other => self.say(&format!("  {name}: {}", other.describe().0)),
         }
     }

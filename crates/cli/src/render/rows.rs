@@ -10,7 +10,7 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 use futures::StreamExt;
 use trib_core::{BatchStream, Error, Result};
 
-use crate::output::Output;
+use crate::output::{self, Output};
 use crate::render::amount;
 use crate::render::table::{Column, render};
 
@@ -74,7 +74,7 @@ async fn table(schema: &SchemaRef, rows: BatchStream, limit: Option<usize>, outp
     while let Some(batch) = limited.next().await? {
         lines.extend(texts(&batch)?);
     }
-    output.line(render(&columns, &lines, output.width()).trim_end());
+    output::print(render(&columns, &lines, output::width()).trim_end());
     if limited.more {
         output.note(format!("only the first {} are shown; `--limit 0` shows all", amount::rows(lines.len() as u64)));
     } else {

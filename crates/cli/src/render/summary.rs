@@ -4,6 +4,7 @@ use crate::render::amount::{count, duration};
 use crate::render::error;
 use crate::render::table::{left, render, right};
 use crate::summary::Summary;
+use std::fmt::Write as _;
 
 /// Streams with their counts, then schema changes, what was left out, errors in full, and one line for all.
 pub fn text(summary: &Summary, run: &str, width: Option<usize>) -> String {
@@ -41,18 +42,22 @@ pub fn text(summary: &Summary, run: &str, width: Option<usize>) -> String {
     }
     for stream in &summary.streams {
         for change in &stream.changes {
-            out.push_str(&format!("{}/{}: {change}\n", stream.sync, stream.stream));
+            let _ = writeln!(out, "{}/{}: {change}", stream.sync, stream.stream);
         }
     }
     let rejected: u64 = summary.streams.iter().map(|s| s.counts.rejected).sum();
     if rejected > 0 {
-        out.push_str(&format!("{} rejected: `trib rejected list` shows them with their reasons\n", crate::render::amount::rows(rejected)));
+        let _ = writeln!(out, "{} rejected: `trib rejected list` shows them with their reasons", crate::render::amount::rows(rejected));
     }
     for (node, reason) in &summary.skipped {
-        out.push_str(&format!("{node}: left out, {reason}\n"));
+        let _ = writeln!(out, "{node}: left out, {reason}");
     }
-    for failure in summary.failures() {
+    for failure in &summary.errors {
         out.push_str(&error::text(failure));
+        out.push('\n');
+    }
+    for (stream, failure) in summary.streams.iter().filter_map(|s| Some((s, s.error.as_ref()?))) {
+        out.push_str(&error::text_in(failure, &stream.sync));
         out.push('\n');
     }
     out.push_str(&last_line(summary, run));

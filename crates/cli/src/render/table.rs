@@ -44,7 +44,7 @@ fn side_by_side(columns: &[Column], rows: &[Vec<String>], width: Option<usize>) 
     table.add_rows(rows);
     for (i, column) in columns.iter().enumerate() {
         if let Some(formatted) = table.column_mut(i) {
-            formatted.set_padding((if i == 0 { 0 } else { 1 }, 1));
+            formatted.set_padding((u16::from(i > 0), 1));
             if column.right {
                 formatted.set_cell_alignment(CellAlignment::Right);
             }

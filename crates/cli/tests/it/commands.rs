@@ -1,0 +1,201 @@
+//! What single commands promise, beyond what the cases show.
+
+use std::process::Stdio;
+
+use serde_json::Value;
+use trib_testkit::postgres_server::PostgresServer;
+
+use crate::trib::{Folder, Said, said};
+
+fn ok(folder: &Folder, args: &[&str]) -> Said {
+    let said = folder.trib(args);
+    assert_eq!(said.status, Some(0), "trib {}: {}", args.join(" "), said.all());
+    said
+}
+
+fn json(folder: &Folder, args: &[&str]) -> Value {
+    let mut args = args.to_vec();
+    args.push("--json");
+    let said = ok(folder, &args);
+    serde_json::from_str(&said.out).unwrap_or_else(|e| panic!("{e}: {}", said.out))
+}
+
+/// The last line of a run's JSON.
+fn summary(said: &Said) -> Value {
+    serde_json::from_str(said.out.trim_end().lines().last().unwrap()).unwrap()
+}
+
+fn people(csv: &str, sync: &str) -> Folder {
+    Folder::with(&[
+        ("tributary.yaml", "name: hr\n"),
+        ("connections.yaml", "drop: {connector: files, path: data, streams: {people: {path: people.csv, key: [id]}}}\n"),
+        ("data/people.csv", csv),
+        ("syncs/hr.yaml", sync),
+    ])
+}
+
+#[test]
+fn the_example_moves_only_what_is_new() {
+    let folder = Folder::new();
+    ok(&folder, &["init", "--example", "."]);
+    ok(&folder, &["validate"]);
+    assert_eq!(json(&folder, &["fmt", "--check"])["changed"], serde_json::json!([]));
+    ok(&folder, &["run"]);
+    ok(&folder, &["init", "--example-changes", "."]);
+    let second = summary(&ok(&folder, &["run", "--json"]));
+    for stream in second["streams"].as_array().unwrap() {
+        let read = stream["rows_read"].as_u64().unwrap();
+        assert!(stream["read"] == "full" || read > 0 && read < 100, "{stream}");
+    }
+    let again = folder.trib(&["init", "--example", "."]);
+    assert_eq!(again.status, Some(2), "{}", again.all());
+}
+
+#[test]
+fn some_streams_fail_and_others_succeed() {
+    let folder = people("id,name\n1,a\n", "from: drop\nstreams: {people: {}, nobody: {}}\n");
+    let said = folder.trib(&["run"]);
+    assert_eq!(said.status, Some(3), "{}", said.all());
+    assert!(said.all().contains("the source has no such stream"), "{}", said.all());
+    assert_eq!(json(&folder, &["runs"])[0]["status"], "partial");
+}
+
+#[test]
+fn what_a_guard_holds_goes_ahead_when_it_is_approved() {
+    let folder = people("id,name\n1,a\n", "from: drop\ninto: hr.{table}\nstreams: {people: {write: replace}}\n");
+    ok(&folder, &["run"]);
+    folder.write("data/people.csv", "id,name\n");
+    let held = folder.trib(&["run", "--json"]);
+    assert_eq!(held.status, Some(5), "{}", held.all());
+    let run = summary(&held)["run"].as_str().unwrap().to_owned();
+    ok(&folder, &["run", "--approve", &run]);
+    assert_eq!(json(&folder, &["query", "select count(*) as n from hr.people"])[0]["n"], 0);
+    assert_eq!(folder.trib(&["run", "--approve", &run]).status, Some(2));
+}
+
+#[test]
+fn rejected_rows_are_loaded_once_they_fit() {
+    let sync =
+        |contract: &str| format!("from: drop\ninto: hr.{{table}}\ncontract: {{{contract}}}\nstreams: {{people: {{write: upsert}}}}\n");
+    let folder = people("id,n\n1,10\n", &sync("type_changes: reject_row"));
+    ok(&folder, &["run"]);
+    folder.write("data/people.csv", "id,n\n1,10\n2,many\n");
+    ok(&folder, &["run"]);
+    let waiting = json(&folder, &["rejected", "list"]);
+    assert_eq!((waiting.as_array().unwrap().len(), &waiting[0]["row"]["n"]), (1, &Value::from("many")));
+    let id = waiting[0]["id"].to_string();
+    assert!(ok(&folder, &["rejected", "show", &id]).out.contains("many"));
+    // It still does not fit: it is rejected once more, and waits.
+    ok(&folder, &["rejected", "retry", &id]);
+    assert_eq!(json(&folder, &["rejected", "list"]).as_array().unwrap().len(), 1);
+    folder.write("syncs/hr.yaml", &sync("type_changes: evolve"));
+    ok(&folder, &["rejected", "retry", "hr"]);
+    assert_eq!(json(&folder, &["rejected", "list"]), serde_json::json!([]));
+    assert_eq!(json(&folder, &["query", "select n__v_text as n from hr.people where id = 2"])[0]["n"], "many");
+}
+
+#[test]
+fn protected_environments_want_a_yes() {
+    let folder = people("id,name\n1,a\n", "from: drop\nstreams: [people]\n");
+    folder.write("tributary.yaml", "name: hr\nenvironments: {prod: {protected: true}}\n");
+    ok(&folder, &["run", "--env", "prod"]);
+    assert_eq!(folder.trib(&["run", "--env", "prod", "--full-refresh"]).status, Some(5));
+    ok(&folder, &["run", "--env", "prod", "--full-refresh", "--yes"]);
+    assert_eq!(folder.trib(&["state", "reset", "hr", "--env", "prod"]).status, Some(5));
+}
+
+#[test]
+fn a_paused_sync_is_left_out() {
+    let folder = people("id,name\n1,a\n", "from: drop\nstreams: [people]\n");
+    ok(&folder, &["pause", "hr", "--reason", "until Tuesday"]);
+    let said = ok(&folder, &["run"]);
+    assert!(said.out.contains("until Tuesday"), "{}", said.all());
+    ok(&folder, &["resume", "hr"]);
+    assert_eq!(summary(&ok(&folder, &["run", "--json"]))["streams"][0]["rows_read"], 1);
+}
+
+#[test]
+fn environments_keep_their_tables_apart() {
+    let folder = people("id,name\n1,a\n", "from: drop\ninto: hr.{table}\nstreams: [people]\n");
+    folder.write("tributary.yaml", "name: hr\nenvironments: {dev: {schema_prefix: dev_}, prod: {}}\n");
+    ok(&folder, &["run"]);
+    // The project's names are the same in each.
+    assert_eq!(json(&folder, &["query", "select count(*) as n from hr.people"])[0]["n"], 1);
+    assert_eq!(folder.trib(&["query", "select * from hr.people", "--env", "prod"]).status, Some(2));
+}
+
+#[test]
+fn queries_change_nothing() {
+    let folder = people("id,name\n1,a\n", "from: drop\ninto: hr.{table}\nstreams: [people]\n");
+    ok(&folder, &["run"]);
+    for sql in ["create table x as select 1", "insert into hr.people values (2, 'b')", "drop table hr.people", "set a.b = 1"] {
+        assert_ne!(folder.trib(&["query", sql]).status, Some(0), "{sql}");
+    }
+    let csv = ok(&folder, &["query", "--format", "csv", "select id, name from hr.people"]).out;
+    assert_eq!(csv, "id,name\n1,a\n");
+    assert_eq!(json(&folder, &["query", "select sync, status from _trib.streams"])[0]["status"], "succeeded");
+    let tables = ok(&folder, &["query", "select table_schema, table_name from information_schema.tables"]).out;
+    assert!(tables.contains("people") && tables.contains("rejected"), "{tables}");
+}
+
+#[test]
+fn copies_need_no_project() {
+    let folder = Folder::with(&[("in/orders.csv", "id,amount\n1,1.50\n2,2.25\n")]);
+    ok(&folder, &["copy", "in/orders.csv", "shop.db"]);
+    ok(&folder, &["copy", "shop.db", "out/again.jsonl", "--streams", "orders"]);
+    let lines = std::fs::read_to_string(folder.path().join("out/again.jsonl")).unwrap();
+    let first: Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
+    assert_eq!(first["id"], 1, "{lines}");
+    assert!(!lines.contains("_trib"), "{lines}");
+    // What was copied once and is empty now is not taken for the truth.
+    folder.write("in/orders.csv", "id,amount\n");
+    assert_eq!(folder.trib(&["copy", "in/orders.csv", "shop.db"]).status, Some(5));
+    ok(&folder, &["copy", "in/orders.csv", "shop.db", "--allow-empty"]);
+    // Nothing but the data and what it must remember.
+    assert!(!folder.path().join(".tributary").exists());
+    let two = Folder::with(&[("in/a.csv", "x\n1\n"), ("in/b.csv", "x\n1\n")]);
+    let unnamed = two.trib(&["copy", "in/", "shop.db"]);
+    assert_eq!(unnamed.status, Some(2), "{}", unnamed.all());
+}
+
+#[test]
+fn an_incremental_copy_goes_on_from_where_it_was() {
+    let server = PostgresServer::shared().unwrap();
+    let database = server.create_database().unwrap();
+    server
+        .sql(&database, "create table t (id int primary key, v text); insert into t select g, 'v' from generate_series(1, 10) g")
+        .unwrap();
+    let folder = Folder::new();
+    let url = server.url(&database);
+    let args = ["copy", &url, "lake:out", "--streams", "public.t", "--cursor", "id", "--json"];
+    assert_eq!(summary(&ok(&folder, &args))["streams"][0]["rows_read"], 10);
+    server.sql(&database, "insert into t values (11, 'new')").unwrap();
+    assert_eq!(summary(&ok(&folder, &args))["streams"][0]["inserted"], 1);
+}
+
+#[test]
+fn ctrl_c_ends_a_run_at_a_safe_place() {
+    let server = PostgresServer::shared().unwrap();
+    let database = server.create_database().unwrap();
+    // A view that takes its time: the run is surely in the middle of it.
+    let setup = "create table t (id int primary key); insert into t select generate_series(1, 100);
+        create view slow as select id, pg_sleep(0.2)::text as waited from t";
+    server.sql(&database, setup).unwrap();
+    let folder = Folder::with(&[
+        ("tributary.yaml", "name: slow\n"),
+        ("connections.yaml", &format!("shop: {{connector: postgres, url: \"{}\"}}\n", server.url(&database))),
+        ("syncs/slow.yaml", "from: shop\ninto: raw.{table}\nstreams: [public.slow]\n"),
+    ]);
+    let child = folder.command(&["run", "--json"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let running =
+        || server.sql(&database, "select count(*) from pg_stat_activity where query like '%slow%' and pid <> pg_backend_pid()").unwrap();
+    while running() == "0" {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let pid = child.id().to_string();
+    assert!(std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    let said = said(child.wait_with_output().unwrap());
+    assert_eq!(said.status, Some(130), "{}", said.all());
+    assert_eq!(json(&folder, &["runs"])[0]["status"], "cancelled");
+    assert_eq!(folder.trib(&["query", "select * from raw.slow"]).status, Some(2));
+}
