@@ -175,7 +175,8 @@ impl Merge<'_> {
         let printer = if versions { Some(self.printer(&mut fields)?) } else { None };
         let schema: SchemaRef = Arc::new(Schema::new(fields));
 
-        let mut index = KeyIndex::new(&keys, bucket, self.room.key_bytes)?;
+        let first_wins = self.rules.on_match == OnMatch::Keep;
+        let mut index = KeyIndex::new(&keys, bucket, self.room.key_bytes)?.first_wins(first_wins);
         for (number, file) in staged.files.iter().enumerate() {
             let mut batches = self.staged_rows(staged, file, &schema).await?;
             let mut before = 0;

@@ -73,6 +73,8 @@ pub struct KeyIndex {
     table: HashTable<u32>,
     limit: usize,
     order: Vec<u32>,
+    /// Of the rows of one key the first stays, not the last.
+    first_wins: bool,
 }
 
 /// The index would grow beyond its limit.
@@ -94,7 +96,15 @@ impl KeyIndex {
             // Offsets have 32 bits.
             limit: limit.min(u32::MAX as usize / 2),
             order: Vec::new(),
+            first_wins: false,
         })
+    }
+
+    /// Of the rows of one key the one with the least sequence stays, as `insert` wants it.
+    #[must_use]
+    pub fn first_wins(mut self, first_wins: bool) -> Self {
+        self.first_wins = first_wins;
+        self
     }
 
     pub fn convert(&self, columns: &[ArrayRef]) -> Result<Rows> {
@@ -112,13 +122,14 @@ impl KeyIndex {
         self.unbounded |= columns.iter().any(|c| c.null_count() > 0);
     }
 
-    /// Takes a staged row in. Of the rows of one key the one with the greatest sequence stays.
+    /// Takes a staged row in. Of the rows of one key the one with the greatest sequence stays, or the least where the first wins.
     pub fn offer(&mut self, hash: u64, key: &[u8], mut entry: Entry, print: Option<u128>) -> Result<(), Full> {
         let Self { bytes, entries, table, prints, .. } = self;
         let range = |e: &Entry| e.start as usize..(e.start + e.len) as usize;
         if let Some(&at) = table.find(hash, |&at| bytes[range(&entries[at as usize])] == *key) {
             let at = at as usize;
-            if entry.seq >= entries[at].seq {
+            let stays = if self.first_wins { entries[at].seq <= entry.seq } else { entries[at].seq > entry.seq };
+            if !stays {
                 (entry.start, entry.len) = (entries[at].start, entries[at].len);
                 entries[at] = entry;
                 if let Some(print) = print {

@@ -9,6 +9,6 @@ mod maintain;
 mod modes;
 mod object_store;
 mod python;
+mod round_trip;
 mod schema_change;
 mod source;
-mod types;
