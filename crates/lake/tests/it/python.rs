@@ -7,7 +7,7 @@ use serde_json::Value;
 use trib_core::WriteMode;
 
 use crate::harness::{Bench, table};
-use crate::types;
+use crate::round_trip;
 
 /// A Python with the packages: `TRIB_TEST_VENV`, or one that is made beside the build and kept.
 pub fn python() -> PathBuf {
@@ -38,10 +38,10 @@ fn rows(python: &Path, table: &Path, reader: &str, order: &str) -> Vec<Value> {
 async fn others_read_the_same_values() {
     let python = python();
     let bench = Bench::new().await;
-    let columns = types::columns(&types::samples());
-    let table_of = types::table(&columns);
-    bench.batches(&table_of, vec![types::batch(&columns)]).await;
-    let expected = types::expected(&columns);
+    let columns = round_trip::columns(&round_trip::samples());
+    let table_of = round_trip::table(&columns);
+    bench.batches(&table_of, vec![round_trip::batch(&columns)]).await;
+    let expected = round_trip::expected(&columns);
     for reader in ["deltalake", "duckdb"] {
         let got = rows(&python, &bench.folder("main.orders"), reader, "row");
         assert_eq!(got.len(), expected.len(), "{reader}");

@@ -2,7 +2,7 @@
 
 mod faults;
 mod reads;
-mod types;
+mod round_trip;
 mod writes;
 
 use std::path::PathBuf;
