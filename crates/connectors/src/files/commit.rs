@@ -31,7 +31,7 @@ pub async fn commit(place: &Place, style: &Style, load: &Load, lease: &Lease, si
     }
     let (mut tables, mut replaced) = (Vec::new(), Vec::new());
     for table in load.tables.iter().filter(|t| !t.receipts.is_empty()) {
-        let (outcome, old) = publish(place, style, load, lease, table, single).await?;
+        let (outcome, old) = publish_patiently(place, style, load, lease, table, single).await?;
         tables.push(outcome);
         replaced.extend(old);
     }
@@ -53,6 +53,27 @@ pub async fn commit(place: &Place, style: &Style, load: &Load, lease: &Lease, si
     }
     place.remove_all(&stage_folder(&lease.sync, &load.id)).await?;
     Ok(Outcome { tables, already_committed: false })
+}
+
+/// Publishes a table that another sync may be writing too: where no lock keeps it away, its change of the manifest is taken into account and ours is made
+/// again.
+async fn publish_patiently(
+    place: &Place,
+    style: &Style,
+    load: &Load,
+    lease: &Lease,
+    share: &TableLoad,
+    single: bool,
+) -> Result<(TableOutcome, Vec<String>)> {
+    const ATTEMPTS: usize = 8;
+    let mut failed = None;
+    for _ in 0..ATTEMPTS {
+        match publish(place, style, load, lease, share, single).await {
+            Err(e) if e.code() == Code::LeaseLost => failed = Some(e),
+            done => return done,
+        }
+    }
+    Err(failed.unwrap_or_else(|| lease_lost(load, None)))
 }
 
 /// Publishes one table's files. Returns what was done, and the files that are no longer the table's.
@@ -88,6 +109,10 @@ async fn publish(
     let published = if single { vec![joined(place, style, load, lease, staged).await?] } else { staged };
     for file in &published {
         place.publish(&file.staged, &file.name, file.bytes).await?;
+    }
+    // The last load may have died before it had removed what it had replaced.
+    for name in std::mem::take(&mut manifest.replaced) {
+        place.remove(&name).await?;
     }
     // A load of this writer with this number that never got its marker: its rows come again with this one.
     let unmarked: Option<LoadId> = manifest.writers.iter().find(|w| ours(w) && w.number == load.number).map(|w| w.load.clone());
