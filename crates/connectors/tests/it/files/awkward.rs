@@ -155,9 +155,10 @@ async fn a_record_that_never_ends_does_not_fill_the_memory() {
 
 #[tokio::test]
 async fn json_of_the_wild() {
-    type Text = &'static str;
+    type Texts = &'static [&'static str];
     // File, content, types, rows, rejected rows.
-    let cases: [(Text, Text, &[Text], &[Text], &[Text]); 9] = [
+    type Case = (&'static str, &'static str, Texts, Texts, Texts);
+    let cases: [Case; 9] = [
         ("f.jsonl", "{\"a\":1}\n\n{\"a\":2,\"b\":\"x\"}\n", &["a: Int64", "b: Utf8"], &["1|-", "2|x"], &[]),
         ("f.json", "[{\"a\":1},\n {\"a\":2}]", &["a: Int64"], &["1", "2"], &[]),
         ("f.json", "{\"a\":1} {\"a\":2}\n{\"a\":3}", &["a: Int64"], &["1", "2", "3"], &[]),
