@@ -16,6 +16,7 @@ pub mod emit;
 pub mod fault;
 pub mod model;
 pub mod postgres_server;
+pub mod python_venv;
 pub mod rows;
 pub mod tiny_disk;
 pub mod values;

@@ -14,7 +14,7 @@ async fn modes() {
     let cases: [Case; 8] = [
         (W::Replace, Deletes::Hard, (4, 0, 3), &["2=B", "3=c", "4=D", "4=d"]),
         (W::Append, Deletes::Hard, (4, 0, 0), &["1=a", "2=B", "2=b", "3=c", "3=c", "4=D", "4=d"]),
-        (W::Insert, Deletes::Hard, (1, 0, 0), &["1=a", "2=b", "3=c", "4=D"]),
+        (W::Insert, Deletes::Hard, (1, 0, 0), &["1=a", "2=b", "3=c", "4=d"]),
         (W::Upsert, Deletes::Hard, (1, 2, 0), &["1=a", "2=B", "3=c", "4=D"]),
         (W::Mirror, Deletes::Hard, (1, 2, 1), &["2=B", "3=c", "4=D"]),
         (W::Mirror, Deletes::Soft, (1, 2, 1), &["1=a", "2=B", "3=c", "4=D"]),

@@ -9,17 +9,9 @@ use trib_core::WriteMode;
 use crate::harness::{Bench, table};
 use crate::round_trip;
 
-/// A Python with the packages: `TRIB_TEST_VENV`, or one that is made beside the build and kept.
+/// A Python with the packages.
 pub fn python() -> PathBuf {
-    let venv = std::env::var_os("TRIB_TEST_VENV")
-        .map_or_else(|| Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("test-venv-lake"), PathBuf::from);
-    let python = venv.join("bin/python");
-    if Command::new(&python).args(["-c", "import deltalake, duckdb, pyarrow, moto.server"]).output().is_ok_and(|o| o.status.success()) {
-        return python;
-    }
-    run(Command::new("python3").args(["-m", "venv"]).arg(&venv));
-    run(Command::new(&python).args(["-m", "pip", "install", "--quiet", "deltalake", "duckdb", "pyarrow", "moto[server]"]));
-    python
+    trib_testkit::python_venv::bin("lake", &["deltalake", "duckdb", "pyarrow", "moto[server]"]).unwrap().join("python")
 }
 
 fn run(command: &mut Command) -> String {

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -26,21 +26,8 @@ impl Drop for Server {
     }
 }
 
-/// A virtual environment with the server, made once per machine.
 fn environment() -> Option<PathBuf> {
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    let _alone = ONE_AT_A_TIME.lock().unwrap();
-    let folder = std::env::temp_dir().join("trib-test-moto");
-    let server = folder.join("bin/moto_server");
-    if server.exists() {
-        return Some(server);
-    }
-    let made = Command::new("python3").args(["-m", "venv"]).arg(&folder).output().ok()?;
-    if !made.status.success() {
-        return None;
-    }
-    let installed = Command::new(folder.join("bin/pip")).args(["install", "-q", "moto[server,s3]"]).output().ok()?;
-    (installed.status.success() && server.exists()).then_some(server)
+    trib_testkit::python_venv::bin("s3", &["moto[server,s3]"]).ok().map(|bin| bin.join("moto_server"))
 }
 
 fn serve() -> Option<Server> {
