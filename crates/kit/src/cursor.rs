@@ -10,6 +10,7 @@ use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, Scalar, StringArr
 use arrow::compute::{self, kernels::cmp};
 use arrow::datatypes::DataType;
 use arrow::row::{RowConverter, SortField};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -48,26 +49,37 @@ pub struct Bound {
 }
 
 impl CursorState {
-    /// The stream's state; empty when there is none, or when it belongs to another cursor column.
+    /// The stream's state; empty when there is none. That of another cursor column is refused.
     pub fn of(state: &State, read: &StreamRead) -> Result<Self> {
-        let Some(value) = state.stream(&read.stream) else {
-            return Ok(Self::default());
-        };
-        let state: Self = serde_json::from_value(value.clone()).map_err(|e| {
-            Error::new(Code::DataInvalid, "the stored state is not one that this source has written")
+        let found: Self = stored(state, read)?;
+        same_cursor(read, found.cursor.as_deref())?;
+        Ok(found)
+    }
+}
+
+/// A stream's part of the state as its source wrote it; the default when there is none.
+pub fn stored<T: DeserializeOwned + Default>(state: &State, read: &StreamRead) -> Result<T> {
+    let Some(value) = state.stream(&read.stream) else {
+        return Ok(T::default());
+    };
+    serde_json::from_value(value.clone()).map_err(|e| {
+        Error::new(Code::DataInvalid, "the stored state is not one that this source has written")
+            .stream(&read.stream)
+            .source(e)
+            .hint("`trib state get` shows it; `trib state reset` starts the stream again")
+    })
+}
+
+/// Refuses a state that belongs to another cursor than the one that is read by: going on from it would skip rows.
+pub fn same_cursor(read: &StreamRead, before: Option<&str>) -> Result<()> {
+    match (&read.read, before) {
+        (Read::Incremental(cursor), Some(before)) if cursor.column != before => {
+            Err(Error::new(Code::ConfigInvalid, "the cursor is another column than the one that the state belongs to")
+                .detail(format!("{} now, {before} in the state", cursor.column))
                 .stream(&read.stream)
-                .source(e)
-                .hint("`trib state get` shows it; `trib state reset` starts the stream again")
-        })?;
-        match (&read.read, &state.cursor) {
-            (Read::Incremental(cursor), Some(column)) if *column != cursor.column => {
-                Err(Error::new(Code::ConfigInvalid, "the cursor is another column than the one that the state belongs to")
-                    .detail(format!("{} now, {column} in the state", cursor.column))
-                    .stream(&read.stream)
-                    .hint("`trib state reset` starts the stream again with the new cursor"))
-            }
-            _ => Ok(state),
+                .hint("`trib state reset` starts the stream again with the new cursor"))
         }
+        _ => Ok(()),
     }
 }
 

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use trib_core::{Code, Error, Read, Result, Split, SplitEnd, State, StreamRead};
+use trib_core::{Read, Result, Split, SplitEnd, State, StreamRead};
+use trib_kit::cursor;
 
 use super::cursor::Reached;
 use super::split::{FILE, Spec};
@@ -34,23 +35,9 @@ pub struct StreamState {
 impl StreamState {
     /// The stream's state. That of another cursor is refused, since it would skip files or rows.
     pub fn of(state: &State, read: &StreamRead) -> Result<Self> {
-        let Some(value) = state.stream(&read.stream) else { return Ok(Self::default()) };
-        let found: Self = serde_json::from_value(value.clone()).map_err(|e| {
-            Error::new(Code::DataInvalid, "the stored state is not one that this source has written")
-                .stream(&read.stream)
-                .source(e)
-                .hint("`trib state get` shows it; `trib state reset` starts the stream again")
-        })?;
-        let before = found.cursor.as_deref().or((!found.files.is_empty()).then_some(FILE));
-        match (&read.read, before) {
-            (Read::Incremental(cursor), Some(before)) if cursor.column != before => {
-                Err(Error::new(Code::ConfigInvalid, "the cursor is another column than the one that the state belongs to")
-                    .detail(format!("{} now, {before} in the state", cursor.column))
-                    .stream(&read.stream)
-                    .hint("`trib state reset` starts the stream again with the new cursor"))
-            }
-            _ => Ok(found),
-        }
+        let found: Self = cursor::stored(state, read)?;
+        cursor::same_cursor(read, found.cursor.as_deref().or((!found.files.is_empty()).then_some(FILE)))?;
+        Ok(found)
     }
 }
 
