@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
+use bytes::Bytes;
 use chrono::Utc;
 use deltalake::DeltaTableError;
 use deltalake::kernel::transaction::TransactionError;
@@ -134,12 +135,20 @@ impl TableLog {
     }
 
     /// Writes `actions` as the version after `after`, or as the first.
+    ///
+    /// The answer to a write may be lost. The store's client then writes again by itself, and finds the version taken: by whom, its entry tells.
     pub async fn step(&self, after: Option<&Snapshot>, actions: &Actions) -> Result<Step> {
         let version = after.map_or(0, |s| s.version + 1);
-        let bytes = CommitOrBytes::LogBytes(actions.lines.join("\n").into());
-        match self.store.write_commit_entry(version, bytes, uuid::Uuid::new_v4()).await {
+        let ours = Bytes::from(actions.lines.join("\n"));
+        match self.store.write_commit_entry(version, CommitOrBytes::LogBytes(ours.clone()), uuid::Uuid::new_v4()).await {
             Ok(()) => Ok(Step::Done(version)),
-            Err(TransactionError::VersionAlreadyExists(_)) => Ok(Step::Taken),
+            Err(TransactionError::VersionAlreadyExists(_)) => match self.store.read_commit_entry(version).await.map_err(self.failed())? {
+                Some(there) if there == ours => Ok(Step::Done(version)),
+                Some(_) => Ok(Step::Taken),
+                // Nobody may decide on less than the entry itself: files that it names would be removed.
+                None => Err(Error::new(Code::TransactionAborted, "an entry of the table's log was there and is gone")
+                    .detail(format!("{}, version {version}", self.shown))),
+            },
             Err(e) => Err(failure::delta(e.into(), &self.shown)),
         }
     }
@@ -264,6 +273,8 @@ impl Actions {
             "operation": operation,
             "operationParameters": parameters,
             "engineInfo": concat!("tributary/", env!("CARGO_PKG_VERSION")),
+            // No two entries are equal, so that a writer knows its own.
+            "txnId": uuid::Uuid::new_v4().to_string(),
             "tributary": info,
         }});
         Self { lines: vec![commit.to_string()], now }

@@ -14,6 +14,7 @@ pub mod chance;
 pub mod conformance;
 pub mod emit;
 pub mod fault;
+pub mod http_fault;
 pub mod model;
 pub mod postgres_server;
 pub mod python_venv;

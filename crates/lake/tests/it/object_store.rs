@@ -3,11 +3,14 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use trib_core::load::TableLoad;
 use trib_core::{Code, Destination, Lease, Load, LoadId, WriteMode};
+use trib_testkit::http_fault::{Fate, HttpProxy};
 
 use crate::harness::{Bench, counts, table};
 use crate::python::python;
@@ -51,17 +54,20 @@ impl Drop for Server {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn loads_into_s3() {
-    let server = Server::start();
-    let bench = Bench::with(json!({
+fn settings(port: u16) -> Value {
+    json!({
         "path": "s3://bucket/some lake",
         "storage": {
             "aws_access_key_id": "k", "aws_secret_access_key": "s", "aws_region": "us-east-1", "aws_allow_http": "true",
-            "aws_endpoint": format!("http://127.0.0.1:{}", server.port),
+            "aws_endpoint": format!("http://127.0.0.1:{port}"),
         },
-    }))
-    .await;
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn loads_into_s3() {
+    let server = Server::start();
+    let bench = Bench::with(settings(server.port)).await;
     bench.lake.check().await.unwrap();
     let table = table(WriteMode::Upsert);
     assert_eq!(bench.rows(&table, &[(1, "a"), (2, "b")]).await, (2, 0, 0));
@@ -83,4 +89,27 @@ async fn loads_into_s3() {
     bench.lake.sweep(&next, &[]).await.unwrap();
     assert_eq!(bench.lake.maintain(&table.name, Duration::ZERO).await.unwrap().split(';').next(), Some("3 files became 1"));
     assert_eq!(bench.content().await, ["1=a", "2=B", "3=c", "4=d"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_whose_answer_was_lost_keeps_its_files() {
+    let server = Server::start();
+    let lost = Arc::new(AtomicU32::new(0));
+    let counted = lost.clone();
+    // Each entry of a table's log is written, and said not to be: the client tries again, and finds its own.
+    let proxy = HttpProxy::start(([127, 0, 0, 1], server.port).into(), move |head| {
+        let entry = head.starts_with("PUT ") && head.contains("/_delta_log/") && head.to_lowercase().contains("if-none-match");
+        // The second attempt at the same entry gets the server's own answer.
+        if entry && counted.fetch_add(1, Ordering::SeqCst).is_multiple_of(2) { Fate::Lost } else { Fate::Passed }
+    })
+    .await
+    .unwrap();
+    let bench = Bench::with(settings(proxy.address().port())).await;
+    let table = table(WriteMode::Upsert);
+    assert_eq!(bench.rows(&table, &[(1, "a"), (2, "b")]).await, (2, 0, 0));
+    assert_eq!(bench.rows(&table, &[(2, "B"), (3, "c")]).await, (1, 1, 0));
+    assert_eq!(bench.content().await, ["1=a", "2=B", "3=c"]);
+    assert_eq!(bench.lake.maintain(&table.name, Duration::ZERO).await.unwrap().split(';').next(), Some("2 files became 1"));
+    assert_eq!(bench.content().await, ["1=a", "2=B", "3=c"]);
+    assert_eq!(lost.load(Ordering::SeqCst), 6, "each of three entries was written twice");
 }
