@@ -31,15 +31,25 @@ pub struct Range {
     pub until: Option<String>,
 }
 
-/// What state and markers are kept under. None of the separators can stand in a name.
-pub fn identity(project: &Project, sync: &str, connection: &str, several: bool) -> String {
-    let base = format!("{}:{}:{sync}", project.name, project.environment.name);
-    if several { format!("{base}:{connection}") } else { base }
+/// What state and markers are kept under, whether the sync has one source or several: a second one must not make it forget the first.
+/// None of the separators can stand in a name.
+pub fn identity(project: &Project, sync: &str, connection: &str) -> String {
+    format!("{}{sync}:{connection}", prefix(project))
 }
 
-/// A sync as runs show it: each source of a sync that has several is a sync of its own there.
-pub fn shown_name(sync: &str, connection: &str, several: bool) -> String {
-    if several { format!("{sync}@{connection}") } else { sync.to_owned() }
+/// The sync and the source that an identity stands for; `None` when it is not of this project and environment.
+pub fn identified<'a>(project: &Project, identity: &'a str) -> Option<(&'a str, &'a str)> {
+    identity.strip_prefix(&prefix(project))?.split_once(':')
+}
+
+fn prefix(project: &Project) -> String {
+    format!("{}:{}:", project.name, project.environment.name)
+}
+
+/// A sync as runs show it: each source of a sync that has several, or had another, is a sync of its own there.
+pub fn shown_name(project: &Project, sync: &str, connection: &str) -> String {
+    let only = project.sync(sync).is_ok_and(|s| s.spec.from.0 == [connection]);
+    if only { sync.to_owned() } else { format!("{sync}@{connection}") }
 }
 
 /// One stream, as the runtime takes it. `pushes_filter` says that the source evaluates conditions itself.

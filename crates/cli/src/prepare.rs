@@ -61,9 +61,8 @@ async fn source_of(session: &Session, sync: &Sync, name: &str, wanted: &Wanted<'
     enabled(session, &sync.spec.to)?;
     let source = session.source(name)?;
     let destination = session.destination(&sync.spec.to)?;
-    let catalog = discover(source.as_ref(), sync, name).await?;
-    let several = sync.spec.from.0.len() > 1;
-    let identity = identity(project, &sync.name, name, several);
+    let catalog = discover(source.as_ref(), sync).await?;
+    let identity = identity(project, &sync.name, name);
     let mut chosen = choose(sync, name, &catalog, wanted, &loaded_before(session.store().await?, &identity).await?)?;
 
     let mut streams = Vec::new();
@@ -79,7 +78,7 @@ async fn source_of(session: &Session, sync: &Sync, name: &str, wanted: &Wanted<'
         }
     }
     let task = SyncTask {
-        sync: shown_name(&sync.name, name, several),
+        sync: shown_name(project, &sync.name, name),
         identity,
         source,
         destination,
@@ -100,19 +99,18 @@ fn enabled<'a>(session: &'a Session, name: &str) -> Result<(Connection, &'a Conn
 }
 
 /// Asks for no more than the sync names, where it names its streams one by one.
-async fn discover(source: &dyn Source, sync: &Sync, connection: &str) -> Result<Catalog> {
+async fn discover(source: &dyn Source, sync: &Sync) -> Result<Catalog> {
     let patterns = sync.patterns();
     let exact = patterns.iter().all(|p| !p.is_glob());
-    let ask = async |only: &[String]| source.discover(only).await.map_err(|e| e.connection(connection));
     if exact {
         let only: Vec<String> = patterns.iter().map(|p| p.text().to_owned()).collect();
-        let catalog = ask(&only).await?;
+        let catalog = source.discover(&only).await?;
         if only.iter().all(|name| catalog.streams.iter().any(|s| s.name == *name)) {
             return Ok(catalog);
         }
         // One is not there: only all the others tell which one may have been meant.
     }
-    Ok(ask(&[]).await?)
+    Ok(source.discover(&[]).await?)
 }
 
 async fn loaded_before(store: &Arc<Store>, identity: &str) -> Result<Vec<String>> {

@@ -10,7 +10,7 @@ use trib_runtime::{StreamTask, SyncTask, new_id, run_sync};
 use trib_store::{Rejected, RunEnd, RunStart};
 
 use crate::app::{Session, holder, usage};
-use crate::assemble::Ask;
+use crate::assemble::{Ask, identified, shown_name};
 use crate::exit::{Exit, Failure, Result};
 use crate::observe::Watch;
 use crate::output;
@@ -62,21 +62,22 @@ pub async fn run(args: Args, session: &Session) -> Result<Exit> {
 struct Of {
     sync: String,
     connection: Option<String>,
+    /// As runs show it.
+    shown: String,
 }
 
 fn of(session: &Session, identity: &str) -> Result<Of> {
     let project = session.project()?;
-    let prefix = format!("{}:{}:", project.name, project.environment.name);
-    let name = identity.strip_prefix(&prefix).unwrap_or(identity);
-    let (sync, connection) = name.split_once(':').map_or((name, None), |(sync, connection)| (sync, Some(connection.to_owned())));
-    Ok(Of { sync: sync.to_owned(), connection })
+    Ok(match identified(project, identity) {
+        Some((sync, connection)) => {
+            Of { sync: sync.to_owned(), connection: Some(connection.to_owned()), shown: shown_name(project, sync, connection) }
+        }
+        None => Of { sync: identity.to_owned(), connection: None, shown: identity.to_owned() },
+    })
 }
 
 fn node(of: &Of, stream: &str) -> String {
-    match &of.connection {
-        Some(connection) => format!("{}@{connection}/{stream}", of.sync),
-        None => format!("{}/{stream}", of.sync),
-    }
+    format!("{}/{stream}", of.shown)
 }
 
 /// Rows that wait, of one sync or stream.

@@ -13,7 +13,7 @@ use trib_store::Store;
 
 use crate::app::{Session, holder, usage};
 use crate::args::Select;
-use crate::assemble::Ask;
+use crate::assemble::{Ask, identified, shown_name};
 use crate::commands::run::permit;
 use crate::exit::{Exit, Failure, Result};
 use crate::prepare::{self, Wanted};
@@ -76,9 +76,11 @@ pub async fn run(args: Args, session: &Session) -> Result<Exit> {
 /// The identities that state is kept under in this environment, by the name that the user knows.
 async fn identities(session: &Session, store: &Store) -> Result<BTreeMap<String, String>> {
     let project = session.project()?;
-    let prefix = format!("{}:{}:", project.name, project.environment.name);
-    let all = store.syncs().await?;
-    Ok(all.into_iter().filter_map(|identity| Some((identity.strip_prefix(&prefix)?.replacen(':', "@", 1), identity.clone()))).collect())
+    let named = |identity: String| {
+        let (sync, connection) = identified(project, &identity)?;
+        Some((shown_name(project, sync, connection), identity))
+    };
+    Ok(store.syncs().await?.into_iter().filter_map(named).collect())
 }
 
 async fn get(session: &Session, node: Option<&str>) -> Result<Exit> {
