@@ -109,16 +109,22 @@ impl Spec {
 
     /// Rows behind the one with these values of the ordering columns.
     fn beyond(&self, after: &[String]) -> String {
-        let values: Vec<String> = self
+        let places: Vec<Place> = self
             .order
             .iter()
             .zip(after)
             .map(|(name, value)| {
                 let column = self.columns.iter().find(|c| c.name == *name);
-                column.map_or_else(|| literal(value), |c| typed(value, &c.type_name))
+                // A cursor's range has no NULLs.
+                let ranged = self.cursor.as_ref().is_some_and(|range| range.column == *name);
+                Place {
+                    name: ANSI.identifier(name),
+                    value: column.map_or_else(|| literal(value), |c| typed(value, &c.type_name)),
+                    nullable: column.is_some_and(|c| c.nullable) && !ranged,
+                }
             })
             .collect();
-        format!("({}) > ({})", ANSI.identifiers(self.order.iter().map(String::as_str)), values.join(", "))
+        behind(&places)
     }
 
     /// Where the last row of the batch stands in the order; `None` when the read cannot go on from there.
@@ -128,6 +134,28 @@ impl Spec {
             return None;
         }
         self.order.iter().map(|name| position_text(batch.column_by_name(name)?, last)).collect()
+    }
+}
+
+/// A value of an ordering column.
+struct Place {
+    name: String,
+    value: String,
+    nullable: bool,
+}
+
+/// Rows behind these values. NULLs come last, behind every value, which no comparison says.
+fn behind(places: &[Place]) -> String {
+    let all = |of: fn(&Place) -> &str| places.iter().map(of).collect::<Vec<_>>().join(", ");
+    if places.iter().all(|p| !p.nullable) {
+        return format!("({}) > ({})", all(|p| &p.name), all(|p| &p.value));
+    }
+    let Some((Place { name, value, nullable }, rest)) = places.split_first() else { return "false".to_owned() };
+    match (nullable, rest.is_empty()) {
+        (true, true) => format!("({name} > {value} OR {name} IS NULL)"),
+        (true, false) => format!("({name} > {value} OR {name} IS NULL OR {name} = {value} AND {})", behind(rest)),
+        // The first condition is one that an index can find.
+        (false, _) => format!("({name} >= {value} AND ({name} > {value} OR {}))", behind(rest)),
     }
 }
 
@@ -226,6 +254,20 @@ mod tests {
                 .query(Rules::default())
                 .ends_with(" WHERE \"id\" <= '9'::bigint AND (\nnet is not null -- all\n) AND (\"id\") > ('5'::bigint) ORDER BY \"id\"")
         );
+    }
+
+    #[test]
+    fn nulls_are_behind_every_value() {
+        let place = |name: &str, nullable| Place { name: name.to_owned(), value: format!("v{name}"), nullable };
+        let cases = [
+            (vec![place("a", false), place("b", false)], "(a, b) > (va, vb)"),
+            (vec![place("a", true)], "(a > va OR a IS NULL)"),
+            (vec![place("a", false), place("b", true)], "(a >= va AND (a > va OR (b > vb OR b IS NULL)))"),
+            (vec![place("a", true), place("b", false), place("c", false)], "(a > va OR a IS NULL OR a = va AND (b, c) > (vb, vc))"),
+        ];
+        for (places, sql) in cases {
+            assert_eq!(behind(&places), sql);
+        }
     }
 
     #[test]

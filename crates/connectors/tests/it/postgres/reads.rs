@@ -117,6 +117,30 @@ async fn a_full_read_stops_and_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_read_that_goes_on_finds_rows_without_a_key() {
+    let db = Database::new();
+    db.sql("create table t (a int not null, b text, id int)");
+    // Within each `a`, the rows without `b` come last.
+    db.sql("insert into t select i / 50000, case when i % 3 > 0 then 'k' || i end, i from generate_series(1, 150000) i");
+    db.sql("create view v as select * from t");
+    for stream in ["public.t", "public.v"] {
+        let read = StreamRead { may_stop: true, key: vec!["a".into(), "b".into()], columns: Some(vec!["id".into()]), ..emit::full(stream) };
+        let (mut state, mut all, mut loads) = (State::default(), Vec::new(), 0);
+        loop {
+            let (emitted, next) = emit::read_until(db.source.as_ref(), &read, &state, true).await.unwrap();
+            all.extend(emitted.batches);
+            loads += 1;
+            state = next;
+            if emitted.ends.iter().all(|end| end.rest.is_none()) {
+                break;
+            }
+        }
+        assert!(loads > 2, "{stream}: {loads}");
+        assert_eq!(ids(&all), (1..=150_000).collect::<Vec<_>>(), "{stream}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn cursors_of_each_type_find_what_is_new() {
     let db = Database::new();
     let cases = [
