@@ -96,6 +96,8 @@ pub struct Capabilities {
     pub atomic_across_tables: bool,
     /// Struct and list columns can be stored as they are; otherwise the engine makes child tables or JSON.
     pub nested: bool,
+    /// Files are laid out by the values of columns ([`Table::partition_by`]). Where they are not, the wish is refused.
+    pub partitions: bool,
     /// Columns a table may have.
     pub max_columns: Option<usize>,
     /// Bytes an identifier may have.

@@ -78,6 +78,12 @@ impl StreamPlan {
 
     async fn compile_inner(engine: &Engine, spec: StreamSpec, destination: &dyn Destination) -> Result<Self> {
         let steps = Steps::compile(engine, &spec.schema, &spec.transform).await?;
+        if !spec.partition_by.is_empty() && !destination.capabilities().partitions {
+            return Err(Error::new(Code::Unsupported, "the destination does not lay tables out by columns")
+                .detail(spec.partition_by.join(", "))
+                .setting("partition_by")
+                .hint("leave `partition_by` out: this destination finds rows without it"));
+        }
         let shape = shape_of(&spec, &steps, destination);
         if shape.tables().len() > 1 && spec.write == WriteMode::History {
             return Err(Error::new(Code::Unsupported, "history keeps versions of rows, and child tables have none of their own")

@@ -42,6 +42,7 @@ impl Lake {
             ],
             atomic_across_tables: false,
             nested: true,
+            partitions: false,
             max_columns: None,
             // A table is a folder, and file systems give its name 255 bytes.
             max_identifier: 200,

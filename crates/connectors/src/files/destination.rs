@@ -59,6 +59,7 @@ impl FilesDestination {
             write_modes: if single.is_some() { &[WriteMode::Replace] } else { &[WriteMode::Replace, WriteMode::Append] },
             atomic_across_tables: false,
             nested: style.is_nested(),
+            partitions: true,
             max_columns: None,
             // A table is a folder, and a file system's names have 255 bytes; percent encoding may take three for one.
             max_identifier: 80,

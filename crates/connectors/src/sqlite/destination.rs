@@ -35,6 +35,7 @@ const CAPABILITIES: Capabilities = Capabilities {
     ],
     atomic_across_tables: true,
     nested: false,
+    partitions: false,
     // SQLite takes 2000 columns; a side file has two more than its table.
     max_columns: Some(1998),
     max_identifier: 1000,

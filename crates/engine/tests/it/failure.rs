@@ -28,6 +28,14 @@ async fn a_source_that_fails_leaves_no_receipt() {
 }
 
 #[tokio::test]
+async fn a_layout_that_the_destination_does_not_have_is_refused() {
+    let mut spec = spec(numbers(), Transform::default());
+    spec.partition_by = vec!["n".to_owned()];
+    let error = run(spec, vec![], ListDestination::new(true)).await.err().unwrap();
+    assert_eq!((error.code(), error.place().setting.as_deref()), (Code::Unsupported, Some("partition_by")));
+}
+
+#[tokio::test]
 async fn a_stage_that_fails_says_why() {
     let mut destination = ListDestination::new(true);
     destination.fails = true;

@@ -70,6 +70,7 @@ impl ListDestination {
             write_modes: WriteMode::ALL,
             atomic_across_tables: true,
             nested,
+            partitions: false,
             max_columns: Some(20),
             max_identifier: 40,
             case_sensitive: true,

@@ -77,6 +77,7 @@ const CAPABILITIES: Capabilities = Capabilities {
     ],
     atomic_across_tables: true,
     nested: true,
+    partitions: false,
     max_columns: None,
     max_identifier: 100,
     case_sensitive: true,
