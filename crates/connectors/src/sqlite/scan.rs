@@ -58,7 +58,7 @@ pub fn scan(connection: &Connection, database: &Database, split: &Split, out: &m
         {
             send(&mut batches, &mut edge, out)?;
             spec.columns.truncate(wanted);
-            let rest = Spec { after: stop_behind, ..spec }.split(stream)?;
+            let rest = Spec { after: stop_behind, snapshot: None, ..spec }.split(stream)?;
             return Ok(SplitEnd::stopped(split, rest, edge.map_or(Ok(Value::Null), |e| e.facts())?));
         }
         if let Some(rejected) = batches.append(row)? {

@@ -1,7 +1,7 @@
 //! Reading tables and views.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex as SyncMutex, PoisonError};
 
 use arrow::datatypes::Schema;
 use async_trait::async_trait;
@@ -12,6 +12,7 @@ use trib_core::error::closest;
 use trib_core::source::{Cursor, NullCursor};
 use trib_core::{Catalog, Code, Emitter, Error, Read, ReadMode, Result, Source, Split, SplitEnd, State, Stream, StreamRead};
 use trib_kit::cursor::{self, CursorState};
+use uuid::Uuid;
 
 use super::bound::{Bound, check_cursor};
 use super::database::{At, Database, blocking, quoted};
@@ -28,10 +29,11 @@ const WORTH_SPLITTING: i64 = 200_000;
 
 pub struct SqliteSource {
     database: Arc<Database>,
-    view: Mutex<View>,
+    newest: Mutex<View>,
+    snapshots: Snapshots,
 }
 
-/// What the run sees of the database.
+/// What streams that are planned now see of the database.
 #[derive(Default)]
 struct View {
     snapshot: Option<Arc<Snapshot>>,
@@ -39,20 +41,63 @@ struct View {
     planned: BTreeSet<String>,
 }
 
+/// The states of the database that splits were planned in and not read in yet: those of one stream may be read while another is planned again.
+#[derive(Default)]
+struct Snapshots(Arc<SyncMutex<HashMap<String, Held>>>);
+
+struct Held {
+    snapshot: Arc<Snapshot>,
+    /// Splits that were not read yet.
+    splits: usize,
+}
+
+impl Snapshots {
+    fn hold(&self, snapshot: Arc<Snapshot>, splits: usize) -> String {
+        let id = Uuid::new_v4().to_string();
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), Held { snapshot, splits });
+        id
+    }
+
+    /// The snapshot of a split that is read now. Given up with the last of its plan, however the reads end.
+    fn take(&self, id: &str) -> Option<(Arc<Snapshot>, Taken)> {
+        let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let snapshot = held.get(id)?.snapshot.clone();
+        Some((snapshot, Taken { id: id.to_owned(), all: self.0.clone() }))
+    }
+}
+
+/// One split less is to be read when this is dropped.
+struct Taken {
+    id: String,
+    all: Arc<SyncMutex<HashMap<String, Held>>>,
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(held) = all.get_mut(&self.id) {
+            held.splits = held.splits.saturating_sub(1);
+            if held.splits == 0 {
+                all.remove(&self.id);
+            }
+        }
+    }
+}
+
 impl SqliteSource {
     pub fn new(database: Arc<Database>) -> Self {
-        Self { database, view: Mutex::default() }
+        Self { database, newest: Mutex::default(), snapshots: Snapshots::default() }
     }
 
     /// The snapshot to plan this stream in.
     async fn snapshot_for(&self, stream: &str) -> Result<Option<Arc<Snapshot>>> {
-        let mut view = self.view.lock().await;
-        if view.snapshot.is_none() || view.planned.contains(stream) {
+        let mut newest = self.newest.lock().await;
+        if newest.snapshot.is_none() || newest.planned.contains(stream) {
             let database = self.database.clone();
-            *view = View { snapshot: blocking(move || Snapshot::begin(&database)).await?, planned: BTreeSet::new() };
+            *newest = View { snapshot: blocking(move || Snapshot::begin(&database)).await?, planned: BTreeSet::new() };
         }
-        view.planned.insert(stream.to_owned());
-        Ok(view.snapshot.clone())
+        newest.planned.insert(stream.to_owned());
+        Ok(newest.snapshot.clone())
     }
 
     async fn reader(&self, snapshot: Option<Arc<Snapshot>>) -> Result<Reader> {
@@ -85,20 +130,33 @@ impl Source for SqliteSource {
                 _ => None,
             };
             if !before.left.is_empty() && before.cursor.as_ref() == cursor {
-                splits.extend(before.left);
+                for split in before.left {
+                    let mut spec = Spec::of(&split)?;
+                    if let Some(id) = spec.snapshot.take() {
+                        drop(self.snapshots.take(&id));
+                    }
+                    splits.push(Split { rows: split.rows, ..spec.split(&read.stream)? });
+                }
                 continue;
             }
             let snapshot = self.snapshot_for(&read.stream).await?;
             let parallel = snapshot.as_ref().map_or(1, |s| s.readers).min(read.parallelism);
-            let reader = self.reader(snapshot).await?;
-            let (database, read) = (self.database.clone(), read.clone());
-            splits.extend(blocking(move || plan(reader.connection()?, &database, &read, before, parallel)).await?);
+            let reader = self.reader(snapshot.clone()).await?;
+            let (database, asked) = (self.database.clone(), read.clone());
+            let mut specs = blocking(move || plan(reader.connection()?, &database, &asked, before, parallel)).await?;
+            if let Some(snapshot) = snapshot.filter(|_| !specs.is_empty()) {
+                let id = self.snapshots.hold(snapshot, specs.len());
+                specs.iter_mut().for_each(|(spec, _)| spec.snapshot = Some(id.clone()));
+            }
+            for (spec, rows) in specs {
+                splits.push(Split { rows, ..spec.split(&read.stream)? });
+            }
         }
         Ok(splits)
     }
 
     async fn read(&self, split: &Split, out: &mut Emitter) -> Result<SplitEnd> {
-        let snapshot = self.view.lock().await.snapshot.clone();
+        let (snapshot, _taken) = Spec::of(split)?.snapshot.and_then(|id| self.snapshots.take(&id)).unzip();
         let reader = self.reader(snapshot).await?;
         let mut interrupt = Interrupt(Some(reader.connection()?.get_interrupt_handle()));
         let (database, split, mut out) = (self.database.clone(), split.clone(), out.clone());
@@ -182,7 +240,14 @@ fn stream(connection: &Connection, database: &Database, table: &Table) -> rusqli
     })
 }
 
-fn plan(connection: &Connection, database: &Database, read: &StreamRead, before: CursorState, parallel: usize) -> Result<Vec<Split>> {
+/// What is to be read, in pieces, each with the rows to expect.
+fn plan(
+    connection: &Connection,
+    database: &Database,
+    read: &StreamRead,
+    before: CursorState,
+    parallel: usize,
+) -> Result<Vec<(Spec, Option<u64>)>> {
     let table = describe(connection, &read.stream).at(&database.path)?.ok_or_else(|| no_such_table(&read.stream))?;
     let planner = Planner { connection, database, read, table: &table, parallel };
     // SQLite would take a quoted name that is no column for a text.
@@ -202,15 +267,9 @@ fn plan(connection: &Connection, database: &Database, read: &StreamRead, before:
     };
     let rows = table::estimate(connection, &table);
     let whole = matches!(read.read, Read::Full | Read::Keys) && read.filter.is_none();
-    let count = specs.len() as u64;
-    specs
-        .into_iter()
-        .map(|spec| {
-            let mut split = spec.split(&read.stream)?;
-            split.rows = rows.filter(|_| whole).map(|rows| rows / count);
-            Ok(split)
-        })
-        .collect()
+    let count = specs.len().max(1) as u64;
+    let share = rows.filter(|_| whole).map(|rows| rows / count);
+    Ok(specs.into_iter().map(|spec| (spec, share)).collect())
 }
 
 struct Planner<'a> {
@@ -233,6 +292,7 @@ impl Planner<'_> {
             order,
             after: None,
             boundary: None,
+            snapshot: None,
         }
     }
 

@@ -31,6 +31,9 @@ pub struct Spec {
     /// For an incremental read: what was read before at its lower end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boundary: Option<Edge>,
+    /// The state of the database that the read was planned in, while the source that has planned it holds it. Others read what is there now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<String>,
 }
 
 /// Which rows a split covers.
@@ -188,6 +191,7 @@ mod tests {
             after: Some(vec![Bound::Integer(5), Bound::Text("k".into())]),
             may_stop: true,
             boundary: None,
+            snapshot: None,
         };
         let kind = |column: &str| Some(if column == "n" { Kind::Integer(DataType::Int64) } else { Kind::Text { numbers: false } });
         let (sql, parameters) = spec.query(&["rowid".into()], kind);
