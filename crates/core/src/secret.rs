@@ -49,7 +49,8 @@ impl JsonSchema for Secret {
     }
 }
 
-/// A URL as it may be shown: without user info, and without query values that look like keys.
+/// A URL as it may be shown: without query values that look like keys, without the password, and without the user where that may be a token
+/// (it comes without a password, or over HTTP).
 pub fn redact_url(text: &str) -> String {
     let Some(mut url) = url::Url::parse(text).ok().filter(|u| !u.cannot_be_a_base()) else {
         // Not a URL that we understand: show nothing that could be a password.
@@ -58,8 +59,14 @@ pub fn redact_url(text: &str) -> String {
             None => text.to_owned(),
         };
     };
+    // What stands before the `@` in Azure's own URLs is a container.
+    let container = url.password().is_none() && url.scheme().starts_with("abfs");
+    let token = url.password().is_none() || matches!(url.scheme(), "http" | "https");
+    if token && !url.username().is_empty() && !container {
+        // Fails only for URLs that cannot have a user, and this one has.
+        let _ = url.set_username(REDACTED);
+    }
     if url.password().is_some() {
-        // Fails only for URLs that cannot have a password, and this one has.
         let _ = url.set_password(Some(REDACTED));
     }
     let sensitive = |key: &str| {
@@ -89,6 +96,11 @@ mod tests {
     fn urls_lose_their_passwords() {
         assert_eq!(redact_url("postgres://u:pw@h/db?sslmode=require"), "postgres://u:***@h/db?sslmode=require");
         assert_eq!(redact_url("https://h/x?api_key=abc&n=1"), "https://h/x?api_key=***&n=1");
+        assert_eq!(redact_url("https://token@h/x"), "https://***@h/x");
+        assert_eq!(redact_url("https://token:x-oauth-basic@h/x"), "https://***:***@h/x");
+        assert_eq!(redact_url("postgres://token@h/db"), "postgres://***@h/db");
+        assert_eq!(redact_url("s3://key:secret@bucket/x"), "s3://key:***@bucket/x");
+        assert_eq!(redact_url("abfss://container@account.dfs.core.windows.net/x"), "abfss://container@account.dfs.core.windows.net/x");
         assert_eq!(redact_url("u:p@ss@host:bad port"), "***@host:bad port");
     }
 }

@@ -14,7 +14,8 @@ pub fn delta(e: DeltaTableError, at: &str) -> Error {
         DeltaTableError::InvalidVersion(version) => Error::new(Code::NotFound, "the table has no such version")
             .detail(format!("{at}, version {version}"))
             .hint("older versions go away with their retention"),
-        other => Error::new(Code::SystemError, "the Delta table could not be read").detail(at).source(other),
+        other => storage::within(&other, at)
+            .unwrap_or_else(|| Error::new(Code::SystemError, "the Delta table could not be read").detail(at).source(other)),
     }
 }
 
@@ -38,6 +39,6 @@ pub fn query(e: DataFusionError) -> Error {
         DataFusionError::ResourcesExhausted(_) => {
             Error::new(Code::ResourceExhausted, "the query needs more memory than it may have").source(e)
         }
-        _ => Error::new(Code::SystemError, "the query failed").source(e),
+        _ => storage::within(&e, "").unwrap_or_else(|| Error::new(Code::SystemError, "the query failed").source(e)),
     }
 }

@@ -161,7 +161,8 @@ fn with_format(connector: &Connector, mut settings: Value, format: Option<&str>)
 /// What makes two copies the same: both places (user, host and path, never a password) and the streams.
 fn identity(args: &Args) -> String {
     let mut digest = Sha256::new();
-    let place = |text: &str| if text.contains("://") { redact_url(text) } else { absolute(text) };
+    let user = |text: &str| url::Url::parse(text).map(|url| url.username().to_owned()).unwrap_or_default();
+    let place = |text: &str| if text.contains("://") { format!("{}{}", redact_url(text), user(text)) } else { absolute(text) };
     for part in [place(&args.from), place(&args.to)].iter().chain(&args.streams).chain(args.schema.iter()) {
         digest.update((part.len() as u64).to_le_bytes());
         digest.update(part);
@@ -185,12 +186,12 @@ fn data_folder() -> Result<PathBuf> {
 async fn offered(source: &dyn Source, patterns: &[Pattern]) -> trib_core::Result<Catalog> {
     let named: Vec<String> = patterns.iter().filter(|p| !p.is_glob()).map(|p| p.text().to_owned()).collect();
     if !named.is_empty() && named.len() == patterns.len() {
-        let catalog = source.discover(&named).await.map_err(|e| e.connection("source"))?;
+        let catalog = source.discover(&named).await?;
         if patterns.iter().all(|p| catalog.streams.iter().any(|s| takes(p, s))) {
             return Ok(catalog);
         }
     }
-    source.discover(&[]).await.map_err(|e| e.connection("source"))
+    source.discover(&[]).await
 }
 
 /// A pattern is about a stream's name, or about its table's where it names no schema.

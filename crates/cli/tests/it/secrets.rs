@@ -1,6 +1,8 @@
 //! A password appears nowhere: not in what any command says, not in the control database, not in any file that is written.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 
 use trib_testkit::postgres_server::PostgresServer;
 
@@ -78,4 +80,67 @@ fn a_planted_password_stays_where_it_is() {
         assert!(!found, "{}", file.display());
     }
     assert!(looked_at > 10, "{looked_at} files");
+}
+
+/// A server that answers each request with this status, for as long as the test runs. Gives its port.
+fn refusing(status: u16) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let Ok(mut client) = client else { continue };
+            let mut lines = BufReader::new(client.try_clone().unwrap()).lines();
+            while lines.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
+            // A client that is gone needs no answer.
+            let _ = client.write_all(format!("HTTP/1.1 {status} -\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").as_bytes());
+        }
+    });
+    port
+}
+
+#[test]
+fn no_part_of_a_url_gives_a_secret_away() {
+    let postgres = PostgresServer::shared().unwrap();
+    let (port, missing, denied) = (postgres.port(), refusing(404), refusing(401));
+    let mut folder = Folder::with(&[("in.csv", "id\n1\n")]);
+    folder.set("AWS_ENDPOINT", &format!("http://127.0.0.1:{missing}"));
+    folder.set("AWS_ALLOW_HTTP", "true");
+    folder.set("AWS_ACCESS_KEY_ID", "key");
+    folder.set("AWS_SECRET_ACCESS_KEY", PASSWORD);
+    // The port 1 refuses.
+    let urls = [
+        format!("postgres://trib:{PASSWORD}@127.0.0.1:{port}/nowhere"),
+        format!("postgres://trib@127.0.0.1:{port}/nowhere?password={PASSWORD}"),
+        format!("postgres://trib:{PASSWORD}@127.0.0.1:1/nowhere"),
+        format!("postgres://trib:p@127.0.0.1:{port}/nowhere?sslmode={PASSWORD}"),
+        format!("http://{PASSWORD}:{PASSWORD}@127.0.0.1:{missing}/x.csv?token={PASSWORD}"),
+        format!("http://{PASSWORD}@127.0.0.1:{denied}/x.csv"),
+        format!("http://{PASSWORD}@127.0.0.1:1/x.csv?sig={PASSWORD}"),
+        format!("s3://{PASSWORD}@bucket/x.csv"),
+        format!("s3://key:{PASSWORD}@bucket/x.csv"),
+        format!("s3://bucket/x.csv?secret={PASSWORD}"),
+        format!("gs://{PASSWORD}@bucket/x.csv"),
+        format!("abfss://container:{PASSWORD}@account.dfs.core.windows.net/x.csv"),
+        format!("nosuch://me:{PASSWORD}@host/x?key={PASSWORD}"),
+    ];
+    for url in &urls {
+        for (from, to) in [(url.as_str(), "./out"), ("in.csv", url.as_str())] {
+            if to.contains(":1/") {
+                // A destination that refuses is asked again, with pauses.
+                continue;
+            }
+            for json in [false, true] {
+                let mut args = vec!["copy", from, to, "--verbose"];
+                args.extend(json.then_some("--json"));
+                let said = folder.trib(&args);
+                let name = url.replace(PASSWORD, "…");
+                assert_ne!(said.status, Some(0), "{name}");
+                assert!(!said.all().contains(PASSWORD), "{name}: {}", said.all());
+            }
+        }
+    }
+    for file in folder.files() {
+        let bytes = fs::read(&file).unwrap();
+        assert!(!bytes.windows(PASSWORD.len()).any(|w| w == PASSWORD.as_bytes()), "{}", file.display());
+    }
 }

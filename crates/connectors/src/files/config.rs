@@ -20,6 +20,7 @@ use super::source::FilesSource;
 #[serde(deny_unknown_fields)]
 pub struct FilesConfig {
     /// A file, folder or glob, as a path (relative ones start at the project's folder) or a URL: `s3://`, `gs://`, `az://`, `https://`, `file://`.
+    /// User and password of an `https://` URL are sent as basic authentication.
     #[serde(default = "here")]
     pub path: String,
     /// The format of all files; left out, it is taken from each file's extension. Files that are written are Parquet unless this or the path says otherwise.

@@ -6,13 +6,15 @@ use std::path::{Path as FsPath, PathBuf};
 use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::path::Path;
-use object_store::{ObjectStoreExt, PutMode, PutOptions, UpdateVersion};
+use object_store::{ObjectStoreExt, PutMode, PutOptions, UpdateVersion, WriteMultipart};
 use tokio::sync::mpsc;
 use trib_core::{Code, Error, Result};
 use trib_kit::storage::{self, Location};
 
 /// Bytes of one part of an upload; S3 takes none below 5 MiB.
 const UPLOAD: usize = 8 << 20;
+/// S3 takes 10,000 parts of an upload.
+const MOST_PARTS: u64 = 9_000;
 
 /// A folder, local or in an object store. Names are relative to it and use `/`.
 #[derive(Clone, Debug)]
@@ -124,9 +126,35 @@ impl Place {
         match store.copy(&source, &target).await {
             Ok(()) => {}
             Err(object_store::Error::NotFound { .. }) if store.head(&target).await.is_ok_and(|m| m.size == bytes) => return Ok(()),
+            // A store that will not copy a file by itself: S3 takes none over 5 GB.
+            Err(e) if matches!(storage::status(&e), Some(400 | 413 | 501)) => self.carry(&source, &target, bytes).await?,
             Err(e) => return Err(self.error(e)),
         }
         self.remove(from).await
+    }
+
+    /// Copies a file by reading and writing it. It is there whole or not at all.
+    async fn carry(&self, source: &Path, target: &Path, bytes: u64) -> Result<()> {
+        let store = &self.location.store;
+        let mut chunks = store.get(source).await.map_err(|e| self.error(e))?.into_stream();
+        let upload = store.put_multipart(target).await.map_err(|e| self.error(e))?;
+        let part = UPLOAD.max(usize::try_from(bytes / MOST_PARTS + 1).unwrap_or(UPLOAD));
+        let mut writer = WriteMultipart::new_with_chunk_size(upload, part);
+        let sent = async {
+            while let Some(chunk) = chunks.try_next().await? {
+                writer.wait_for_capacity(1).await?;
+                writer.put(chunk);
+            }
+            Ok::<_, object_store::Error>(())
+        };
+        match sent.await {
+            Ok(()) => writer.finish().await.map(drop).map_err(|e| self.error(e)),
+            Err(e) => {
+                // The store sweeps unfinished uploads by its own rules where this fails.
+                let _ = writer.abort().await;
+                Err(self.error(e))
+            }
+        }
     }
 
     /// Removes a file; its absence is no error.

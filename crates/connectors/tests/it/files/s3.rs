@@ -5,11 +5,14 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
+use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use trib_core::{Code, TableName};
-use trib_testkit::conformance;
+use trib_core::{Code, State, TableName};
+use trib_testkit::http_fault::{Fate, HttpProxy};
+use trib_testkit::{conformance, emit};
 
 use super::Folder;
 
@@ -63,6 +66,10 @@ fn serve() -> Option<Server> {
 }
 
 fn settings(server: &Server, path: &str, format: &str) -> Value {
+    settings_at(server.port, path, format)
+}
+
+fn settings_at(port: u16, path: &str, format: &str) -> Value {
     json!({
         "path": path,
         "format": format,
@@ -70,7 +77,7 @@ fn settings(server: &Server, path: &str, format: &str) -> Value {
             "aws_access_key_id": "test",
             "aws_secret_access_key": "hunter2",
             "aws_region": "us-east-1",
-            "endpoint": format!("http://127.0.0.1:{}", server.port),
+            "endpoint": format!("http://127.0.0.1:{port}"),
             "allow_http": "true",
         },
     })
@@ -112,4 +119,30 @@ async fn errors_of_a_store_say_what_to_do_and_no_secret() {
         assert_eq!(e.code(), code, "{path}: {e:?}");
         assert!(!format!("{e:?}").contains("hunter2"));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_the_store_will_not_copy_is_carried() {
+    let Some(server) = serve() else { return };
+    let folder = Folder::new();
+    let refused = Arc::new(AtomicU32::new(0));
+    let counted = refused.clone();
+    // What S3 answers when the file is larger than 5 GB.
+    const TOO_LARGE: &str = "<Error><Code>InvalidRequest</Code><Message>The specified copy source is larger than the maximum allowable size \
+                             for a copy source: 5368709120</Message></Error>";
+    let proxy = HttpProxy::start(([127, 0, 0, 1], server.port).into(), move |head| {
+        if !head.to_lowercase().contains("x-amz-copy-source") {
+            return Fate::Passed;
+        }
+        counted.fetch_add(1, Ordering::SeqCst);
+        Fate::Refused(400, TOO_LARGE)
+    })
+    .await
+    .unwrap();
+    let through = settings_at(proxy.address().port(), "s3://bucket/large", "parquet");
+    let rows = RecordBatch::try_from_iter([("id", Arc::new(Int64Array::from_iter_values(0..1000)) as ArrayRef)]).unwrap();
+    let stream = conformance::filled_by(folder.destination(&through), folder.source(&through), TableName::new(None, "orders"), rows).await;
+    let (emitted, _) = emit::read(folder.source(&through).as_ref(), &emit::full(&stream), &State::default()).await.unwrap();
+    assert_eq!(emitted.batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 1000);
+    assert!(refused.load(Ordering::SeqCst) > 0);
 }
