@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::destination::Destination;
 use crate::error::{Code, Error, Result, closest};
+use crate::named::Named;
 use crate::source::Source;
 
 /// Where a connection's settings stand, for errors and for relative paths.
@@ -19,7 +20,7 @@ pub struct Context {
     pub connection: String,
     /// Relative paths in settings start here.
     pub project_dir: PathBuf,
-    /// Connections to the system that may be open at once.
+    /// Connections to the system that may be open at once for reading, and as many for loading.
     pub threads: usize,
 }
 
@@ -114,14 +115,18 @@ impl Connector {
         }
     }
 
+    /// A source whose errors name the connection.
     pub fn make_source(&self, settings: &Value, context: &Context) -> Result<Arc<dyn Source>> {
         let make = self.source.as_ref().ok_or_else(|| no_such_end(&self.name, "read from"))?;
-        make(settings, context).map_err(|e| e.connection(&context.connection))
+        let source = make(settings, context).map_err(|e| e.connection(&context.connection))?;
+        Ok(Arc::new(Named::new(source, &context.connection)))
     }
 
+    /// A destination whose errors name the connection.
     pub fn make_destination(&self, settings: &Value, context: &Context) -> Result<Arc<dyn Destination>> {
         let make = self.destination.as_ref().ok_or_else(|| no_such_end(&self.name, "loaded into"))?;
-        make(settings, context).map_err(|e| e.connection(&context.connection))
+        let destination = make(settings, context).map_err(|e| e.connection(&context.connection))?;
+        Ok(Arc::new(Named::new(destination, &context.connection)))
     }
 
     /// Names of the settings, for suggestions.

@@ -16,12 +16,14 @@ pub mod load;
 pub mod logical;
 pub mod mode;
 pub mod name;
+mod named;
 pub mod protocol;
 pub mod relation;
 pub mod secret;
 pub mod source;
 pub mod state;
 pub mod transform;
+pub mod turn;
 
 pub use catalog::{Catalog, Stream};
 pub use connector::{Connector, ConnectorConfig, Context};

@@ -34,7 +34,7 @@ pub struct Args {
 pub async fn run(args: &Args, session: &Session) -> Result<Exit> {
     let source = session.source(&args.connection)?;
     let only: Vec<String> = args.stream.iter().cloned().collect();
-    let catalog = source.discover(&only).await.map_err(|e| e.connection(&args.connection))?;
+    let catalog = source.discover(&only).await?;
     let width = output::width();
     if let Some(name) = &args.stream {
         let stream = catalog.stream(name).map_err(|e| e.connection(&args.connection))?;

@@ -27,7 +27,7 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit> {
     let destination = session.destination(&args.connection)?;
     for name in &args.tables {
         let table = session.project()?.environment.physical(&TableName::parse(name));
-        let done = destination.maintain(&table, args.retention).await.map_err(|e| e.connection(&args.connection))?;
+        let done = destination.maintain(&table, args.retention).await?;
         session.output.either(|| json!({"table": name, "done": done}), || format!("{name}: {done}"));
     }
     Ok(Exit::Success)

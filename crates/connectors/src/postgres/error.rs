@@ -61,7 +61,8 @@ fn server(db: &DbError) -> Error {
     let state = db.code().code();
     let (code, message) = meaning(state);
     let mut detail = db.message().to_owned();
-    for more in [db.detail(), db.where_().filter(|_| state.starts_with("22"))].into_iter().flatten() {
+    let told = db.detail().and_then(|told| if state.starts_with("23") { key_columns(told) } else { Some(told) });
+    for more in [told, db.where_().filter(|_| state.starts_with("22"))].into_iter().flatten() {
         detail.push_str("; ");
         detail.push_str(more.lines().next().unwrap_or_default());
     }
@@ -70,6 +71,12 @@ fn server(db: &DbError) -> Error {
         Some(hint) => error.hint(hint),
         None => error,
     }
+}
+
+/// About a broken constraint the server tells the row that breaks it: what remains is which columns it is about.
+fn key_columns(told: &str) -> Option<&str> {
+    // `Key (a, b)=(1, x) already exists.`
+    told.starts_with("Key (").then(|| told.split_once("=(").map(|(columns, _)| columns))?
 }
 
 /// <https://www.postgresql.org/docs/current/errcodes-appendix.html>
@@ -148,6 +155,18 @@ fn find<'a, E: StdError + 'static>(e: &'a (dyn StdError + 'static)) -> Option<&'
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_broken_constraint_shows_no_values() {
+        let cases = [
+            ("Key (id, \"a b\")=(1, hunter2) already exists.", Some("Key (id, \"a b\")")),
+            ("Failing row contains (1, Key (x)=(hunter2)).", None),
+            ("Schlüssel »(id)=(1)« existiert bereits.", None),
+        ];
+        for (told, shown) in cases {
+            assert_eq!(key_columns(told), shown);
+        }
+    }
 
     #[test]
     fn states_have_a_meaning() {

@@ -150,7 +150,7 @@ async fn a_record_that_never_ends_does_not_fill_the_memory() {
     folder.write("f.csv", &text);
     let source = folder.source(&json!({"path": "f.csv", "csv": {"max_record_bytes": 100_000}}));
     let e = read(source.as_ref()).await.unwrap_err();
-    assert_eq!((e.code(), e.place().to_string()), (Code::DataInvalid, "f.csv:3, stream f".to_owned()));
+    assert_eq!((e.code(), e.place().to_string()), (Code::DataInvalid, "f.csv:3, connection test, stream f".to_owned()));
 }
 
 #[tokio::test]

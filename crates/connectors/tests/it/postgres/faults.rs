@@ -12,11 +12,11 @@ use trib_testkit::emit;
 
 use super::{Database, Sync, context, table};
 
-fn fields() -> Vec<Field> {
+pub(super) fn fields() -> Vec<Field> {
     vec![Field::new("id", DataType::Int64, true), Field::new("v", DataType::Utf8, true)]
 }
 
-fn many(from: i64, count: i64) -> Vec<RecordBatch> {
+pub(super) fn many(from: i64, count: i64) -> Vec<RecordBatch> {
     let ids = Int64Array::from_iter_values(from..from + count);
     let values = StringArray::from_iter_values((0..count).map(|i| format!("value {i}")));
     vec![RecordBatch::try_new(Arc::new(Schema::new(fields())), vec![Arc::new(ids) as ArrayRef, Arc::new(values)]).unwrap()]
@@ -84,6 +84,20 @@ async fn a_failed_part_leaves_nothing_and_is_tried_again() {
     let load = sync.load_of(vec![(&wanted, vec![good, again])]);
     assert_eq!(sync.commit(&load).await.unwrap().tables[0].inserted, 1010);
     assert_eq!(db.sql("select count(*), max(id) from t"), "1010|1009");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_names_the_connection_and_shows_no_row() {
+    let db = Database::new();
+    db.sql("create table t (id bigint, v text unique)");
+    let mut sync = Sync::begin(db.destination.clone(), "s").await;
+    let wanted = table("t", fields(), &[], WriteMode::Append);
+    let error = sync.load(&wanted, vec![many(7, 1), many(8, 1)]).await.unwrap_err();
+    assert_eq!((error.code(), error.place().connection.as_deref()), (Code::DataInvalid, Some("shop")));
+    let shown = error.to_json().to_string();
+    assert!(shown.contains("t_v_key") && !shown.contains("value 0"), "{shown}");
+    let error = db.source.plan(&[emit::full("public.nowhere")], &State::default()).await.unwrap_err();
+    assert_eq!(error.place().connection.as_deref(), Some("shop"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -119,7 +119,7 @@ async fn keys_are_made_and_named_as_usual() {
     let mut sync = Sync::begin(db.destination.clone(), "dup").await;
     let error = sync.load(&table("dup", fields(), &["id"], WriteMode::Replace), vec![rows(&[(1, "a"), (1, "b")])]).await.unwrap_err();
     assert_eq!(error.code(), Code::DataInvalid);
-    assert!(error.to_string().contains("(id)=(1)"), "{error}");
+    assert!(error.to_string().contains("Key (id)") && !error.to_string().contains("(1)"), "{error}");
     assert_eq!(db.sql("select to_regclass('dup') is null"), "t");
 }
 

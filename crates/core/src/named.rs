@@ -1,0 +1,137 @@
+//! The ends that a connector has made, so that every error of theirs says which connection it is about.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::datatypes::Field;
+use async_trait::async_trait;
+
+use crate::BatchStream;
+use crate::catalog::Catalog;
+use crate::destination::{Capabilities, ColumnType, Destination, ExistingTable, SqlEngine};
+use crate::emitter::Emitter;
+use crate::error::{Code, Error, Result};
+use crate::load::{Lease, Load, LoadId, Marker, Outcome, Part, Receipt, Table};
+use crate::name::TableName;
+use crate::source::{Source, Split, SplitEnd, StreamRead};
+use crate::state::State;
+
+/// A source or a destination under the user's name for its connection.
+pub struct Named<T: ?Sized> {
+    inner: Arc<T>,
+    connection: String,
+}
+
+impl<T: ?Sized> Named<T> {
+    pub fn new(inner: Arc<T>, connection: &str) -> Self {
+        Self { inner, connection: connection.to_owned() }
+    }
+
+    fn named<O>(&self, result: Result<O>) -> Result<O> {
+        result.map_err(|e| self.name(e))
+    }
+
+    fn name(&self, e: Error) -> Error {
+        // Who was told to stop has not failed.
+        if e.code() == Code::Cancelled { e } else { e.connection(&self.connection) }
+    }
+}
+
+#[deny(clippy::missing_trait_methods, reason = "a default in place of the inner one would be lost")]
+#[async_trait]
+impl Source for Named<dyn Source> {
+    async fn check(&self) -> Result<()> {
+        self.named(self.inner.check().await)
+    }
+
+    async fn discover(&self, only: &[String]) -> Result<Catalog> {
+        self.named(self.inner.discover(only).await)
+    }
+
+    fn streams_together(&self) -> bool {
+        self.inner.streams_together()
+    }
+
+    async fn plan(&self, reads: &[StreamRead], state: &State) -> Result<Vec<Split>> {
+        self.named(self.inner.plan(reads, state).await)
+    }
+
+    async fn read(&self, split: &Split, out: &mut Emitter) -> Result<SplitEnd> {
+        self.named(self.inner.read(split, out).await)
+    }
+
+    fn advance(&self, reads: &[StreamRead], state: &State, ends: &[SplitEnd]) -> Result<State> {
+        self.named(self.inner.advance(reads, state, ends))
+    }
+
+    async fn acknowledge(&self, state: &State) -> Result<()> {
+        self.named(self.inner.acknowledge(state).await)
+    }
+}
+
+#[deny(clippy::missing_trait_methods, reason = "a default in place of the inner one would be lost")]
+#[async_trait]
+impl Destination for Named<dyn Destination> {
+    fn capabilities(&self) -> &Capabilities {
+        self.inner.capabilities()
+    }
+
+    fn column_type(&self, field: &Field) -> Result<ColumnType> {
+        self.named(self.inner.column_type(field))
+    }
+
+    async fn check(&self) -> Result<()> {
+        self.named(self.inner.check().await)
+    }
+
+    async fn open(&self, lease: &Lease, tables: &[TableName]) -> Result<Vec<Marker>> {
+        self.named(self.inner.open(lease, tables).await)
+    }
+
+    async fn inspect(&self, table: &TableName) -> Result<Option<ExistingTable>> {
+        self.named(self.inner.inspect(table).await)
+    }
+
+    async fn stage(&self, part: &Part, table: &Table, rows: BatchStream) -> Result<Receipt> {
+        self.named(self.inner.stage(part, table, rows).await)
+    }
+
+    async fn commit(&self, load: &Load, lease: &Lease) -> Result<Outcome> {
+        self.named(self.inner.commit(load, lease).await)
+    }
+
+    async fn abort(&self, load: &LoadId) -> Result<()> {
+        self.named(self.inner.abort(load).await)
+    }
+
+    async fn sweep(&self, lease: &Lease, keep: &[LoadId]) -> Result<()> {
+        self.named(self.inner.sweep(lease, keep).await)
+    }
+
+    async fn forget(&self, lease: &Lease, scopes: &[String], tables: &[TableName]) -> Result<()> {
+        self.named(self.inner.forget(lease, scopes, tables).await)
+    }
+
+    async fn maintain(&self, table: &TableName, retention: Duration) -> Result<String> {
+        self.named(self.inner.maintain(table, retention).await)
+    }
+
+    fn sql(&self) -> Option<&dyn SqlEngine> {
+        self.inner.sql().map(|_| self as &dyn SqlEngine)
+    }
+}
+
+#[deny(clippy::missing_trait_methods, reason = "a default in place of the inner one would be lost")]
+#[async_trait]
+impl SqlEngine for Named<dyn Destination> {
+    async fn query(&self, sql: &str) -> Result<BatchStream> {
+        match self.inner.sql() {
+            Some(engine) => self.named(engine.query(sql).await),
+            None => Err(Error::internal("a destination without SQL was asked a query")),
+        }
+    }
+
+    fn table(&self, name: &TableName) -> String {
+        self.inner.sql().map_or_else(|| name.to_string(), |engine| engine.table(name))
+    }
+}
