@@ -1,7 +1,8 @@
 //! What commands share: project, control database, engine, connections. Each is opened when a command first needs it.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
@@ -30,11 +31,21 @@ pub struct Session {
     registry: OnceLock<Registry>,
     project: OnceLock<Project>,
     store: OnceCell<Arc<Store>>,
+    sources: Mutex<HashMap<String, Arc<dyn Source>>>,
+    destinations: Mutex<HashMap<String, Arc<dyn Destination>>>,
 }
 
 impl Session {
     pub fn new(global: Global, output: Output) -> Self {
-        Self { output, global, registry: OnceLock::new(), project: OnceLock::new(), store: OnceCell::new() }
+        Self {
+            output,
+            global,
+            registry: OnceLock::new(),
+            project: OnceLock::new(),
+            store: OnceCell::new(),
+            sources: Mutex::default(),
+            destinations: Mutex::default(),
+        }
     }
 
     pub fn registry(&self) -> &Registry {
@@ -106,24 +117,38 @@ impl Session {
         Ok((connection, connector))
     }
 
-    /// Does no I/O.
+    /// The source of a connection, the same for all syncs, so that its `threads` hold for all of them together. Does no I/O.
     pub fn source(&self, name: &str) -> Result<Arc<dyn Source>> {
-        let (connection, connector) = self.connection(name)?;
-        let made = connector.make_source(&connection.settings_for(&connector.schema), &connection.context(self.project()?));
-        Ok(made.map_err(|e| connection.place.mark(e))?)
+        made_once(&self.sources, name, || {
+            let (connection, connector) = self.connection(name)?;
+            let made = connector.make_source(&connection.settings_for(&connector.schema), &connection.context(self.project()?));
+            Ok(made.map_err(|e| connection.place.mark(e))?)
+        })
     }
 
-    /// Does no I/O.
+    /// The destination of a connection, the same for all syncs. Does no I/O.
     pub fn destination(&self, name: &str) -> Result<Arc<dyn Destination>> {
-        let (connection, connector) = self.connection(name)?;
-        let made = connector.make_destination(&connection.settings_for(&connector.schema), &connection.context(self.project()?));
-        Ok(made.map_err(|e| connection.place.mark(e))?)
+        made_once(&self.destinations, name, || {
+            let (connection, connector) = self.connection(name)?;
+            let made = connector.make_destination(&connection.settings_for(&connector.schema), &connection.context(self.project()?));
+            Ok(made.map_err(|e| connection.place.mark(e))?)
+        })
     }
 
     /// Cancelled by the first Ctrl-C from now on.
     pub fn stop_on_signal(&self) -> CancellationToken {
         stop::on_signal(self.output)
     }
+}
+
+fn made_once<T: ?Sized>(made: &Mutex<HashMap<String, Arc<T>>>, name: &str, make: impl FnOnce() -> Result<Arc<T>>) -> Result<Arc<T>> {
+    let mut made = made.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(there) = made.get(name) {
+        return Ok(there.clone());
+    }
+    let new = make()?;
+    made.insert(name.to_owned(), new.clone());
+    Ok(new)
 }
 
 /// Opens the engine with its spill files below a folder.

@@ -2,14 +2,16 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 use futures::StreamExt;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use trib_core::{BatchStream, Code, Destination, Emitter, Error, Message, Part, Receipt, RejectedRow, Result, Source, Split, SplitEnd};
+use trib_core::{
+    BatchStream, Code, Destination, Emitter, Error, Message, Part, Receipt, RejectedRow, Result, Source, Split, SplitEnd, turn,
+};
 
 use crate::conform::{Conformed, Stamp, TableConform, conform};
 use crate::plan::{SharedPlan, StreamPlan};
@@ -25,6 +27,8 @@ pub struct Progress {
     pub bytes_read: AtomicU64,
     pub rows_staged: AtomicU64,
     pub rows_rejected: AtomicU64,
+    /// Reads and stages that wait until it is their turn to have a connection.
+    pub waiting: Arc<AtomicUsize>,
 }
 
 /// What one split needs to be read and staged.
@@ -57,7 +61,8 @@ pub async fn run_split(task: SplitTask) -> Result<SplitResult> {
     let (mut emitter, mut messages) = Emitter::channel(IN_FLIGHT, task.stop.clone());
     let (source, split) = (task.source.clone(), task.split.clone());
     let mut tasks: JoinSet<Result<Done>> = JoinSet::new();
-    tasks.spawn(async move { source.read(&split, &mut emitter).await.map(Done::Read) });
+    let waiting = waiting(&task);
+    tasks.spawn(async move { turn::counted(waiting, source.read(&split, &mut emitter)).await.map(Done::Read) });
 
     let mut streams: HashMap<String, mpsc::Sender<Result<RecordBatch>>> = HashMap::new();
     for stream in &task.split.streams {
@@ -186,6 +191,11 @@ async fn route(
     }
 }
 
+/// Who counts what waits for its turn.
+fn waiting(task: &SplitTask) -> Vec<Arc<AtomicUsize>> {
+    task.progress.values().map(|p| p.waiting.clone()).collect()
+}
+
 fn count(task: &SplitTask, stream: &str, add: impl Fn(&Progress) -> u64) {
     if let Some(progress) = task.progress.get(stream) {
         add(progress);
@@ -247,8 +257,9 @@ fn start_stream(
         let part = Part { load: task.stamp.load.clone(), sync: task.sync.clone(), split: task.ordinal, attempt: task.attempt };
         let (destination, table) = (task.destination.clone(), conform.table.clone());
         let name = stream.to_owned();
+        let waiting = waiting(task);
         tasks.spawn(async move {
-            let receipt = destination.stage(&part, &table, rows).await.map_err(|e| e.stream(name))?;
+            let receipt = turn::counted(waiting, destination.stage(&part, &table, rows)).await.map_err(|e| e.stream(name))?;
             Ok(Done::Staged(Box::new(receipt)))
         });
         stages.push(sender);

@@ -84,7 +84,7 @@ impl Reading<'_> {
                     if self.may_stop && watch.spent() {
                         stop.store(true, Ordering::Relaxed);
                     }
-                    watch.check_stall()?;
+                    watch.check_stall(running.len())?;
                 }
             }
         }
@@ -181,10 +181,12 @@ impl<'a> Watch<'a> {
             || self.began.elapsed() >= budget.time
     }
 
-    fn check_stall(&mut self) -> Result<()> {
+    fn check_stall(&mut self, running: usize) -> Result<()> {
         let load = |n: &std::sync::atomic::AtomicU64| n.load(Ordering::Relaxed);
         let seen = (load(&self.progress.rows_read), load(&self.progress.rows_staged), load(&self.progress.rows_rejected));
-        if seen != self.last_seen {
+        // Splits that all wait for a connection which others have are not stuck.
+        let waits = running > 0 && self.progress.waiting.load(Ordering::Relaxed) >= running;
+        if seen != self.last_seen || waits {
             self.last_seen = seen;
             self.last_sign = Instant::now();
         }

@@ -2,17 +2,18 @@
 
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context as TaskContext, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream, UnixStream, lookup_host};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_postgres::config::Host;
 use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
 use tokio_postgres_rustls::MakeRustlsConnect;
-use trib_core::{Code, Error, Result};
+use trib_core::{Code, Error, Result, turn};
 
 use super::config::Endpoint;
 use super::{error, tls};
@@ -28,40 +29,61 @@ const READ_BUFFER: usize = 128 << 10;
 /// A server, with the connections to it that are idle.
 pub struct Server {
     endpoint: Endpoint,
-    idle: Mutex<Vec<Session>>,
+    idle: Mutex<Vec<Client>>,
+    /// As many as connections may be open at once.
+    turns: Arc<Semaphore>,
+    most: usize,
     tls: Mutex<Option<MakeRustlsConnect>>,
 }
+
+/// The right to have a connection open, for as long as any copy of it is kept.
+pub type Turn = Arc<OwnedSemaphorePermit>;
 
 /// An open connection. Dropping it closes it; [`Server::give_back`] keeps it for the next user.
 pub struct Session {
     pub client: Client,
+    _turn: Turn,
 }
 
 impl Server {
-    pub fn new(endpoint: Endpoint) -> Self {
-        Self { endpoint, idle: Mutex::default(), tls: Mutex::default() }
+    /// `threads` connections may be open at once.
+    pub fn new(endpoint: Endpoint, threads: usize) -> Self {
+        let most = threads.max(1);
+        Self { endpoint, idle: Mutex::default(), turns: Arc::new(Semaphore::new(most)), most, tls: Mutex::default() }
     }
 
-    /// An idle connection, or a new one. It is in no transaction.
+    /// An idle connection, or a new one, when it is one's turn. It is in no transaction.
     pub async fn session(&self) -> Result<Session> {
+        self.session_in(self.turn().await?).await
+    }
+
+    /// Waits until fewer connections are open than may be. Whoever waits here must not hold what the others need to come to an end.
+    pub async fn turn(&self) -> Result<Turn> {
+        let turn = turn::wait(self.turns.clone().acquire_owned()).await;
+        turn.map(Arc::new).map_err(|e| Error::internal("the connections of a server were closed").source(e))
+    }
+
+    /// One of several connections that come to an end together, and so share a turn.
+    pub async fn session_in(&self, turn: Turn) -> Result<Session> {
         loop {
             let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
             match idle {
-                Some(session) if session.client.is_closed() => {}
-                Some(session) => return Ok(session),
-                None => return self.connect().await,
+                Some(client) if client.is_closed() => {}
+                Some(client) => return Ok(Session { client, _turn: turn }),
+                None => return Ok(Session { client: self.connect().await?, _turn: turn }),
             }
         }
     }
 
     /// Keeps a connection for later. Only for one that is in no transaction and no half-read `COPY`.
     pub fn give_back(&self, session: Session) {
-        if !session.client.is_closed() {
-            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(session);
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if !session.client.is_closed() && idle.len() < self.most {
+            idle.push(session.client);
         }
     }
 
-    async fn connect(&self) -> Result<Session> {
+    async fn connect(&self) -> Result<Client> {
         let login = &self.endpoint.login;
         let mut last = None;
         for (i, host) in login.get_hosts().iter().enumerate() {
@@ -69,7 +91,7 @@ impl Server {
             let port = ports.get(i).or(ports.first()).copied().unwrap_or(5432);
             let attempt = timeout(self.endpoint.connect_timeout, self.connect_to(host, port)).await;
             match attempt {
-                Ok(Ok(session)) => return Ok(session),
+                Ok(Ok(client)) => return Ok(client),
                 // Another host may be there; none of them will know a wrong password better.
                 Ok(Err(e)) if matches!(e.code(), Code::HostUnknown | Code::ConnectionRefused | Code::Timeout) => last = Some(e),
                 Ok(Err(e)) => return Err(e),
@@ -85,7 +107,7 @@ impl Server {
         Err(last.unwrap_or_else(|| Error::new(Code::ConfigInvalid, "the connection does not say where the server is").setting("url")))
     }
 
-    async fn connect_to(&self, host: &Host, port: u16) -> Result<Session> {
+    async fn connect_to(&self, host: &Host, port: u16) -> Result<Client> {
         let (stream, name) = match host {
             Host::Unix(folder) => {
                 let path = folder.join(format!(".s.PGSQL.{port}"));
@@ -102,7 +124,7 @@ impl Server {
         // Ends when the client is dropped; what went wrong on the way comes out of the client's calls.
         tokio::spawn(connection);
         client.batch_execute(SESSION).await.map_err(error::driver)?;
-        Ok(Session { client })
+        Ok(client)
     }
 
     fn tls(&self) -> Result<MakeRustlsConnect> {

@@ -1,12 +1,12 @@
 //! Loading: the destination's methods, each a few statements on one connection.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use arrow::datatypes::{Field, Schema};
 use async_trait::async_trait;
-use futures::stream;
+use futures::{StreamExt, stream};
 use tokio::sync::OnceCell;
 use trib_core::destination::{Capabilities, ColumnType, Destination, ExistingTable, SqlEngine};
 use trib_core::{BatchStream, Code, Error, Lease, Load, LoadId, Marker, Outcome, Part, Receipt, Result, Table, TableName, WriteMode};
@@ -14,7 +14,7 @@ use trib_kit::sql::ANSI;
 
 use super::column_type::column_type;
 use super::commit::commit;
-use super::connect::{Server, Session};
+use super::connect::{Server, Session, Turn};
 use super::control::{self, Loads};
 use super::copy_out::{BatchSize, CopyOut};
 use super::decode::Decoder;
@@ -34,6 +34,7 @@ const CAPABILITIES: Capabilities = Capabilities {
     ],
     atomic_across_tables: true,
     nested: false,
+    partitions: false,
     max_columns: Some(1600),
     max_identifier: MAX_IDENTIFIER,
     case_sensitive: true,
@@ -47,11 +48,25 @@ pub struct PostgresDestination {
     rules: Rules,
     /// Staging tables that this process has made or found. The first part of a table makes it while the others wait.
     staging: Mutex<HashMap<Place, Arc<OnceCell<()>>>>,
+    /// Turns of splits that are being staged: the tables of one split are fed side by side, so none of them can wait for another.
+    turns: Mutex<HashMap<(LoadId, u32, u32), Weak<OnceCell<Turn>>>>,
 }
 
 impl PostgresDestination {
     pub fn new(server: Server, rules: Rules) -> Self {
-        Self { server, rules, staging: Mutex::default() }
+        Self { server, rules, staging: Mutex::default(), turns: Mutex::default() }
+    }
+
+    /// The turn of a part's split, to be waited for by the first of its tables.
+    fn turn_of(&self, part: &Part) -> Arc<OnceCell<Turn>> {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        turns.retain(|_, turn| turn.strong_count() > 0);
+        let turn = turns.entry((part.load.clone(), part.split, part.attempt)).or_default();
+        turn.upgrade().unwrap_or_else(|| {
+            let new = Arc::default();
+            *turn = Arc::downgrade(&new);
+            new
+        })
     }
 
     /// Drops staging tables. One that somebody still writes into is left to the next sweep.
@@ -118,10 +133,15 @@ impl Destination for PostgresDestination {
         Ok(target.map(|t| t.existing()))
     }
 
-    async fn stage(&self, part: &Part, table: &Table, rows: BatchStream) -> Result<Receipt> {
+    async fn stage(&self, part: &Part, table: &Table, mut rows: BatchStream) -> Result<Receipt> {
         let layout = Layout::of(table)?;
         let place = Place::staging(part, &table.name);
-        let session = self.server.session().await?;
+        // Not before there are rows: a read that waits for its own turn may need one that is held here.
+        let first = rows.next().await.transpose()?;
+        let rows: BatchStream = Box::pin(stream::iter(first.map(Ok)).chain(rows));
+        let shared = self.turn_of(part);
+        let turn = shared.get_or_try_init(|| self.server.turn()).await?.clone();
+        let session = self.server.session_in(turn).await?;
         let made = self.staging.lock().unwrap_or_else(PoisonError::into_inner).entry(place.clone()).or_default().clone();
         made.get_or_try_init(|| staging::create_table(&session, part, &place, &layout)).await?;
         let receipt = staging::copy(&session, part, table, &place, &layout, rows).await?;

@@ -49,12 +49,12 @@ impl ConnectorConfig for PostgresConfig {
     const PUSHES_FILTER: bool = true;
 
     fn source(self, context: &Context) -> Option<Result<Arc<dyn Source>>> {
-        let server = self.endpoint(context).map(Server::new);
+        let server = self.endpoint(context).map(|endpoint| Server::new(endpoint, context.threads));
         Some(server.map(|server| Arc::new(PostgresSource::new(&self, server)) as Arc<dyn Source>))
     }
 
     fn destination(self, context: &Context) -> Option<Result<Arc<dyn Destination>>> {
-        let server = self.endpoint(context).map(Server::new);
+        let server = self.endpoint(context).map(|endpoint| Server::new(endpoint, context.threads));
         Some(server.map(|server| Arc::new(PostgresDestination::new(server, self.rules())) as Arc<dyn Destination>))
     }
 

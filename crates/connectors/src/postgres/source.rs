@@ -1,9 +1,12 @@
 //! Reading: discovery, and splits read by `COPY`.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use tokio::sync::{Mutex as Lock, OwnedMutexGuard};
 use trib_core::{Catalog, Code, Emitter, Error, Read, Result, Source, Split, SplitEnd, State, StreamRead};
 use trib_kit::cursor::{self, Boundary};
 
@@ -25,13 +28,39 @@ pub struct PostgresSource {
     snapshots: Mutex<Vec<Snapshot>>,
 }
 
-/// A transaction that is kept open so that others can see what it sees.
+/// A snapshot that nobody has begun to read from, or gone on with, for so long belongs to a load that has failed elsewhere.
+const ABANDONED: Duration = Duration::from_mins(5);
+
+/// A transaction that is kept open so that others can see what it sees. It reads splits too: then no plan waits for a connection that others hold
+/// while they wait for one as well.
 struct Snapshot {
     id: String,
-    stream: String,
     /// Splits that were not read to their end yet.
     open: usize,
-    _session: Session,
+    /// When it was last made use of.
+    used: Instant,
+    holder: Arc<Lock<Session>>,
+}
+
+/// The connection that a split is read by.
+enum Reader {
+    Own {
+        session: Session,
+        /// What it sees is in use for as long.
+        _snapshot: Option<Arc<Lock<Session>>>,
+    },
+    Holder(OwnedMutexGuard<Session>),
+}
+
+impl Deref for Reader {
+    type Target = Session;
+
+    fn deref(&self) -> &Session {
+        match self {
+            Reader::Own { session, .. } => session,
+            Reader::Holder(session) => session,
+        }
+    }
 }
 
 impl PostgresSource {
@@ -62,7 +91,7 @@ impl PostgresSource {
 
     /// Gives several splits one snapshot, held by the connection that has planned them. A server that exports none (a hot standby, a pooler
     /// that shares connections) cannot show one state to several readers: then the read is one split.
-    async fn share_snapshot(&self, session: Session, stream: &str, specs: &mut Vec<(Spec, Option<u64>)>, whole: Spec) -> Result<()> {
+    async fn share_snapshot(&self, session: Session, specs: &mut Vec<(Spec, Option<u64>)>, whole: Spec) -> Result<()> {
         const EXPORT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT pg_export_snapshot()";
         let id = match session.rows(EXPORT).await {
             Ok(rows) => rows.first().and_then(|row| row.get(0)).map(str::to_owned),
@@ -77,37 +106,95 @@ impl PostgresSource {
         for (spec, _) in specs.iter_mut() {
             spec.snapshot = Some(id.clone());
         }
-        let snapshot = Snapshot { id, stream: stream.to_owned(), open: specs.len(), _session: session };
-        self.snapshots.lock().unwrap_or_else(PoisonError::into_inner).push(snapshot);
+        let snapshot = Snapshot { id, open: specs.len(), used: Instant::now(), holder: Arc::new(Lock::new(session)) };
+        self.snapshots().push(snapshot);
         Ok(())
     }
 
-    /// Snapshots whose reads are done hold back the server's vacuum for nothing.
-    fn drop_snapshots(&self, stream: &str) {
-        self.snapshots.lock().unwrap_or_else(PoisonError::into_inner).retain(|s| s.stream != stream && s.open > 0);
+    fn snapshots(&self) -> MutexGuard<'_, Vec<Snapshot>> {
+        self.snapshots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn read_to_end(&self, snapshot: &str) {
-        let mut snapshots = self.snapshots.lock().unwrap_or_else(PoisonError::into_inner);
-        for held in snapshots.iter_mut().filter(|s| s.id == snapshot) {
-            held.open = held.open.saturating_sub(1);
-        }
+    /// Abandoned snapshots hold a connection, and hold back the server's vacuum, for nothing.
+    fn drop_abandoned(&self) {
+        self.snapshots().retain(|s| Arc::strong_count(&s.holder) > 1 || s.used.elapsed() < ABANDONED);
     }
 
-    /// A session that sees what the plan saw.
-    async fn session_for(&self, spec: &Spec) -> Result<Session> {
-        let session = self.server.session().await?;
-        if let Some(id) = &spec.snapshot {
-            let sql = format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}", trib_kit::sql::literal(id));
-            if let Err(e) = session.client.batch_execute(&sql).await {
-                if error::is_state(&e, &["22023", "42704", "55000"]) {
-                    return Err(Error::new(Code::TransactionAborted, "the snapshot that the read was planned in is gone")
-                        .hint("the read starts over by itself"));
-                }
-                return Err(error::driver(e));
+    async fn session(&self) -> Result<Session> {
+        let session = self.server.session();
+        tokio::pin!(session);
+        loop {
+            tokio::select! {
+                session = &mut session => return session,
+                () = tokio::time::sleep(ABANDONED) => self.drop_abandoned(),
             }
         }
-        Ok(session)
+    }
+
+    /// A connection that sees what the plan saw.
+    async fn reader(&self, spec: &Spec) -> Result<Reader> {
+        let Some(id) = &spec.snapshot else {
+            return Ok(Reader::Own { session: self.session().await?, _snapshot: None });
+        };
+        let holder = self.snapshots().iter().find(|s| s.id == *id).map(|s| s.holder.clone());
+        let session = match holder.clone() {
+            Some(holder) => tokio::select! {
+                biased;
+                holder = holder.lock_owned() => return Ok(Reader::Holder(holder)),
+                session = self.session() => session?,
+            },
+            // Another process has planned the read.
+            None => self.session().await?,
+        };
+        let sql = format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}", trib_kit::sql::literal(id));
+        match session.client.batch_execute(&sql).await {
+            Ok(()) => Ok(Reader::Own { session, _snapshot: holder }),
+            Err(e) if error::is_state(&e, &["22023", "42704", "55000"]) => {
+                Err(Error::new(Code::TransactionAborted, "the snapshot that the read was planned in is gone")
+                    .hint("the read starts over by itself"))
+            }
+            Err(e) => Err(error::driver(e)),
+        }
+    }
+
+    /// Gives a connection back whose split was read to its end, and the snapshot's own one after the last split.
+    async fn done(&self, reader: Reader, snapshot: Option<&str>) -> Result<()> {
+        match (reader, snapshot) {
+            (Reader::Own { session, .. }, Some(_)) => {
+                session.run("COMMIT").await?;
+                self.server.give_back(session);
+            }
+            (Reader::Own { session, .. }, None) => self.server.give_back(session),
+            (Reader::Holder(holder), _) => drop(holder),
+        }
+        let ended = {
+            let mut snapshots = self.snapshots();
+            let at = snapshots.iter().position(|s| Some(s.id.as_str()) == snapshot);
+            at.and_then(|at| {
+                snapshots[at].open = snapshots[at].open.saturating_sub(1);
+                snapshots[at].used = Instant::now();
+                (snapshots[at].open == 0).then(|| snapshots.swap_remove(at))
+            })
+        };
+        if let Some(session) = ended.and_then(|s| Arc::into_inner(s.holder)).map(Lock::into_inner) {
+            session.run("COMMIT").await?;
+            self.server.give_back(session);
+        }
+        Ok(())
+    }
+}
+
+/// Gives the snapshot up when the read of one of its splits fails, or is given up: the load is lost.
+struct Unfinished<'a> {
+    source: &'a PostgresSource,
+    snapshot: Option<&'a str>,
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        if let Some(id) = self.snapshot {
+            self.source.snapshots().retain(|s| s.id != id);
+        }
     }
 }
 
@@ -137,17 +224,17 @@ impl Source for PostgresSource {
         let [read] = reads else {
             return Err(Error::internal("streams of a database are planned one by one"));
         };
-        self.drop_snapshots(&read.stream);
+        self.drop_abandoned();
         let before = cursor::CursorState::of(state, read)?;
         if !before.left.is_empty() {
             return plan::rest(&before.left);
         }
-        let session = self.server.session().await?;
+        let session = self.session().await?;
         let relation = self.relation(&session, &read.stream).await?;
         let planned = plan::plan(&session, &relation, read, before).await.map_err(|e| e.stream(&read.stream))?;
         let mut specs = planned.splits;
         if specs.len() > 1 && !read.may_stop {
-            self.share_snapshot(session, &read.stream, &mut specs, planned.whole).await?;
+            self.share_snapshot(session, &mut specs, planned.whole).await?;
         } else {
             self.server.give_back(session);
         }
@@ -159,14 +246,12 @@ impl Source for PostgresSource {
             return Err(Error::internal("a split of a database has one stream"));
         };
         let spec = Spec::of(split)?;
-        let session = self.session_for(&spec).await?;
-        let end = read_split(&session, split, &spec, self.rules, stream, out).await.map_err(|e| e.stream(stream))?;
+        let mut unfinished = Unfinished { source: self, snapshot: spec.snapshot.as_deref() };
+        let reader = self.reader(&spec).await?;
+        let end = read_split(&reader, split, &spec, self.rules, stream, out).await.map_err(|e| e.stream(stream))?;
+        // A connection that stands in the middle of its `COPY` is closed.
         if end.rest.is_none() {
-            if let Some(snapshot) = &spec.snapshot {
-                session.run("COMMIT").await?;
-                self.read_to_end(snapshot);
-            }
-            self.server.give_back(session);
+            self.done(reader, unfinished.snapshot.take()).await?;
         }
         Ok(end)
     }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use trib_core::{Error, Result};
+use trib_core::{Error, Result, turn};
 
 use super::database::{At, Database};
 
@@ -58,7 +58,8 @@ impl Snapshot {
 
     /// Waits for a connection that nobody reads from.
     pub async fn reader(self: Arc<Self>) -> Result<Reader> {
-        let permit = self.permits.clone().acquire_owned().await.map_err(|e| Error::internal("the snapshot was closed").source(e))?;
+        let permit =
+            turn::wait(self.permits.clone().acquire_owned()).await.map_err(|e| Error::internal("the snapshot was closed").source(e))?;
         let connection = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let connection = connection.ok_or_else(|| Error::internal("a permit without a connection"))?;
         Ok(Reader { connection: Some(connection), home: Some((self, permit)) })

@@ -3,6 +3,7 @@
 mod faults;
 mod reads;
 mod round_trip;
+mod threads;
 mod writes;
 
 use std::path::PathBuf;
