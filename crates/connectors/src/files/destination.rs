@@ -35,7 +35,7 @@ impl FilesDestination {
     pub fn new(config: FilesConfig, context: &Context) -> Result<Self> {
         if Pattern::of(&config.path).glob.is_some() {
             return Err(Error::new(Code::ConfigInvalid, "files cannot be written to a pattern")
-                .detail(config.path)
+                .detail(storage::shown(&config.path))
                 .setting("path")
                 .hint("give a folder, or one file"));
         }

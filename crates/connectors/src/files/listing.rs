@@ -142,7 +142,7 @@ pub fn nothing(path: &str, location: &Location) -> Error {
         Some(_) => "relative paths start at the project's folder",
         None => "check the bucket, the prefix and the credentials' permissions",
     };
-    Error::new(Code::NotFound, what).detail(format!("{path} ({})", location.shown)).setting("path").hint(hint)
+    Error::new(Code::NotFound, what).detail(format!("{} ({})", storage::shown(path), location.shown)).setting("path").hint(hint)
 }
 
 #[cfg(test)]

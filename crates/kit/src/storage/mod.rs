@@ -105,7 +105,12 @@ fn http(url: &Url, options: impl Iterator<Item = (String, String)>) -> object_st
 }
 
 fn invalid(location: &str) -> Error {
-    Error::new(Code::ConfigInvalid, "the location is not a path or URL that can be opened").detail(redact_url(location))
+    Error::new(Code::ConfigInvalid, "the location is not a path or URL that can be opened").detail(shown(location))
+}
+
+/// A path as it is, and a URL as it may be shown.
+pub fn shown(location: &str) -> String {
+    if location.contains("://") { redact_url(location) } else { location.to_owned() }
 }
 
 #[cfg(test)]
