@@ -95,7 +95,7 @@ pub fn evolve(existing: &SchemaRef, wanted: &Schema, changes: &[SchemaChange]) -
             fields[at] = Arc::new(have.as_ref().clone().with_nullable(true));
             evolved.changed = true;
         }
-        if delta_type::name(have.data_type()) == delta_type::name(want.data_type()) {
+        if delta_type::native(&have) == delta_type::native(want) {
             continue;
         }
         // Bring only data types together: annotations do not matter to what can be held.
@@ -108,7 +108,7 @@ pub fn evolve(existing: &SchemaRef, wanted: &Schema, changes: &[SchemaChange]) -
             }
             _ => {
                 return Err(Error::new(Code::ContractBroken, "the table has changed since the load was planned")
-                    .detail(format!("column {} is {} now", have.name(), delta_type::name(have.data_type())))
+                    .detail(format!("column {} is {} now", have.name(), delta_type::native(&have)))
                     .hint("run the sync again: it plans anew"));
             }
         }

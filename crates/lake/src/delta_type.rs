@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, Fields, TimeUnit};
+use arrow::datatypes::{DataType, Field, Fields, IntervalUnit, TimeUnit};
 use trib_core::logical::{FieldExt, Logical};
 use trib_core::{Code, ColumnType, Error, Result};
 
@@ -10,8 +10,34 @@ use trib_core::{Code, ColumnType, Error, Result};
 /// take it on text.
 const LOGICAL: &str = "trib:logical";
 const NATIVE: &str = "trib:native";
-/// The Arrow type whose values the text column holds, where reading it back as that type is exact.
+/// What a text column holds that Delta has no type for; it is read back as that.
 const HOLDS: &str = "trib:holds";
+
+/// What [`HOLDS`] says of a type.
+fn holds(t: &DataType) -> Option<&'static str> {
+    Some(match t {
+        DataType::Time32(_) | DataType::Time64(_) => "time",
+        DataType::Interval(_) => "interval",
+        DataType::Duration(TimeUnit::Second) => "duration s",
+        DataType::Duration(TimeUnit::Millisecond) => "duration ms",
+        DataType::Duration(TimeUnit::Microsecond) => "duration us",
+        DataType::Duration(TimeUnit::Nanosecond) => "duration ns",
+        _ => return None,
+    })
+}
+
+/// The type that holds all of what [`holds`] names.
+fn held(what: &str) -> Option<DataType> {
+    Some(match what {
+        "time" => DataType::Time64(TimeUnit::Nanosecond),
+        "interval" => DataType::Interval(IntervalUnit::MonthDayNano),
+        "duration s" => DataType::Duration(TimeUnit::Second),
+        "duration ms" => DataType::Duration(TimeUnit::Millisecond),
+        "duration us" => DataType::Duration(TimeUnit::Microsecond),
+        "duration ns" => DataType::Duration(TimeUnit::Nanosecond),
+        _ => return None,
+    })
+}
 
 /// Characters that Delta allows in names only by column mapping, which not every reader knows.
 const FORBIDDEN: [char; 10] = [' ', ',', ';', '{', '}', '(', ')', '\n', '\t', '='];
@@ -37,8 +63,8 @@ pub fn stored(field: &Field) -> Result<Field> {
         Some(Logical::Json) => drop(metadata.insert(LOGICAL.to_owned(), "json".to_owned())),
         None => {}
     }
-    if let DataType::Time32(_) | DataType::Time64(_) = field.data_type() {
-        metadata.insert(HOLDS.to_owned(), "time".to_owned());
+    if let Some(what) = holds(field.data_type()) {
+        metadata.insert(HOLDS.to_owned(), what.to_owned());
     }
     for key in [NATIVE, LOGICAL, HOLDS] {
         if let Some(value) = field.metadata().get(key) {
@@ -123,7 +149,7 @@ pub fn name(t: &DataType) -> String {
         DataType::Binary => "binary".into(),
         DataType::List(f) => format!("array<{}>", name(f.data_type())),
         DataType::Struct(fields) => {
-            let fields: Vec<String> = fields.iter().map(|f| format!("{}:{}", f.name(), name(f.data_type()))).collect();
+            let fields: Vec<String> = fields.iter().map(|f| format!("{}:{}", f.name(), native(f))).collect();
             format!("struct<{}>", fields.join(","))
         }
         DataType::Map(entries, _) => match entries.data_type() {
@@ -134,9 +160,18 @@ pub fn name(t: &DataType) -> String {
     }
 }
 
+/// The type of a stored column, with what it holds: a column of times takes no other text.
+pub fn native(stored: &Field) -> String {
+    let name = name(stored.data_type());
+    match stored.metadata().get(HOLDS) {
+        Some(what) => format!("{name} ({what})"),
+        None => name,
+    }
+}
+
 /// See [`trib_core::Destination::column_type`].
 pub fn column_type(field: &Field) -> Result<ColumnType> {
-    let native = name(stored(field)?.data_type());
+    let native = native(&stored(field)?);
     Ok(match lossy(field.data_type()) {
         Some(why) => ColumnType::lossy(native, why),
         None => ColumnType::exact(native),
@@ -146,7 +181,12 @@ pub fn column_type(field: &Field) -> Result<ColumnType> {
 fn lossy(t: &DataType) -> Option<&'static str> {
     match t {
         DataType::Timestamp(TimeUnit::Nanosecond, _) => Some("digits below the microsecond are cut off"),
+        DataType::Date64 => Some("a time of day is cut off"),
         DataType::Dictionary(_, value) => lossy(value),
+        // The elements of a list have no place to note what their text holds.
+        DataType::List(f) | DataType::LargeList(f) | DataType::FixedSizeList(f, _) if holds(f.data_type()).is_some() => {
+            Some("times and intervals in lists come back as text")
+        }
         DataType::List(f) | DataType::LargeList(f) | DataType::FixedSizeList(f, _) | DataType::Map(f, _) => lossy(f.data_type()),
         DataType::Struct(fields) => fields.iter().find_map(|f| lossy(f.data_type())),
         _ => None,
@@ -155,11 +195,8 @@ fn lossy(t: &DataType) -> Option<&'static str> {
 
 /// The column as a reader of ours sees it: what the metadata say it holds.
 pub fn restored(field: &Field) -> Field {
-    let holds = |what: &str| field.metadata().get(HOLDS).is_some_and(|h| h == what);
-    let data_type = match field.data_type() {
-        DataType::Utf8 if holds("time") => DataType::Time64(TimeUnit::Nanosecond),
-        other => other.clone(),
-    };
+    let held = field.metadata().get(HOLDS).and_then(|what| held(what));
+    let data_type = held.unwrap_or_else(|| restored_type(field.data_type()));
     let mut restored = Field::new(field.name(), data_type, field.is_nullable());
     if let Some(native) = field.metadata().get(NATIVE) {
         restored = restored.with_metadata([(NATIVE.to_owned(), native.clone())].into());
@@ -168,6 +205,19 @@ pub fn restored(field: &Field) -> Field {
         Some("uuid") => restored.with_logical(Logical::Uuid),
         Some("json") => restored.with_logical(Logical::Json),
         _ => restored,
+    }
+}
+
+/// Readers may give views; what is stored is none.
+fn restored_type(t: &DataType) -> DataType {
+    let inner = |f: &Field| Arc::new(restored(f));
+    match t {
+        DataType::Utf8View => DataType::Utf8,
+        DataType::BinaryView => DataType::Binary,
+        DataType::List(f) => DataType::List(inner(f)),
+        DataType::Map(f, sorted) => DataType::Map(inner(f), *sorted),
+        DataType::Struct(fields) => DataType::Struct(fields.iter().map(|f| inner(f)).collect()),
+        other => other.clone(),
     }
 }
 
@@ -187,15 +237,37 @@ mod tests {
             (DataType::Decimal128(5, -2), "decimal(7,0)", false),
             (utc(TimeUnit::Second), "timestamp", false),
             (DataType::Timestamp(TimeUnit::Nanosecond, None), "timestamp_ntz", true),
-            (DataType::Time64(TimeUnit::Nanosecond), "string", false),
+            (DataType::Time64(TimeUnit::Nanosecond), "string (time)", false),
+            (DataType::Duration(TimeUnit::Second), "string (duration s)", false),
             (DataType::FixedSizeBinary(4), "binary", false),
             (DataType::Null, "string", false),
             (DataType::LargeList(Arc::new(Field::new("item", DataType::UInt16, true))), "array<integer>", false),
+            (DataType::new_list(DataType::Time32(TimeUnit::Second), true), "array<string>", true),
         ];
         for (from, native, lossy) in cases {
             let got = column_type(&Field::new("c", from.clone(), true)).unwrap();
             assert_eq!((got.native.as_str(), got.lossy.is_some()), (native, lossy), "{from}");
         }
+    }
+
+    #[test]
+    fn a_text_column_is_read_back_as_what_it_holds() {
+        let members = Fields::from(vec![Field::new("at", DataType::Time64(TimeUnit::Nanosecond), true)]);
+        let types = [
+            DataType::Time64(TimeUnit::Nanosecond),
+            DataType::Interval(IntervalUnit::MonthDayNano),
+            DataType::Duration(TimeUnit::Millisecond),
+            DataType::Struct(members),
+            DataType::Utf8,
+        ];
+        for t in types {
+            let field = Field::new("c", t.clone(), true);
+            assert_eq!(*restored(&stored(&field).unwrap()).data_type(), t);
+        }
+        assert_eq!(
+            *restored(&Field::new("c", DataType::new_list(DataType::Utf8View, true), true)).data_type(),
+            DataType::new_list(DataType::Utf8, true)
+        );
     }
 
     #[test]

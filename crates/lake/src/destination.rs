@@ -98,10 +98,11 @@ impl Destination for Lake {
         let Some(snapshot) = self.log(table)?.snapshot().await? else {
             return Ok(None);
         };
-        let columns = snapshot.schema.fields().iter().map(|field| ExistingColumn {
-            native: delta_type::name(field.data_type()),
-            field: std::sync::Arc::new(delta_type::restored(field)),
-        });
+        let columns = snapshot
+            .schema
+            .fields()
+            .iter()
+            .map(|field| ExistingColumn { native: delta_type::native(field), field: std::sync::Arc::new(delta_type::restored(field)) });
         Ok(Some(ExistingTable { columns: columns.collect(), key: snapshot.key() }))
     }
 

@@ -4,10 +4,14 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, FixedSizeBinaryArray, ListArray, MapArray, RecordBatch, StringBuilder, StructArray, new_null_array,
+    Array, ArrayRef, AsArray, FixedSizeBinaryArray, Int64Array, IntervalMonthDayNanoArray, ListArray, MapArray, RecordBatch, StringBuilder,
+    StructArray, new_null_array,
 };
 use arrow::compute::{CastOptions, cast_with_options};
-use arrow::datatypes::{DataType, Field, IntervalDayTimeType, IntervalMonthDayNanoType, IntervalUnit, IntervalYearMonthType, SchemaRef};
+use arrow::datatypes::{
+    DataType, Field, Int64Type, IntervalDayTimeType, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit, IntervalYearMonthType,
+    SchemaRef, TimeUnit,
+};
 use arrow::util::display::FormatOptions;
 use trib_core::logical::{FieldExt, Logical};
 use trib_core::{Code, Error, Result};
@@ -40,10 +44,22 @@ pub fn column(array: &ArrayRef, from: &Field, to: &Field) -> Result<ArrayRef> {
         (DataType::Null, _) => Ok(new_null_array(target, array.len())),
         (DataType::FixedSizeBinary(16), DataType::Utf8) if from.logical() == Some(Logical::Uuid) => uuids(array),
         (DataType::Interval(unit), DataType::Utf8) => Ok(intervals(array, *unit)),
-        (DataType::Duration(_), DataType::Utf8) => {
-            let nanos = cast(array, &DataType::Duration(arrow::datatypes::TimeUnit::Nanosecond))?;
-            let nanos = nanos.as_primitive::<arrow::datatypes::DurationNanosecondType>();
-            Ok(texts(array.len(), |i| nanos.is_valid(i).then(|| iso_interval(0, 0, i128::from(nanos.value(i))))))
+        (DataType::Duration(unit), DataType::Utf8) => {
+            let numbers = cast(array, &DataType::Int64)?;
+            let numbers = numbers.as_primitive::<Int64Type>();
+            Ok(texts(array.len(), |i| numbers.is_valid(i).then(|| iso_interval(0, 0, i128::from(numbers.value(i)) * nanoseconds(*unit)))))
+        }
+        (DataType::Utf8 | DataType::Utf8View, DataType::Interval(IntervalUnit::MonthDayNano)) => {
+            let held = parsed(array, |months, days, nanos| {
+                Some(IntervalMonthDayNano::new(i32::try_from(months).ok()?, i32::try_from(days).ok()?, i64::try_from(nanos).ok()?))
+            })?;
+            Ok(Arc::new(IntervalMonthDayNanoArray::from(held)))
+        }
+        (DataType::Utf8 | DataType::Utf8View, DataType::Duration(unit)) => {
+            let held = parsed(array, |months, days, nanos| {
+                (months == 0 && days == 0).then(|| i64::try_from(nanos / nanoseconds(*unit)).ok()).flatten()
+            })?;
+            cast(&(Arc::new(Int64Array::from(held)) as ArrayRef), target)
         }
         // What is inside may need more than a cast.
         (DataType::Dictionary(_, value), _) => {
@@ -111,6 +127,27 @@ fn intervals(array: &ArrayRef, unit: IntervalUnit) -> ArrayRef {
     })
 }
 
+/// The values of texts that [`iso_interval`] has written, made from months, days and nanoseconds.
+fn parsed<T>(array: &ArrayRef, make: impl Fn(i128, i128, i128) -> Option<T>) -> Result<Vec<Option<T>>> {
+    let texts = cast(array, &DataType::Utf8)?;
+    let one = |text: &str| {
+        let value = parse_interval(text).and_then(|(months, days, nanos)| make(months, days, nanos));
+        value.ok_or_else(|| {
+            Error::new(Code::DataInvalid, "a text is not the interval that its column should hold").detail(format!("{text:?}"))
+        })
+    };
+    texts.as_string::<i32>().iter().map(|text| text.map(one).transpose()).collect()
+}
+
+fn nanoseconds(unit: TimeUnit) -> i128 {
+    match unit {
+        TimeUnit::Second => 1_000_000_000,
+        TimeUnit::Millisecond => 1_000_000,
+        TimeUnit::Microsecond => 1_000,
+        TimeUnit::Nanosecond => 1,
+    }
+}
+
 fn texts(rows: usize, text: impl Fn(usize) -> Option<String>) -> ArrayRef {
     let mut builder = StringBuilder::with_capacity(rows, rows * 16);
     for i in 0..rows {
@@ -149,6 +186,41 @@ fn iso_interval(months: i32, days: i32, nanos: i128) -> String {
     if out == "P" { "PT0S".to_owned() } else { out }
 }
 
+/// Months, days and nanoseconds of a text as [`iso_interval`] writes it.
+fn parse_interval(text: &str) -> Option<(i128, i128, i128)> {
+    let (mut months, mut days, mut nanos) = (0, 0, 0);
+    let (date, time) = text.strip_prefix('P')?.split_once('T').unwrap_or((text.strip_prefix('P')?, ""));
+    for (number, unit) in parts(date)? {
+        let number = i128::from(number.parse::<i64>().ok()?);
+        match unit {
+            'Y' => months += 12 * number,
+            'M' => months += number,
+            'D' => days += number,
+            _ => return None,
+        }
+    }
+    for (number, unit) in parts(time)? {
+        match unit {
+            'H' => nanos += i128::from(number.parse::<i64>().ok()?) * 3_600_000_000_000,
+            'M' => nanos += i128::from(number.parse::<i64>().ok()?) * 60_000_000_000,
+            'S' => {
+                let (whole, below) = number.split_once('.').unwrap_or((number, ""));
+                let below = i128::from(format!("{below:0<9}").get(..9)?.parse::<u32>().ok()?);
+                let sign = if number.starts_with('-') { -1 } else { 1 };
+                nanos += i128::from(whole.parse::<i64>().ok()?) * 1_000_000_000 + sign * below;
+            }
+            _ => return None,
+        }
+    }
+    Some((months, days, nanos))
+}
+
+/// `1Y-2M` as `1, Y` and `-2, M`.
+fn parts(text: &str) -> Option<Vec<(&str, char)>> {
+    let parts = text.split_inclusive(|c: char| c.is_ascii_alphabetic());
+    parts.map(|part| part.chars().next_back().map(|unit| (&part[..part.len() - unit.len_utf8()], unit))).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -164,6 +236,10 @@ mod tests {
         ];
         for ((months, days, nanos), text) in cases {
             assert_eq!(iso_interval(months, days, nanos), text);
+            assert_eq!(parse_interval(text), Some((i128::from(months), i128::from(days), nanos)));
+        }
+        for text in ["", "1Y", "P1X", "P1Y2", "PT1.xS", "P99999999999999999999Y"] {
+            assert_eq!(parse_interval(text), None, "{text}");
         }
     }
 }

@@ -112,8 +112,8 @@ impl Lake {
     async fn plan_table(&self, read: &StreamRead, table: TableName, snapshot: &Snapshot, before: &CursorState) -> Result<Vec<Split>> {
         let all = || snapshot.schema.fields().iter().map(|f| f.name().clone()).collect();
         let columns = match (&read.read, &read.columns) {
-            (Read::Keys, _) => read.key.clone(),
             (_, Some(columns)) => columns.clone(),
+            (Read::Keys, None) => read.key.clone(),
             (_, None) => all(),
         };
         let mut piece = Piece {

@@ -175,7 +175,9 @@ impl Merge<'_> {
         let printer = if versions { Some(self.printer(&mut fields)?) } else { None };
         let schema: SchemaRef = Arc::new(Schema::new(fields));
 
-        let first_wins = self.rules.on_match == OnMatch::Keep;
+        // Children that keep what is there belong to the first version of a new parent, as that is the one that stays.
+        let keeps = self.parent.as_ref().is_some_and(|p| p.keeps.is_some());
+        let first_wins = self.rules.on_match == OnMatch::Keep || keeps;
         let mut index = KeyIndex::new(&keys, bucket, self.room.key_bytes)?.first_wins(first_wins);
         for (number, file) in staged.files.iter().enumerate() {
             let mut batches = self.staged_rows(staged, file, &schema).await?;

@@ -112,7 +112,8 @@ impl Rules {
                 // The rows of a child table are taken by their parent's key, not by one of their own.
                 OnMatch::Only | OnMatch::Clear => false,
             };
-        counts.inserted += u64::from(accepted && entry.met == Met::No);
+        // A new version of a row is a row more.
+        counts.inserted += u64::from(accepted && (entry.met == Met::No || self.on_match == OnMatch::Version));
         accepted
     }
 
@@ -155,7 +156,7 @@ mod tests {
             ((M::Replace, G::Drop, false, None, false, true), Stay, false, (0, 0, 0)),
             ((M::Keep, G::Drop, false, entry(false), false, true), Stay, false, (0, 0, 0)),
             ((M::Version, G::Mark, false, entry(false), true, true), Stay, false, (0, 0, 0)),
-            ((M::Version, G::Mark, false, entry(false), false, true), Mark, true, (0, 1, 0)),
+            ((M::Version, G::Mark, false, entry(false), false, true), Mark, true, (1, 1, 0)),
             ((M::Version, G::Mark, false, entry(false), false, false), Stay, true, (1, 0, 0)),
             ((M::Version, G::Mark, false, entry(true), false, true), Mark, false, (0, 0, 1)),
             ((M::Only, G::Mark, true, None, false, true), Mark, false, (0, 0, 1)),

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod children;
+mod conformance;
 mod crash;
 mod harness;
 mod maintain;
