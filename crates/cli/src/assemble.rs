@@ -85,6 +85,7 @@ pub fn stream_task(plan: &StreamPlan, stream: &Stream, pushes_filter: bool, ask:
         allow_empty: ask.allow_empty || plan.allow_empty || approved,
         refresh: if ask.full_refresh && plan.full_refresh { Refresh::Full } else { Refresh::No },
         rows: stream.rows.filter(|_| plan.mode == ReadMode::Full && pushed_nothing(plan)),
+        retries: Vec::new(),
     })
 }
 
@@ -119,7 +120,6 @@ fn reading(plan: &StreamPlan, stream: &Stream, pushes_filter: bool) -> Result<(S
     if transform.sql.is_none() {
         transform.columns.retain(|name, _| has(&schema, name));
     }
-    transform.select = None;
     Ok((schema, transform, pushed_filter))
 }
 
@@ -172,6 +172,7 @@ pub fn limits(sync: &SyncSpec, project_threads: Option<usize>, connection_thread
         stall_timeout: sync.stall_timeout.map_or(usual.stall_timeout, |t| t.0),
         attempts: sync.retry.attempts.max(1),
         backoff: sync.retry.backoff.0,
+        rejected: sync.load.rejected.unwrap_or(usual.rejected),
         budget: Budget {
             rows: sync.load.rows.unwrap_or(usual.budget.rows),
             bytes: sync.load.bytes.map_or(usual.budget.bytes, |b| b.0),

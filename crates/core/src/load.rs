@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 use crate::contract::SchemaChange;
+use crate::error::{Code, Error};
 use crate::mode::WriteMode;
 use crate::name::{TableName, system};
 use crate::state::State;
@@ -215,12 +216,25 @@ pub struct Outcome {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TableOutcome {
     pub table: TableName,
+    /// Rows that are new in the table. A history counts each new version.
     pub inserted: u64,
+    /// Rows that were there and hold other values now. A history counts each version that a new one has followed.
     pub updated: u64,
+    /// Rows that are gone, or marked so; in a history, versions that ended and were not followed.
     pub deleted: u64,
     /// The table's version where it has one, or where its new files are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
+}
+
+/// Rows that one load may reject, unless its sync says otherwise. A destination stops there in each part, since it holds them in memory.
+pub const MOST_REJECTED: u64 = 100_000;
+
+/// Rows beyond the limit would have to be lost or kept without bound, so the load fails.
+pub fn too_many_rejected(most: u64, last: &RejectedRow) -> Error {
+    Error::new(Code::DataInvalid, "more rows were rejected than one load may reject")
+        .detail(format!("more than {most}, at last: {}: {}", last.place, last.reason))
+        .hint("mend what they have in common, at the source or under `columns:`; `load: {rejected: …}` on the sync allows more, up to 100000 for the destination's")
 }
 
 /// A row that could not be delivered.

@@ -101,7 +101,8 @@ pub enum Read {
         since: Option<String>,
         until: Option<String>,
     },
-    /// The key columns of every row, to find out what is gone.
+    /// Every row, to find out what is gone: the columns that are asked for (the key, and what is needed to tell which rows
+    /// count), or else the key. Never moves state.
     Keys,
 }
 

@@ -25,7 +25,8 @@ pub fn exact(array: &ArrayRef, to: &DataType) -> Result<Cast> {
     let reversible = matches!(relate(&field(to), &field(from)), Relation::Fits | Relation::Same);
     // Text has many spellings of one value, and a value has one text: neither is compared on the way back.
     let textual = |t: &DataType| matches!(t, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
-    if reversible || (textual(to) && values.null_count() == array.null_count()) {
+    // A wider type may still end earlier, as nanoseconds do.
+    if (reversible || textual(to)) && values.logical_null_count() == array.logical_null_count() {
         return Ok(Cast { values, unfit: None });
     }
     let differs = if textual(from) || textual(to) {
@@ -67,6 +68,16 @@ mod tests {
         let wide = exact(&decimals, &DataType::Decimal128(10, 2)).unwrap().values;
         assert_eq!(wide.as_primitive::<Decimal128Type>().values(), &[125, 120]);
         assert_eq!(unfit(wide, &DataType::Decimal128(10, 1)), [true, false]);
+    }
+
+    /// Nanoseconds hold all that seconds do, but not as far.
+    #[test]
+    fn a_wider_type_may_end_earlier() {
+        let seconds = |t: i64| arrow::array::TimestampSecondArray::from(vec![t]);
+        let nanos = DataType::Timestamp(arrow::datatypes::TimeUnit::Nanosecond, None);
+        assert_eq!(unfit(Arc::new(seconds(1)), &nanos), [false]);
+        assert_eq!(unfit(Arc::new(seconds(253_402_300_799)), &nanos), [true]);
+        assert_eq!(unfit(Arc::new(arrow::array::NullArray::new(2)), &DataType::Int64), [false, false]);
     }
 
     #[test]

@@ -9,13 +9,15 @@ use arrow::array::{
 use arrow::compute::{filter_record_batch, take};
 use arrow::datatypes::{DataType, SchemaRef};
 use chrono::{DateTime, Utc};
+use serde_json::Value;
 use trib_core::contract::Landing;
 use trib_core::name::system;
 use trib_core::{LoadId, RejectedRow, Result, Table};
 
 use crate::cast::exact;
-use crate::json;
-use crate::nest::{Flat, Shape};
+use crate::nest::Flat;
+use crate::plan::StreamPlan;
+use crate::rejected::{self, Kept};
 use crate::steps::Stepped;
 
 /// How one table's batches are made.
@@ -117,7 +119,8 @@ impl TableConform {
 }
 
 /// Makes the staged batches of all tables of a stream. `first` is the position of the batch's first row in the load's order.
-pub fn conform(shape: &Shape, plans: &[crate::plan::TablePlan], stepped: Stepped, stamp: &Stamp, first: i64) -> Result<Conformed> {
+pub fn conform(plan: &StreamPlan, stepped: Stepped, stamp: &Stamp, first: i64) -> Result<Conformed> {
+    let StreamPlan { shape, tables: plans, steps, .. } = plan;
     let tables: Vec<&TableConform> = plans.iter().map(|p| &p.conform).collect();
     let rows = stepped.batch.num_rows();
     let flats = shape.take_apart(stepped.batch.columns(), rows)?;
@@ -147,7 +150,7 @@ pub fn conform(shape: &Shape, plans: &[crate::plan::TablePlan], stepped: Stepped
             }
         });
     }
-    Ok(Conformed { batches, rejected: refusals.rows(&stepped.origin, &tables) })
+    Ok(Conformed { batches, rejected: refusals.rows(&stepped.origin, &tables, &steps.kept)? })
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -253,15 +256,17 @@ impl Refusals {
         self.any.then(|| self.reasons.iter().map(|r| Some(r.is_none())).collect())
     }
 
-    fn rows(&self, origin: &RecordBatch, tables: &[&TableConform]) -> Vec<RejectedRow> {
+    fn rows(&self, origin: &RecordBatch, tables: &[&TableConform], kept: &Kept) -> Result<Vec<RejectedRow>> {
+        if !self.any {
+            return Ok(Vec::new());
+        }
         let key = tables.first().map(|t| t.table.key.clone()).unwrap_or_default();
-        let refused = self.reasons.iter().enumerate().filter_map(|(i, r)| Some((i, r.as_ref()?)));
-        refused
-            .map(|(i, reason)| {
-                let row = json::row(origin, i);
-                let place: Vec<String> = key.iter().filter_map(|k| Some(format!("{k}={}", row.get(k)?))).collect();
-                RejectedRow { place: place.join(","), reason: reason.clone(), row }
-            })
-            .collect()
+        let refused: BooleanArray = self.reasons.iter().map(|r| Some(r.is_some())).collect();
+        let rows = kept.rows(origin, &refused)?;
+        let rejected = rows.into_iter().zip(self.reasons.iter().flatten()).map(|(row, reason)| {
+            let place: Vec<String> = key.iter().filter_map(|k| Some(format!("{k}={}", rejected::shown(row.get(k)?)))).collect();
+            RejectedRow { place: place.join(","), reason: reason.clone(), row: Value::Object(row) }
+        });
+        Ok(rejected.collect())
     }
 }

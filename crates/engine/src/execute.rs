@@ -166,6 +166,11 @@ async fn route(
     match message {
         Message::Reject { stream, row } => {
             count(task, &stream, |p| p.rows_rejected.fetch_add(1, Ordering::Relaxed));
+            let row = match task.plans.get(stream.as_ref()) {
+                Some(plan) => plan.steps.kept.undecoded(row),
+                // Of a stream that the sync leaves out.
+                None => return Ok(()),
+            };
             send_rejects(&task.rejects, &stream, vec![row]).await
         }
         Message::Schema { stream, schema } => match task.plans.get(stream.as_ref()) {
@@ -319,7 +324,7 @@ impl Conformer {
     async fn one(&mut self, batch: RecordBatch) -> Result<()> {
         let stepped = self.plan.steps.apply(batch)?;
         let rows = stepped.batch.num_rows();
-        let Conformed { batches, rejected } = conform(&self.plan.shape, &self.plan.tables, stepped, &self.stamp, self.position)?;
+        let Conformed { batches, rejected } = conform(&self.plan, stepped, &self.stamp, self.position)?;
         self.position += rows as i64;
         self.progress.rows_staged.fetch_add((rows - rejected.len()) as u64, Ordering::Relaxed);
         if !rejected.is_empty() {

@@ -12,6 +12,7 @@ pub mod native;
 pub mod nest;
 pub mod plan;
 pub mod protect;
+pub mod rejected;
 pub mod session;
 pub mod steps;
 

@@ -90,7 +90,9 @@ impl StreamPlan {
                 .hint("keep the nested column as `nested: json` or `struct`"));
         }
         let mut tables: Vec<TablePlan> = Vec::new();
-        for table in shape.tables() {
+        // Children go with the parents that a prune deletes.
+        let all = if spec.write == WriteMode::Prune { 1 } else { usize::MAX };
+        for table in shape.tables().into_iter().take(all) {
             let plan = compile_table(&spec, &steps, table, tables.first(), destination).await?;
             tables.push(plan);
         }
@@ -155,19 +157,24 @@ async fn compile_table(
     if has_children && key.is_empty() {
         wanted.push(Wanted { field: Field::new(system::ROW_ID, DataType::Utf8, false), origin: Origin::RowId });
     }
-    let lossy = check_types(&wanted, &source_names, destination)?;
-    if let Some(most) = capabilities.max_columns.filter(|most| wanted.len() > *most) {
-        return Err(Error::new(Code::Unsupported, "the table would have more columns than the destination can hold")
-            .detail(format!("{} columns, {most} at most", wanted.len()))
-            .hint("choose columns with `select:`, or keep nested columns as JSON"));
+    let prunes = spec.write == WriteMode::Prune;
+    if prunes {
+        // Keys alone are staged; the other columns were only needed to tell which rows count.
+        wanted.retain(|w| key.contains(w.field.name()));
     }
+    let lossy = check_types(&wanted, &source_names, destination)?;
 
     let mut fields: Vec<Field> = wanted.iter().map(|w| w.field.clone()).collect();
-    fields.extend(system_fields(spec));
+    if !prunes {
+        fields.extend(system_fields(spec));
+    }
     let parts = std::iter::once(spec.table.name.clone()).chain(shape.suffix.iter().map(|s| spec.naming.apply(s)));
     let name = truncate(&parts.collect::<Vec<_>>().join("__"), capabilities.max_identifier);
     let name = TableName { schema: spec.table.schema.clone(), name };
-    let existing = destination.inspect(&name).await?;
+    let mut existing = destination.inspect(&name).await?;
+    if prunes && let Some(existing) = &mut existing {
+        existing.columns.retain(|c| key.iter().any(|k| k == c.field.name()));
+    }
     let replaces_schema = spec.write == WriteMode::Replace && spec.scope.is_none();
     let native = |field: &Field| Ok(destination.column_type(field)?.native);
     let met = if replaces_schema && allows_any_change(&spec.contract) {
@@ -203,6 +210,13 @@ async fn compile_table(
         partition_by: if is_root { spec.partition_by.clone() } else { Vec::new() },
         changes: spec.changes && is_root,
     };
+    // Where rows are staged they have a column or two more.
+    let columns = table.schema.fields().len().max(table.staging_schema().fields().len());
+    if let Some(most) = capabilities.max_columns.filter(|most| columns > *most) {
+        return Err(Error::new(Code::Unsupported, "the table would have more columns than the destination can hold")
+            .detail(format!("{}: {columns} columns, {most} at most", table.name))
+            .hint("choose columns with `select:`, or keep nested columns as JSON"));
+    }
     let conform = TableConform::new(table, &origins, forbidden, &source_names, root.map(|r| &r.conform));
     Ok(TablePlan { conform, exists: existing.is_some(), changes: met.changes, notes: met.notes, lossy })
 }

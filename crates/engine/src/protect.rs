@@ -7,7 +7,7 @@ use arrow::compute::cast;
 use arrow::datatypes::DataType;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
-use trib_core::transform::Mask;
+use trib_core::transform::{ColumnRule, Mask};
 use trib_core::{Error, Result, Secret};
 
 /// What is done to a column's text.
@@ -21,6 +21,16 @@ pub enum Protection {
 }
 
 impl Protection {
+    /// What a rule asks for; where it asks for several, the first.
+    pub fn of(rule: &ColumnRule) -> Option<Self> {
+        Self::all_of(rule).into_iter().next()
+    }
+
+    pub fn all_of(rule: &ColumnRule) -> Vec<Self> {
+        let mask = rule.mask.clone().filter(|m| *m != Mask::All(false)).map(Protection::Mask);
+        [mask, rule.hash.then_some(Protection::Hash), rule.hmac.clone().map(Protection::Hmac)].into_iter().flatten().collect()
+    }
+
     /// NULL stays NULL.
     pub fn apply(&self, array: &ArrayRef) -> Result<ArrayRef> {
         let text = cast(array, &DataType::Utf8)?;

@@ -1,6 +1,6 @@
 //! Steps that work row by row: filter, protect, cast, rename, drop, add. And the one that does not: a query over the stream.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch, cast::AsArray};
@@ -10,17 +10,19 @@ use async_trait::async_trait;
 use datafusion::catalog::streaming::StreamingTable;
 use datafusion::execution::TaskContext;
 use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::utils::collect_columns;
 use datafusion::physical_plan::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
 use futures::StreamExt;
 use tokio::sync::{Mutex, mpsc};
 use trib_core::error::closest;
-use trib_core::transform::{ColumnRule, Mask, Transform};
+use trib_core::transform::{ColumnRule, Transform};
 use trib_core::{BatchStream, Code, Error, Result};
 
 use crate::cast::exact;
 use crate::protect::Protection;
+use crate::rejected::Kept;
 use crate::session::{Engine, plain_schema, query_error};
 
 /// A compiled [`Transform`] for one stream.
@@ -32,6 +34,8 @@ pub struct Steps {
     /// For each output column: the name was given by the user and is not to be normalised.
     named: Vec<bool>,
     identity: bool,
+    /// What is kept of rows that are rejected.
+    pub kept: Kept,
 }
 
 struct Step {
@@ -48,7 +52,7 @@ enum Compute {
 
 /// A batch after its steps.
 pub struct Stepped {
-    /// The rows before the column steps, for showing rejected ones.
+    /// The rows before the column steps: what is kept of rejected ones is made from them.
     pub origin: RecordBatch,
     pub batch: RecordBatch,
     /// Rows whose declared cast is impossible, with the column's name.
@@ -92,7 +96,7 @@ impl Steps {
             && query.is_none()
             && columns.len() == schema.fields().len()
             && columns.iter().enumerate().all(|(i, s)| matches!(s.compute, Compute::Take(j) if i == j));
-        Ok(Self { filter, query, columns, output, named, identity })
+        Ok(Self { filter, query, columns, output, named, identity, kept: Kept::of(transform) })
     }
 
     pub fn output(&self) -> &SchemaRef {
@@ -154,20 +158,26 @@ impl Steps {
     }
 }
 
+/// Source columns that the conditions and additions of a transform look at; `None` when a query may look at any.
+pub fn looked_at(engine: &Engine, input: &Schema, transform: &Transform) -> Result<Option<BTreeSet<String>>> {
+    if transform.sql.is_some() {
+        return Ok(None);
+    }
+    let mut columns = BTreeSet::new();
+    for sql in transform.filter.iter().chain(transform.add.values()) {
+        let expression = engine.expression(sql, input)?;
+        columns.extend(collect_columns(&expression).iter().map(|c| c.name().to_owned()));
+    }
+    Ok(Some(columns))
+}
+
 fn column_step(engine: &Engine, i: usize, field: &FieldRef, rule: Option<&ColumnRule>) -> Result<Step> {
     let Some(rule) = rule else {
         return Ok(Step { compute: Compute::Take(i), field: field.clone() });
     };
     let place = |setting: &str| format!("columns.{}.{setting}", field.name());
     let name = rule.rename.as_deref().unwrap_or(field.name());
-    let protections: Vec<Protection> = [
-        rule.mask.clone().filter(|m| *m != Mask::All(false)).map(Protection::Mask),
-        rule.hash.then_some(Protection::Hash),
-        rule.hmac.clone().map(Protection::Hmac),
-    ]
-    .into_iter()
-    .flatten()
-    .collect();
+    let protections = Protection::all_of(rule);
     if protections.len() + usize::from(rule.cast.is_some()) > 1 {
         return Err(Error::new(Code::ConfigInvalid, "only one of cast, mask, hash and hmac can be done to a column")
             .setting(format!("columns.{}", field.name())));

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use trib_core::{Code, Error, LoadId, Receipt, RejectedRow, Result, Split, SplitEnd};
+use trib_core::load::too_many_rejected;
+use trib_core::{Code, Error, LoadId, Receipt, RejectedRow, Result, Split, SplitEnd, WriteMode};
 use trib_engine::conform::Stamp;
 use trib_engine::plan::SharedPlan;
 use trib_engine::{Progress, SplitResult, SplitTask, run_split};
@@ -41,14 +42,29 @@ impl Reading<'_> {
     /// Reads every split and stages its rows. On an error nothing of the load may be published.
     pub async fn run(&self, splits: Vec<Split>) -> Result<Staged> {
         let (rejects, received) = mpsc::channel(16);
-        let keep =
-            keep_rejected(self.runtime.clone(), self.task.identity.clone(), self.scope.to_owned(), self.stamp.load.clone(), received);
-        let keep = tokio::spawn(keep);
+        let keep = Keep {
+            runtime: self.runtime.clone(),
+            sync: self.task.identity.clone(),
+            scope: self.scope.to_owned(),
+            load: self.stamp.load.clone(),
+            most: self.task.limits.rejected,
+            // The load before a prune has kept what it could not take.
+            keep: self.plan.spec.write != WriteMode::Prune,
+        };
+        let most = keep.most;
+        let keep = tokio::spawn(keep.run(received));
         let staged = self.splits(splits, rejects).await;
         let kept = keep.await.map_err(|_| Error::internal("keeping rejected rows has panicked"))?;
-        let staged = staged?;
-        kept?;
-        Ok(staged)
+        let (staged, kept) = match (staged, kept) {
+            // When rows can no longer be kept, reading is stopped, and only says so.
+            (Err(stopped), Err(why)) if stopped.code() == Code::Cancelled => return Err(why),
+            (staged, kept) => (staged?, kept?),
+        };
+        let by_destination: Vec<&RejectedRow> = staged.receipts.iter().flat_map(|r| &r.rejected).collect();
+        match by_destination.last() {
+            Some(last) if kept + by_destination.len() as u64 > most => Err(too_many_rejected(most, last)),
+            _ => Ok(staged),
+        }
     }
 
     async fn splits(&self, splits: Vec<Split>, rejects: mpsc::Sender<(String, Vec<RejectedRow>)>) -> Result<Staged> {
@@ -127,26 +143,44 @@ pub fn cancelled(runtime: &Runtime) -> Error {
 }
 
 /// Writes rejected rows to the control store as they come. They count only when their load is committed.
-async fn keep_rejected(
+struct Keep {
     runtime: Runtime,
     sync: String,
     scope: String,
     load: LoadId,
-    mut received: mpsc::Receiver<(String, Vec<RejectedRow>)>,
-) -> Result<()> {
-    const CHUNK: usize = 500;
-    let mut rows = Vec::new();
-    while let Some((_, more)) = received.recv().await {
-        rows.extend(more);
-        if rows.len() >= CHUNK {
-            runtime.store.reject(&runtime.run, &sync, &scope, &load, &rows).await?;
-            rows.clear();
+    /// With more of them than this the load fails: rows that are not kept would be lost.
+    most: u64,
+    /// Otherwise they are only counted.
+    keep: bool,
+}
+
+impl Keep {
+    /// Until all senders are gone. Returns how many there were.
+    async fn run(self, mut received: mpsc::Receiver<(String, Vec<RejectedRow>)>) -> Result<u64> {
+        const CHUNK: usize = 500;
+        let mut rows = Vec::new();
+        let mut count = 0;
+        while let Some((_, more)) = received.recv().await {
+            count += more.len() as u64;
+            if let Some(last) = more.last().filter(|_| count > self.most) {
+                return Err(too_many_rejected(self.most, last));
+            }
+            rows.extend(more);
+            if rows.len() >= CHUNK {
+                self.write(&rows).await?;
+                rows.clear();
+            }
         }
+        self.write(&rows).await?;
+        Ok(count)
     }
-    if !rows.is_empty() {
-        runtime.store.reject(&runtime.run, &sync, &scope, &load, &rows).await?;
+
+    async fn write(&self, rows: &[RejectedRow]) -> Result<()> {
+        if rows.is_empty() || !self.keep {
+            return Ok(());
+        }
+        self.runtime.store.reject(&self.runtime.run, &self.sync, &self.scope, &self.load, rows).await
     }
-    Ok(())
 }
 
 /// Watches a load's budget and its signs of life.

@@ -45,6 +45,7 @@ pub async fn outline(runtime: &Runtime, task: &SyncTask, stream: &StreamTask) ->
     }
     let write = spec.write.as_str();
     let plan = StreamPlan::compile(&runtime.engine, spec, task.destination.as_ref()).await?;
+    stream.check_compare(&plan)?;
     let scope = runtime.store.scope(&task.identity, &stream.spec.stream).await?;
     let (known, state): (Option<Known>, State) = scope.map_or((None, State::default()), |s| (Some(s.known), s.state));
     let tables = plan

@@ -7,7 +7,8 @@ use trib_core::load::TableOutcome;
 use trib_core::protocol::{Known, Recovery, recover};
 use trib_core::{Code, Error, Lease, Load, LoadId, Marker, Outcome, Read, Result, SplitEnd, State, TableLoad, TableName, WriteMode};
 use trib_engine::conform::Stamp;
-use trib_engine::{Progress, StreamPlan};
+use trib_engine::steps::looked_at;
+use trib_engine::{Progress, StreamPlan, StreamSpec};
 use trib_store::Counts;
 
 use crate::event::Event;
@@ -156,11 +157,16 @@ impl StreamRun<'_> {
         prune.spec.write = WriteMode::Prune;
         prune.spec.deletes = compare.apply;
         prune.spec.contract = trib_core::contract::Contract::default();
-        let keys = prune.spec.key.iter().map(|k| prune.spec.schema.index_of(k)).collect::<Result<Vec<_>, _>>()?;
-        prune.spec.schema = Arc::new(prune.spec.schema.project(&keys)?);
-        prune.spec.transform.select = None;
-        let key = &prune.spec.key;
-        prune.spec.transform.columns.retain(|name, _| key.contains(name));
+        let StreamSpec { key, schema, transform, scope, .. } = &mut prune.spec;
+        transform.select = None;
+        transform.columns.retain(|name, _| key.contains(name));
+        // What is added may be part of the key, as the scope is; the rest is not asked for.
+        transform.add.retain(|name, _| key.contains(name) || scope.as_ref().is_some_and(|s| s.column == *name));
+        if let Some(looked_at) = looked_at(&self.runtime.engine, schema, transform)? {
+            let needed = |name: &String| key.contains(name) || looked_at.contains(name);
+            let needed: Vec<usize> = (0..schema.fields().len()).filter(|i| needed(schema.field(*i).name())).collect();
+            *schema = Arc::new(schema.project(&needed)?);
+        }
         Ok(Some(prune))
     }
 
@@ -184,6 +190,11 @@ impl StreamRun<'_> {
             return Ok(Step::Done);
         }
         let plan = Arc::new(StreamPlan::compile(&self.runtime.engine, stream.spec.clone(), self.task.destination.as_ref()).await?);
+        if stream.spec.write == WriteMode::Prune && !plan.tables[0].exists {
+            // Nothing was ever loaded, so nothing can be gone.
+            return Ok(Step::Done);
+        }
+        stream.check_compare(&plan)?;
         self.tell_notes(&plan);
 
         let stamp = Stamp { load: LoadId(new_id()), loaded_at: Utc::now() };
@@ -278,7 +289,7 @@ impl StreamRun<'_> {
             state: next,
             loaded_at: stamp.loaded_at,
         };
-        self.runtime.store.record_staged(self.lease(), &load).await?;
+        self.runtime.store.record_staged(self.lease(), &load, &stream.retries).await?;
         fault::point("recorded");
         self.publish(&load).await?;
         Ok(if more { Step::More } else { Step::Done })

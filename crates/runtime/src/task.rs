@@ -6,9 +6,9 @@ use std::time::Duration;
 use chrono::Utc;
 use rand::Rng;
 use tokio_util::sync::CancellationToken;
-use trib_core::load::Deletes;
-use trib_core::{Destination, Read, Source, StreamRead};
-use trib_engine::{Engine, StreamSpec};
+use trib_core::load::{Deletes, MOST_REJECTED};
+use trib_core::{Code, Destination, Error, Read, Result, Source, StreamRead, WriteMode};
+use trib_engine::{Engine, StreamPlan, StreamSpec};
 use trib_store::Store;
 
 use crate::event::Observer;
@@ -55,6 +55,8 @@ pub struct StreamTask {
     pub refresh: Refresh,
     /// Rows to expect, for progress.
     pub rows: Option<u64>,
+    /// Rejected rows that are delivered by its one load.
+    pub retries: Vec<u64>,
 }
 
 /// Where a read begins.
@@ -84,6 +86,8 @@ pub struct Limits {
     pub attempts: u32,
     /// Doubles with each further attempt.
     pub backoff: Duration,
+    /// Rows that one load may reject.
+    pub rejected: u64,
     pub budget: Budget,
 }
 
@@ -103,12 +107,27 @@ impl Default for Limits {
             stall_timeout: Duration::from_secs(15 * 60),
             attempts: 3,
             backoff: Duration::from_secs(30),
+            rejected: MOST_REJECTED,
             budget: Budget { rows: 10_000_000, bytes: 4 << 30, time: Duration::from_secs(15 * 60) },
         }
     }
 }
 
 impl StreamTask {
+    /// Refuses to find deletes by keys where what they delete has rows in child tables, which would stay.
+    pub fn check_compare(&self, plan: &StreamPlan) -> Result<()> {
+        let deletes = self.compare.is_some_and(|c| c.apply == Deletes::Hard);
+        match plan.tables.get(1).filter(|_| deletes && self.spec.write != WriteMode::Prune) {
+            None => Ok(()),
+            Some(child) => {
+                Err(Error::new(Code::Unsupported, "deletes that are found by comparing keys would leave rows of child tables behind")
+                    .detail(child.table().name.to_string())
+                    .stream(&self.spec.stream)
+                    .hint("use `write: mirror`, `deletes: {apply: soft}`, or keep nested columns as `nested: json`"))
+            }
+        }
+    }
+
     /// What the source is asked for.
     pub fn stream_read(&self, splits: usize) -> StreamRead {
         let whole = self.spec.write.needs_complete_read() || self.refresh == Refresh::Full;

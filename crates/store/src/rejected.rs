@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::any::{Any, AnyRow};
 use sqlx::{AssertSqlSafe, Transaction};
-use trib_core::{LoadId, RejectedRow, Result};
+use trib_core::{Code, Error, LoadId, RejectedRow, Result};
 
 use crate::Store;
 use crate::database::{failed, json, now, number, parsed, plain, text, time};
@@ -59,7 +59,8 @@ impl Store {
         rows.iter().map(rejected).collect()
     }
 
-    /// The rows of these ids that still wait, in order. They stay until [`Store::mark_retried`], so that a retry that dies loses nothing.
+    /// The rows of these ids that still wait, in order. They wait until a load that delivers them is recorded ([`Store::record_staged`]), and again
+    /// when it is discarded, so that a retry that dies neither loses nor repeats them.
     pub async fn take_rejected(&self, ids: &[u64]) -> Result<Vec<Rejected>> {
         let mut taken = Vec::with_capacity(ids.len());
         for ids in ids.chunks(CHUNK) {
@@ -76,21 +77,40 @@ impl Store {
         Ok(taken)
     }
 
-    /// These rows were delivered by `run`, and wait no longer.
-    pub async fn mark_retried(&self, ids: &[u64], run: &str) -> Result<()> {
-        let mut tx = self.begin().await?;
+    /// These rows are on their way in a load.
+    pub(crate) async fn claim_rejected(&self, tx: &mut Transaction<'static, Any>, load: &LoadId, ids: &[u64]) -> Result<()> {
         for ids in ids.chunks(CHUNK) {
             let sql = format!(
-                "update trib_rejected set status = 'retried', retried_by = $2, retried_at = $3 where environment = $1 and id in ({})",
-                placeholders(4, ids.len())
+                "update trib_rejected set status = 'retrying', retried_by = $2 where environment = $1 and status = 'waiting' and id in ({})",
+                placeholders(3, ids.len())
             );
-            let mut query = sqlx::query(AssertSqlSafe(sql)).bind(self.environment.as_str()).bind(run).bind(now());
+            let mut query = sqlx::query(AssertSqlSafe(sql)).bind(self.environment.as_str()).bind(load.0.as_str());
             for id in ids {
                 query = query.bind(*id as i64);
             }
-            query.execute(&mut *tx).await.map_err(failed)?;
+            let claimed = query.execute(&mut **tx).await.map_err(failed)?.rows_affected();
+            if claimed != ids.len() as u64 {
+                return Err(Error::new(Code::LeaseLost, "another run retries these rejected rows")
+                    .hint("`trib rejected list` shows which still wait"));
+            }
         }
-        tx.commit().await.map_err(failed)
+        Ok(())
+    }
+
+    /// The rows that a load has delivered wait no longer.
+    pub(crate) async fn settle_rejected(&self, tx: &mut Transaction<'static, Any>, load: &LoadId, run: &str) -> Result<()> {
+        sqlx::query(
+            "update trib_rejected set status = 'retried', retried_by = $3, retried_at = $4
+             where environment = $1 and retried_by = $2 and status = 'retrying'",
+        )
+        .bind(self.environment.as_str())
+        .bind(load.0.as_str())
+        .bind(run)
+        .bind(now())
+        .execute(&mut **tx)
+        .await
+        .map_err(failed)?;
+        Ok(())
     }
 
     /// `of` is run, sync, scope and load.
@@ -136,7 +156,16 @@ impl Store {
         Ok(())
     }
 
+    /// Of a load that will not be committed: what it rejected goes, and what it was to deliver waits again.
     pub(crate) async fn remove_rejected(&self, tx: &mut Transaction<'static, Any>, load: &LoadId) -> Result<()> {
+        sqlx::query(
+            "update trib_rejected set status = 'waiting', retried_by = null where environment = $1 and retried_by = $2 and status = 'retrying'",
+        )
+        .bind(self.environment.as_str())
+        .bind(load.0.as_str())
+        .execute(&mut **tx)
+        .await
+        .map_err(failed)?;
         sqlx::query("delete from trib_rejected where environment = $1 and load = $2 and status = 'staged'")
             .bind(self.environment.as_str())
             .bind(load.0.as_str())

@@ -250,22 +250,26 @@ impl Store {
         Ok(self.run(run).await?.is_some_and(|r| r.cancel_requested_at.is_some()))
     }
 
-    /// Lets what a guard held go ahead, once it is run again. Fails with `not_found` when the run was not held.
+    /// Lets what a guard held go ahead, once it is run again. A yes counts once: of two that say it, the second gets `usage_invalid`. Fails with
+    /// `not_found` when the run was not held.
     pub async fn approve(&self, run: &str, by: &str) -> Result<()> {
-        let approved =
-            sqlx::query("update trib_runs set approved_by = $3, approved_at = $4 where environment = $1 and id = $2 and status = 'held'")
-                .bind(self.environment.as_str())
-                .bind(run)
-                .bind(by)
-                .bind(now())
-                .execute(&self.database.pool)
-                .await
-                .map_err(failed)?;
+        let approved = sqlx::query(
+            "update trib_runs set approved_by = $3, approved_at = $4 where environment = $1 and id = $2 and status = 'held'
+             and approved_by is null",
+        )
+        .bind(self.environment.as_str())
+        .bind(run)
+        .bind(by)
+        .bind(now())
+        .execute(&self.database.pool)
+        .await
+        .map_err(failed)?;
+        if approved.rows_affected() == 0 && self.run(run).await?.is_some_and(|r| r.approved_by.is_some()) {
+            return Err(Error::new(Code::UsageInvalid, "the run was approved already, and a yes counts once")
+                .detail(run)
+                .hint("see what is held now: `trib run`; `--allow-empty` says yes beforehand"));
+        }
         found(approved.rows_affected(), "no run of this name is held", run)
-    }
-
-    pub async fn approved(&self, run: &str) -> Result<bool> {
-        Ok(self.run(run).await?.is_some_and(|r| r.approved_by.is_some()))
     }
 
     async fn put_stream(&self, run: &str, sync: &str, stream: &str, end: &StreamEnd, finished: Option<String>) -> Result<()> {

@@ -73,8 +73,9 @@ impl Store {
         rows.iter().map(|row| text(row, 0)).collect()
     }
 
-    /// Remembers a load whose parts are all staged, before its commit. It takes the place of an earlier one.
-    pub async fn record_staged(&self, lease: &Lease, load: &Load) -> Result<()> {
+    /// Remembers a load whose parts are all staged, before its commit. It takes the place of an earlier one. `retries` are the rejected rows that it
+    /// delivers: they are settled with it.
+    pub async fn record_staged(&self, lease: &Lease, load: &Load, retries: &[u64]) -> Result<()> {
         let mut tx = self.begin().await?;
         self.guard(&mut tx, lease).await?;
         sqlx::query(
@@ -90,6 +91,7 @@ impl Store {
         .execute(&mut *tx)
         .await
         .map_err(failed)?;
+        self.claim_rejected(&mut tx, &load.id, retries).await?;
         tx.commit().await.map_err(failed)
     }
 
@@ -118,6 +120,7 @@ impl Store {
             self.add_rejected(&mut tx, (run, &lease.sync, &load.scope, &load.id), &receipt.rejected).await?;
         }
         self.count_rejected(&mut tx, &load.id).await?;
+        self.settle_rejected(&mut tx, &load.id, run).await?;
         tx.commit().await.map_err(failed)
     }
 
@@ -152,6 +155,15 @@ impl Store {
     pub async fn adopt(&self, lease: &Lease, marker: &Marker) -> Result<()> {
         let mut tx = self.begin().await?;
         self.guard(&mut tx, lease).await?;
+        let staged = self.scope_in(&mut tx, &lease.sync, &marker.scope).await?.and_then(|r| r.known.staged);
+        match staged {
+            Some(load) if load.id == marker.load => {
+                self.count_rejected(&mut tx, &load.id).await?;
+                self.settle_rejected(&mut tx, &load.id, &lease.holder).await?;
+            }
+            Some(load) => self.remove_rejected(&mut tx, &load.id).await?,
+            None => {}
+        }
         self.put(&mut tx, &lease.sync, &marker.scope, marker.number, Some(&marker.load), &marker.state).await?;
         tx.commit().await.map_err(failed)
     }

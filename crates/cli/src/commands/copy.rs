@@ -286,6 +286,7 @@ fn stream_task(args: &Args, stream: &Stream) -> trib_core::Result<StreamTask> {
         allow_empty: args.allow_empty,
         // A copy that replaces needs no memory of the last time.
         refresh: if write == WriteMode::Replace { Refresh::Full } else { Refresh::No },
+        retries: Vec::new(),
         rows: stream.rows,
     })
 }

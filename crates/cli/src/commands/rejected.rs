@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use serde_json::{Value, json};
+use trib_core::transform::Transform;
 use trib_core::{Code, Error};
+use trib_engine::protect::Protection;
+use trib_engine::steps::looked_at;
 use trib_project::{Pick, Selection};
 use trib_runtime::{StreamTask, SyncTask, new_id, run_sync};
 use trib_store::{Rejected, RunEnd, RunStart};
@@ -18,7 +21,7 @@ use crate::prepare::{self, Wanted};
 use crate::render;
 use crate::render::amount::{ago, rows};
 use crate::render::table::{left, render, right};
-use crate::retried::{as_retry, source};
+use crate::retried::{Ready, as_retry, ready, source};
 use crate::summary::Summary;
 
 /// Rows that could not be delivered, kept with the reason
@@ -187,27 +190,28 @@ async fn load(session: &Session, groups: BTreeMap<(String, Option<String>, Strin
     store.start_run(&start).await?;
     let mut summary = Summary::default();
     for ((sync, connection, stream), rejected) in groups {
+        let name = format!("{sync}/{stream}");
+        let skip = |summary: &mut Summary, count: u64, why: &str| {
+            if count > 0 {
+                summary.skipped.push((name.clone(), format!("{} {why}", rows(count))));
+            }
+        };
         // A line that could not even be decoded has no columns to load.
         let (rows_again, lines): (Vec<_>, Vec<_>) = rejected.into_iter().partition(|r| r.row.row.is_object());
-        if !lines.is_empty() {
-            let reason = format!("{} could not be decoded: mend the source and read it again", rows(lines.len() as u64));
-            summary.skipped.push((format!("{sync}/{stream}"), reason));
-        }
+        skip(&mut summary, lines.len() as u64, "could not be decoded: mend the source and read it again");
         if rows_again.is_empty() {
             continue;
         }
-        let ids: Vec<u64> = rows_again.iter().map(|r| r.id).collect();
         match task(session, &sync, connection.as_deref(), &stream, rows_again).await {
             Err(failure) => summary.add_errors(failure.0),
-            Ok((asked, task)) => match run_sync(&runtime, task).await {
-                Err(e) => summary.add_errors([e]),
-                Ok(report) => {
-                    if report.failed() == 0 {
-                        store.mark_retried(&ids, &run).await?;
-                    }
-                    summary.add(&asked, report);
+            Ok((unfit, None)) => skip(&mut summary, unfit, UNFIT),
+            Ok((unfit, Some((asked, task)))) => {
+                skip(&mut summary, unfit, UNFIT);
+                match run_sync(&runtime, task).await {
+                    Err(e) => summary.add_errors([e]),
+                    Ok(report) => summary.add(&asked, report),
                 }
-            },
+            }
         }
     }
     watch.finish().await;
@@ -218,14 +222,16 @@ async fn load(session: &Session, groups: BTreeMap<(String, Option<String>, Strin
     Ok(summary.exit())
 }
 
-/// The stream's own task with the rejected rows for a source.
+const UNFIT: &str = "were not kept in a form that the stream's rules of today can load: `trib backfill` reads them again";
+
+/// The stream's own task with the rejected rows for a source, and how many of them it cannot take.
 async fn task(
     session: &Session,
     sync: &str,
     connection: Option<&str>,
     stream: &str,
     rejected: Vec<Rejected>,
-) -> Result<(Vec<StreamTask>, SyncTask)> {
+) -> Result<(u64, Option<(Vec<StreamTask>, SyncTask)>)> {
     let of_sync = Selection { nodes: BTreeMap::from([(sync.to_owned(), Pick::All)]) };
     let wanted = Wanted { selection: &of_sync, ask: &Ask::default(), paused: &[] };
     let project = session.project()?;
@@ -243,14 +249,23 @@ async fn task(
             continue;
         }
         let Some(found) = prepared.task.streams.iter().find(|s| s.spec.stream == stream) else { continue };
-        if found.spec.transform.sql.is_some() {
-            let error = Error::new(Code::Unsupported, "rows that a query has made cannot be loaded once more").stream(stream);
-            return Err(error.hint("`trib backfill` reads the range again").into());
+        let refused = |why| Err(Error::new(Code::Unsupported, why).stream(stream).hint("`trib backfill` reads the range again").into());
+        // They have passed the filter before.
+        let transform = Transform { filter: None, ..found.spec.transform.clone() };
+        let Some(looked_at) = looked_at(&session.engine()?, &found.spec.schema, &transform)? else {
+            return refused("rows that a query has made cannot be loaded once more");
+        };
+        if looked_at.iter().any(|name| transform.columns.get(name).is_some_and(|r| r.drop || Protection::of(r).is_some())) {
+            return refused("an added column is made of a column that is dropped or protected, and that rejected rows no longer have");
         }
-        let streams = vec![as_retry(found.clone())];
-        let rows = rejected.into_iter().map(|r| r.row.row).collect();
-        let source = source(stream, found.spec.schema.clone(), rows);
-        return Ok((streams.clone(), SyncTask { source, streams, ..prepared.task }));
+        let Ready { ids, rows, unfit } = ready(found, rejected);
+        if rows.is_empty() {
+            return Ok((unfit, None));
+        }
+        let retry = StreamTask { retries: ids, ..as_retry(found.clone()) };
+        let source = source(stream, retry.spec.schema.clone(), rows);
+        let streams = vec![retry];
+        return Ok((unfit, Some((streams.clone(), SyncTask { source, streams, ..prepared.task }))));
     }
     if errors.is_empty() {
         errors.push(usage("the sync no longer has this stream").detail(format!("{sync}/{stream}")));

@@ -94,6 +94,75 @@ fn rejected_rows_are_loaded_once_they_fit() {
     assert_eq!(json(&folder, &["query", "select n__v_text as n from hr.people where id = 2"])[0]["n"], "many");
 }
 
+/// What a stream hides at the destination stands in no other place either, and another try does not hide it twice.
+#[test]
+fn rejected_rows_keep_no_more_than_their_table_gets() {
+    let sync = |contract: &str| {
+        let columns = "{email: {hmac: k3y}, card: {mask: {keep_last: 4}}, ssn: {drop: true}}";
+        format!("from: drop\ninto: hr.{{table}}\ncontract: {{{contract}}}\nstreams: {{people: {{write: upsert, columns: {columns}}}}}\n")
+    };
+    let header = "id,n,email,card,ssn\n";
+    let folder = people(&format!("{header}1,10,ann@example.com,4242424242421111,123-45-6789\n"), &sync("type_changes: reject_row"));
+    ok(&folder, &["run"]);
+    // One does not fit the table, one line is broken, one has its fields out of place.
+    folder
+        .write("data/people.csv", &format!("{header}2,many,bob@example.com,4242424242422222,987-65-4321\n3,30,cyd@example.com,4343,1,x\n"));
+    ok(&folder, &["run"]);
+    let waiting = json(&folder, &["rejected", "list"]);
+    assert_eq!(waiting.as_array().unwrap().len(), 2, "{waiting}");
+    ok(&folder, &["query", "select * from _trib.rejected"]);
+    for file in folder.files().iter().filter(|f| !f.ends_with("data/people.csv")) {
+        let bytes = std::fs::read(file).unwrap();
+        for secret in ["ann@example.com", "bob@example.com", "cyd@example.com", "424242424242", "987-65-4321", "123-45-6789"] {
+            assert!(!bytes.windows(secret.len()).any(|w| w == secret.as_bytes()), "{secret} in {}", file.display());
+        }
+    }
+    let of_ann = |folder: &Folder, id: i64| {
+        json(folder, &["query", &format!("select email, card, n__v_text as n from hr.people where id = {id}")])[0].clone()
+    };
+    folder.write("syncs/hr.yaml", &sync("type_changes: evolve"));
+    let said = ok(&folder, &["rejected", "retry"]);
+    assert!(said.all().contains("could not be decoded"), "{}", said.all());
+    let retried = of_ann(&folder, 2);
+    assert_eq!((retried["n"].as_str(), retried["card"].as_str()), (Some("many"), Some("***2222")));
+    // As the row would have arrived by itself.
+    folder.write("data/people.csv", &format!("{header}4,many,bob@example.com,4242424242422222,987-65-4321\n"));
+    ok(&folder, &["run"]);
+    assert_eq!(of_ann(&folder, 4), retried);
+}
+
+#[test]
+fn a_row_that_was_kept_under_other_rules_is_not_loaded_as_it_is() {
+    let sync = |contract: &str, columns: &str| {
+        format!("from: drop\ninto: hr.{{table}}\ncontract: {{{contract}}}\nstreams: {{people: {{write: upsert, columns: {columns}}}}}\n")
+    };
+    let folder = people("id,n,email\n1,10,ann@example.com\n", &sync("type_changes: reject_row", "{}"));
+    ok(&folder, &["run"]);
+    folder.write("data/people.csv", "id,n,email\n2,many,bob@example.com\n");
+    ok(&folder, &["run"]);
+    folder.write("syncs/hr.yaml", &sync("type_changes: evolve", "{email: {hmac: k3y}}"));
+    let said = ok(&folder, &["rejected", "retry"]);
+    assert!(said.all().contains("trib backfill"), "{}", said.all());
+    assert_eq!(json(&folder, &["rejected", "list"]).as_array().unwrap().len(), 1);
+    assert_eq!(json(&folder, &["query", "select count(*) as n from hr.people"])[0]["n"], 1);
+}
+
+#[test]
+fn a_load_that_rejects_too_much_fails() {
+    let sync =
+        "from: drop\ninto: hr.{table}\nload: {rejected: 2}\ncontract: {type_changes: reject_row}\nstreams: {people: {write: upsert}}\n";
+    let folder = people("id,n\n1,10\n", sync);
+    ok(&folder, &["run"]);
+    folder.write("data/people.csv", "id,n\n1,11\n2,x\n3,x\n");
+    ok(&folder, &["run"]);
+    folder.write("data/people.csv", "id,n\n1,12\n2,x\n3,x\n4,x\n");
+    let said = folder.trib(&["run"]);
+    assert_eq!(said.status, Some(1), "{}", said.all());
+    assert!(said.all().contains("more rows were rejected") && said.all().contains("load: {rejected"), "{}", said.all());
+    assert_eq!(json(&folder, &["query", "select n from hr.people"])[0]["n"], 11);
+    assert_eq!(json(&folder, &["rejected", "list"]).as_array().unwrap().len(), 2);
+}
+
 #[test]
 fn protected_environments_want_a_yes() {
     let folder = people("id,name\n1,a\n", "from: drop\nstreams: [people]\n");
@@ -171,6 +240,52 @@ fn an_incremental_copy_goes_on_from_where_it_was() {
     assert_eq!(summary(&ok(&folder, &args))["streams"][0]["rows_read"], 10);
     server.sql(&database, "insert into t values (11, 'new')").unwrap();
     assert_eq!(summary(&ok(&folder, &args))["streams"][0]["inserted"], 1);
+}
+
+/// A commit cannot be left half way, so the first Ctrl-C waits for it; the second one does not.
+#[test]
+fn a_second_ctrl_c_ends_a_run_at_once() {
+    let server = PostgresServer::shared().unwrap();
+    let database = server.create_database().unwrap();
+    let url = server.url(&database);
+    let folder = Folder::with(&[
+        ("tributary.yaml", "name: held\n"),
+        ("data/t.csv", "id\n1\n"),
+        ("connections.yaml", &format!("drop: {{connector: files, path: data}}\nshop: {{connector: postgres, url: \"{url}\"}}\n")),
+        ("syncs/held.yaml", "from: drop\nto: shop\ninto: raw.{table}\nstreams: {t: {read: full, write: upsert, key: [id]}}\n"),
+    ]);
+    ok(&folder, &["run"]);
+    // Somebody holds the table, and the commit waits.
+    let holder = format!("begin; lock table raw.t; select pg_sleep(600); -- {database}");
+    let mut holder =
+        std::process::Command::new("psql").args([&url, "-qc", &holder]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let count = |what: &str| {
+        server.sql(&database, &format!("select count(*) from pg_stat_activity where datname = '{database}' and {what}")).unwrap()
+    };
+    let until = |what: &str| {
+        while count(what) == "0" {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    };
+    until("wait_event = 'PgSleep'");
+    let mut child = folder.command(&["run"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    until("wait_event_type = 'Lock'");
+    let pid = child.id().to_string();
+    let interrupt = || assert!(std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    interrupt();
+    // What it says before it waits on.
+    let mut heard = String::new();
+    let mut said = std::io::BufReader::new(child.stderr.take().unwrap());
+    while !heard.contains("once more to end at once") {
+        assert_ne!(std::io::BufRead::read_line(&mut said, &mut heard).unwrap(), 0, "{heard}");
+    }
+    assert!(child.try_wait().unwrap().is_none(), "it did not wait for its commit");
+    interrupt();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    server.sql("postgres", &format!("select pg_terminate_backend(pid) from pg_stat_activity where datname = '{database}'")).unwrap();
+    holder.wait().unwrap();
+    ok(&folder, &["run"]);
+    assert_eq!(json(&folder, &["query", "-c", "shop", "select count(*)::int as n from raw.t"])[0]["n"], 1);
 }
 
 #[test]

@@ -108,7 +108,7 @@ impl FilesSource {
         };
         // Says now, and not in the middle of a read, that the cursor is not there or that its bounds are no values of its type.
         let _ = Filter::new(&select, &searchable(&described.schema))?;
-        let columns = if read.read == Read::Keys { Some(read.key.clone()) } else { read.columns.clone() };
+        let columns = read.columns.clone().or_else(|| (read.read == Read::Keys).then(|| read.key.clone()));
         let whole: Vec<Piece> = stream.files.iter().map(|f| stream.piece(f)).collect();
         let scanner = Scanner::new(&stream, &self.config.infer)?;
         let parallelism = read.parallelism.max(1);

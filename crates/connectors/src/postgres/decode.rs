@@ -195,23 +195,17 @@ impl Decoder {
         let options = FormatOptions::default();
         let formatters = arrays.iter().map(|a| ArrayFormatter::try_new(a.as_ref(), &options)).collect::<Result<Vec<_>, _>>()?;
         let text = |column: usize, row: usize| formatters[column].value(row).to_string();
-        let mut rejected: Vec<RejectedRow> = Vec::new();
-        let mut last = None;
-        for BadRow { row, column, reason } in bad {
-            let reason = format!("{}: {reason}", self.schema.field(*column).name());
-            if let (true, Some(same)) = (last == Some(*row), rejected.last_mut()) {
-                same.reason = format!("{}; {reason}", same.reason);
-                continue;
-            }
-            last = Some(*row);
-            let place: Vec<String> = self.key.iter().map(|k| format!("{}={}", self.schema.field(*k).name(), text(*k, *row))).collect();
-            let values = self.schema.fields().iter().enumerate().map(|(i, field)| {
-                let value = if arrays[i].is_null(*row) { Value::Null } else { Value::String(text(i, *row)) };
-                (field.name().clone(), value)
-            });
-            rejected.push(RejectedRow { place: place.join(", "), reason, row: Value::Object(values.collect()) });
-        }
-        Ok(rejected)
+        let name = |column: usize| self.schema.field(column).name();
+        let one = |bad: &[BadRow]| {
+            let row = bad.first().map_or(0, |b| b.row);
+            let reasons: Vec<String> = bad.iter().map(|b| format!("{}: {}", name(b.column), b.reason)).collect();
+            let place: Vec<String> = self.key.iter().map(|k| format!("{}={}", name(*k), text(*k, row))).collect();
+            // What could not be decoded is left out: NULL would be another value.
+            let decoded = (0..arrays.len()).filter(|i| bad.iter().all(|b| b.column != *i));
+            let values = decoded.map(|i| (name(i).clone(), if arrays[i].is_null(row) { Value::Null } else { Value::String(text(i, row)) }));
+            RejectedRow { place: place.join(", "), reason: reasons.join("; "), row: Value::Object(values.collect()) }
+        };
+        Ok(bad.chunk_by(|a, b| a.row == b.row).map(one).collect())
     }
 }
 

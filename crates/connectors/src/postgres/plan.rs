@@ -65,8 +65,8 @@ fn base(relation: &Relation, read: &StreamRead) -> Result<Spec> {
         (Read::Keys, _) if read.key.is_empty() => {
             return Err(Error::new(Code::Unsupported, "a table without a key cannot be compared").hint("name its `key`"));
         }
-        (Read::Keys, _) => read.key.iter().collect(),
         (_, Some(columns)) => columns.iter().collect(),
+        (Read::Keys, None) => read.key.iter().collect(),
         (_, None) => relation.columns.iter().map(|c| &c.name).collect(),
     };
     Ok(Spec {

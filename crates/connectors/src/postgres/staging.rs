@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use futures::{SinkExt, StreamExt};
 use serde_json::json;
 use tokio_postgres::CopyInSink;
-use trib_core::load::Durability;
+use trib_core::load::{Durability, MOST_REJECTED, too_many_rejected};
 use trib_core::{BatchStream, Part, Receipt, Result, Table};
 use trib_kit::sql::ANSI;
 
@@ -77,6 +77,9 @@ pub async fn copy(session: &Session, part: &Part, table: &Table, place: &Place, 
         let (rows, refused) = encoding.finish();
         written += rows;
         rejected.extend(refused);
+        if let Some(last) = rejected.last().filter(|_| rejected.len() as u64 > MOST_REJECTED) {
+            return Err(too_many_rejected(MOST_REJECTED, last));
+        }
     }
     buffer.extend_from_slice(&TRAILER);
     bytes += buffer.len() as u64;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc::Receiver;
-use trib_core::load::{Durability, RejectedRow};
+use trib_core::load::{Durability, MOST_REJECTED, RejectedRow, too_many_rejected};
 use trib_core::name::system;
 use trib_core::{Code, Error, LoadId, Part, Receipt, Result, Table, TableName};
 
@@ -195,6 +195,9 @@ fn write_file(path: &Path, part: &Part, table: &Table, mut pieces: Receiver<Piec
                 let connection = file.as_ref().ok_or_else(|| Error::internal("the side file is gone"))?;
                 receipt.bytes += batch.get_array_memory_size() as u64;
                 receipt.rows += insert_batch(connection, path, &insert, &kinds, &batch, &mut receipt.rejected)?;
+                if let Some(last) = receipt.rejected.last().filter(|_| receipt.rejected.len() as u64 > MOST_REJECTED) {
+                    return Err(too_many_rejected(MOST_REJECTED, last));
+                }
             }
             Some(Piece::Batch(_)) => {}
             Some(Piece::Failed(e)) => return Err(e),

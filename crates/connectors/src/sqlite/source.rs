@@ -258,7 +258,10 @@ fn plan(
         Read::Full => planner.full()?,
         Read::Incremental(cursor) => planner.incremental(cursor, before)?,
         Read::Range { column, since, until } => planner.range(column, since.as_deref(), until.as_deref())?,
-        Read::Keys => vec![Spec { columns: read.key.clone(), ..planner.spec(Rows::All, Vec::new()) }],
+        Read::Keys => {
+            let columns = read.columns.as_ref().unwrap_or(&read.key).clone();
+            vec![Spec { columns, ..planner.spec(Rows::All, Vec::new()) }]
+        }
         Read::Cdc => {
             return Err(Error::new(Code::Unsupported, "SQLite has no change log to read")
                 .stream(&read.stream)

@@ -102,13 +102,15 @@ impl Default for RetrySpec {
 }
 
 /// How much one load may hold before it is committed and the next begins. Where rows become visible only after a complete read
-/// (`replace`, `mirror`) this has no effect.
+/// (`replace`, `mirror`) rows, bytes and time have no effect.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LoadSpec {
     pub rows: Option<u64>,
     pub bytes: Option<Bytes>,
     pub time: Option<Time>,
+    /// Rows that one load may reject. With more of them it fails, since something is wrong with all. Left out: 100000.
+    pub rejected: Option<u64>,
 }
 
 fn warehouse() -> String {

@@ -114,7 +114,8 @@ create table trib_logs (
 );
 create index trib_logs_by_run on trib_logs (environment, run, id);
 
--- Rows count once their load is committed: until then their status is 'staged', then 'waiting', at last 'retried'.
+-- Rows count once their load is committed: until then their status is 'staged', then 'waiting'. They are 'retrying' while a load (named by retried_by) is on its
+-- way with them, and 'retried' (by the run that retried_by names then) once that is committed.
 create table trib_rejected (
     id @serial,
     environment text not null,

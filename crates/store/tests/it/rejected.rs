@@ -1,7 +1,7 @@
 //! Rejected rows wait until they are delivered, and count only with their load.
 
 use serde_json::json;
-use trib_core::{LoadId, Outcome, RejectedRow};
+use trib_core::{Code, Load, LoadId, Outcome, RejectedRow};
 
 use crate::place::{Place, cases, lease, load};
 
@@ -36,7 +36,14 @@ async fn rows_wait_until_they_are_retried(place: &Place) {
     let ids: Vec<u64> = store.rejected(None, None, 2).await.unwrap().iter().map(|r| r.id).collect();
     assert_eq!(store.take_rejected(&ids).await.unwrap().len(), 2);
     assert_eq!(store.take_rejected(&ids).await.unwrap().len(), 2, "a retry that died has lost nothing");
-    store.mark_retried(&ids, "r2").await.unwrap();
+    let again = |id: &str| Load { tables: Vec::new(), ..load(id, 2) };
+    store.record_staged(&lease, &again("b"), &ids).await.unwrap();
+    assert!(store.take_rejected(&ids).await.unwrap().is_empty(), "they are on their way");
+    store.discard_staged(&lease, "orders").await.unwrap();
+    assert_eq!(store.take_rejected(&ids).await.unwrap().len(), 2, "the load died");
+    store.record_staged(&lease, &again("c"), &ids).await.unwrap();
+    assert_eq!(store.record_staged(&lease, &again("d"), &ids).await.unwrap_err().code(), Code::LeaseLost);
+    store.committed(&lease, &again("c"), &Outcome::default(), "r2").await.unwrap();
     assert!(store.take_rejected(&ids).await.unwrap().is_empty());
     assert_eq!(store.rejected(None, None, 10).await.unwrap().len(), 1);
 }
@@ -48,7 +55,9 @@ async fn many_rows(place: &Place) {
     store.committed(&lease, &load("a", 1), &Outcome::default(), "r").await.unwrap();
     let ids: Vec<u64> = store.rejected(None, None, 10_000).await.unwrap().iter().map(|r| r.id).collect();
     assert_eq!(ids.len(), 1235);
-    store.mark_retried(&ids, "r").await.unwrap();
+    let again = Load { tables: Vec::new(), ..load("b", 2) };
+    store.record_staged(&lease, &again, &ids).await.unwrap();
+    store.committed(&lease, &again, &Outcome::default(), "r").await.unwrap();
     assert!(store.rejected(None, None, 1).await.unwrap().is_empty());
 }
 
@@ -56,7 +65,7 @@ async fn a_discarded_load_takes_its_rows_along(place: &Place) {
     let store = place.open().await;
     let lease = lease(&store).await;
     store.reject("r", "shop", "orders", &LoadId("a".into()), &rows(0, 1)).await.unwrap();
-    store.record_staged(&lease, &load("a", 1)).await.unwrap();
+    store.record_staged(&lease, &load("a", 1), &[]).await.unwrap();
     store.discard_staged(&lease, "orders").await.unwrap();
     store.reject("r", "shop", "orders", &LoadId("b".into()), &rows(0, 1)).await.unwrap();
     store.drop_rejected(&LoadId("b".into())).await.unwrap();

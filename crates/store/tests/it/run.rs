@@ -77,9 +77,9 @@ async fn people_ask_and_runs_listen(place: &Place) {
     assert!(run.cancel_requested("r1").await.unwrap());
     run.finish_run("r1", &RunEnd { status: Status::Held, error: None }).await.unwrap();
     assert_eq!(person.request_cancel("r1").await.unwrap_err().code(), Code::NotFound);
-    assert!(!run.approved("r1").await.unwrap());
     person.approve("r1", "me").await.unwrap();
-    assert!(run.approved("r1").await.unwrap());
+    assert_eq!(run.run("r1").await.unwrap().unwrap().approved_by.as_deref(), Some("me"));
+    assert_eq!(run.approve("r1", "you").await.unwrap_err().code(), Code::UsageInvalid);
 }
 
 async fn logs_go_on_where_they_were(place: &Place) {
