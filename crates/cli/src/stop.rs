@@ -1,6 +1,6 @@
 //! Ctrl-C and SIGTERM.
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::exit::Exit;
@@ -11,26 +11,30 @@ use crate::output::Output;
 pub fn on_signal(output: Output) -> CancellationToken {
     let stop = CancellationToken::new();
     let token = stop.clone();
-    tokio::spawn(async move {
-        let mut terminate = signal(SignalKind::terminate()).ok();
-        let mut asked = false;
-        loop {
-            tokio::select! {
-                _ = tokio::signal::ctrl_c() => {}
-                () = next(terminate.as_mut()) => {}
-            }
-            if asked {
-                std::process::exit(Exit::Interrupted as i32);
-            }
-            asked = true;
+    // On a thread of its own: it must be heard although every other one is busy.
+    std::thread::spawn(move || {
+        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_io().build() else { return };
+        runtime.block_on(async {
+            // Both are held throughout, so that no signal falls between two waits.
+            let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt()).ok(), signal(SignalKind::terminate()).ok());
+            either(&mut interrupt, &mut terminate).await;
             token.cancel();
             output.note("stopping: what is not published yet will not be; once more to end at once");
-        }
+            either(&mut interrupt, &mut terminate).await;
+            std::process::exit(Exit::Interrupted as i32);
+        });
     });
     stop
 }
 
-async fn next(signal: Option<&mut tokio::signal::unix::Signal>) {
+async fn either(interrupt: &mut Option<Signal>, terminate: &mut Option<Signal>) {
+    tokio::select! {
+        () = next(interrupt) => {}
+        () = next(terminate) => {}
+    }
+}
+
+async fn next(signal: &mut Option<Signal>) {
     match signal {
         Some(signal) => drop(signal.recv().await),
         None => std::future::pending().await,

@@ -62,26 +62,47 @@ impl Stream {
     }
 }
 
+/// Names that usually mean "last changed", the most usual first, in lower case and without anything between the words.
+const CHANGED: [&str; 18] = [
+    "updatedat",
+    "modifiedat",
+    "lastmodified",
+    "lastmodifiedat",
+    "updated",
+    "modified",
+    "updatedon",
+    "modifiedon",
+    "lastupdated",
+    "lastupdatedat",
+    "changedat",
+    "changedon",
+    "updatetime",
+    "lastupdate",
+    "lastmodifieddate",
+    "modifieddate",
+    "datemodified",
+    "dateupdated",
+];
+
+/// Place of a name in [`CHANGED`].
+fn changed(column: &str) -> Option<usize> {
+    let squashed: String = column.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect();
+    CHANGED.iter().position(|c| *c == squashed)
+}
+
+/// Whether a column's name says that it moves with every change of its row, so that a cursor on it sees updates.
+pub fn moves_with_changes(column: &str) -> bool {
+    changed(column).is_some()
+}
+
 /// Columns that a cursor can run on, best first: names that usually mean "last changed", then other
 /// times, then ascending numbers. A proposal for people to confirm, never a decision.
 pub fn propose_cursors(schema: &SchemaRef, primary_key: &[String]) -> Vec<String> {
-    const CHANGED: [&str; 10] = [
-        "updated_at",
-        "modified_at",
-        "last_modified",
-        "updated",
-        "modified",
-        "updated_on",
-        "last_updated",
-        "changed_at",
-        "update_time",
-        "lastmodifieddate",
-    ];
     let rank = |field: &Field| -> Option<usize> {
         let name = field.name().to_lowercase();
         match field.data_type() {
             DataType::Timestamp(..) | DataType::Date32 | DataType::Date64 => {
-                Some(CHANGED.iter().position(|c| *c == name).unwrap_or(if name.contains("creat") { 60 } else { 50 }))
+                Some(changed(&name).unwrap_or(if name.contains("creat") { 60 } else { 50 }))
             }
             t if t.is_integer() && primary_key == [field.name().clone()] => Some(80),
             _ => None,

@@ -93,10 +93,12 @@ impl Mistake {
     fn into_error(self, prefix: &[&str]) -> Error {
         let path: Vec<&str> = prefix.iter().copied().chain(self.path.iter().rev().map(String::as_str)).collect();
         let invalid = |message| Error::new(Code::ConfigInvalid, message);
-        let listed = |known: &[&str]| known.iter().map(|k| format!("`{k}`")).collect::<Vec<_>>().join(", ");
-        let suggestion = |wrong: &str, known: &'static [&'static str]| match closest(wrong, known.iter().copied()) {
-            Some(near) => format!("did you mean `{near}`?"),
-            None => format!("known here: {}", listed(known)),
+        let suggestion = |wrong: &str, known: &'static [&'static str]| {
+            let known = || known.iter().copied().filter(|name| !is_ours(name));
+            match closest(wrong, known()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("known here: {}", known().map(|k| format!("`{k}`")).collect::<Vec<_>>().join(", ")),
+            }
         };
         let error = match self.kind {
             Kind::UnknownKey { key, known } => invalid("there is no such setting").hint(suggestion(&key, known)).detail(format!("`{key}`")),
@@ -116,6 +118,10 @@ impl Mistake {
             None => error,
         }
     }
+}
+
+fn is_ours(name: &str) -> bool {
+    name.starts_with('_')
 }
 
 impl fmt::Display for Mistake {
@@ -240,8 +246,10 @@ impl<'de> Deserializer<'de> for &Node {
         visitor.visit_newtype_struct(self)
     }
 
-    fn deserialize_enum<V: Visitor<'de>>(self, _: &'static str, _: &'static [&'static str], visitor: V) -> Result<V::Value, Mistake> {
+    fn deserialize_enum<V: Visitor<'de>>(self, _: &'static str, known: &'static [&'static str], visitor: V) -> Result<V::Value, Mistake> {
         let result = match &self.content {
+            // A value that is ours alone has such a name where it is stored.
+            Content::Text(text) if is_ours(text) => Err(Mistake::of(Kind::UnknownValue { value: text.clone(), known })),
             Content::Text(text) => visitor.visit_enum(IntoDeserializer::<Mistake>::into_deserializer(text.as_str())),
             Content::Map(entries) if entries.len() == 1 => visitor.visit_enum(Variant(&entries[0])),
             _ => Err(Mistake::of(Kind::WrongType { found: self.kind().to_owned(), expected: "text".to_owned() })),

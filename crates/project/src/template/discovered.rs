@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fmt::Write;
 
+use trib_core::catalog::moves_with_changes;
 use trib_core::name::Naming;
 use trib_core::{Catalog, ReadMode, Stream};
 
@@ -37,14 +38,17 @@ fn template(catalog: &Catalog) -> &'static str {
 fn settings(stream: &Stream) -> Vec<String> {
     let key = (!stream.primary_key.is_empty())
         .then(|| format!("key: [{}]", stream.primary_key.iter().map(|k| scalar(k)).collect::<Vec<_>>().join(", ")));
-    let cursor = stream.cursors.first().filter(|_| stream.read_modes.contains(&ReadMode::Incremental));
+    let own = |cursor: &str| stream.schema.field_with_name(cursor).is_err();
+    // A cursor that stands still when its row changes would miss updates: only a person can say that there are none.
+    let sees_changes = |cursor: &&String| own(cursor) || moves_with_changes(cursor);
+    let cursor = stream.cursors.first().filter(|_| stream.read_modes.contains(&ReadMode::Incremental)).filter(sees_changes);
     let (read, write) = match (cursor, &key) {
         (None, _) => ("full", "replace"),
         (Some(_), Some(_)) => ("incremental", "upsert"),
         (Some(_), None) => ("incremental", "append"),
     };
     // What the source itself keeps track of, such as its files, is no column to be named.
-    let cursor = cursor.filter(|c| stream.schema.field_with_name(c).is_ok()).map(|c| format!("cursor: {}", scalar(c)));
+    let cursor = cursor.filter(|c| !own(c)).map(|c| format!("cursor: {}", scalar(c)));
     [Some(format!("read: {read}")), Some(format!("write: {write}")), key, cursor].into_iter().flatten().collect()
 }
 

@@ -24,6 +24,20 @@ fn no_project() {
     "#);
 }
 
+/// Prunes are made by comparing keys, and are no mode that a project can name.
+#[test]
+fn our_own_write_mode_is_none_of_a_project() {
+    let text = said(&[SHOP, ("syncs/a.yaml", "from: shop\nstreams:\n  a: {write: _prune}\n  b: {write: prune}\n")]);
+    assert_snapshot!(text, @r#"
+    error: the setting does not take this value: `_prune`
+      at syncs/a.yaml:3:14, setting streams.a.write
+      hint: known here: `replace`, `append`, `insert`, `upsert`, `mirror`, `history`
+    error: the setting does not take this value: `prune`
+      at syncs/a.yaml:4:14, setting streams.b.write
+      hint: known here: `replace`, `append`, `insert`, `upsert`, `mirror`, `history`
+    "#);
+}
+
 #[test]
 fn all_mistakes_of_all_files_are_said_at_once() {
     let sync = "from: shop\nnameing: keep\nstreams:\n  orders:\n    curser: updated_at\n    wirte: upsert\n    key: {a: b}\n  customers: {write: upsrt, lookback: soon}\n";

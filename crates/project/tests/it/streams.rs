@@ -69,10 +69,10 @@ fn what_discover_proposes_fits_the_catalog() {
     assert_snapshot!(lines(&resolved), @r#"
     public.orders -> shop_public.orders: incremental by updated_at, upsert (id)
     public.customers -> shop_public.customers: incremental by updated_at, upsert (id)
-    public.event_clicks -> shop_public.event_clicks: incremental by at, append ()
-    audit.Orders -> shop_audit.orders: incremental by id, upsert (id)
+    public.event_clicks -> shop_public.event_clicks: full, replace ()
+    audit.Orders -> shop_audit.orders: full, replace (id)
     files -> shop.files: incremental by _file, append ()
-    Odd $name: * -> shop.odd_name: incremental by true, upsert (true)
+    Odd $name: * -> shop.odd_name: full, replace (true)
     "#);
 }
 
