@@ -61,11 +61,19 @@ where
 
 /// For [`destination`], where the connector has a source too: all rows of a table, read by a source that was made for it.
 pub async fn read_by(source: Arc<dyn Source>, table: TableName) -> Vec<RecordBatch> {
-    let catalog = match source.discover(&[]).await {
-        Err(e) if e.code() == Code::NotFound => return Vec::new(),
-        found => found.expect("discover"),
-    };
-    let Some(stream) = catalog.streams.iter().find(|s| s.table == table.name) else { return Vec::new() };
+    // Most streams are called like their table, and then the others need not be described.
+    let mut found = None;
+    for only in [&[table.to_string()][..], &[]] {
+        let catalog = match source.discover(only).await {
+            Err(e) if e.code() == Code::NotFound => continue,
+            catalog => catalog.expect("discover"),
+        };
+        found = catalog.streams.into_iter().find(|s| s.table == table.name);
+        if found.is_some() {
+            break;
+        }
+    }
+    let Some(stream) = found else { return Vec::new() };
     let (read, _) = emit::read(source.as_ref(), &emit::full(&stream.name), &State::default()).await.expect("a full read");
     assert!(read.rejected.is_empty(), "rows of {table} cannot be read back: {:?}", read.rejected);
     read.batches
