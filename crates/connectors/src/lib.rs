@@ -4,6 +4,8 @@ use trib_core::Connector;
 
 #[cfg(feature = "files")]
 pub mod files;
+#[cfg(feature = "manifest")]
+pub mod manifest;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 #[cfg(feature = "sqlite")]
