@@ -56,7 +56,7 @@ NAMED_ALL_THE_SAME = {
 TEMPLATES = ["project/src/template", "project/src/templates"]
 
 # Words of the language that are also connectors: only the quoted name counts.
-ORDINARY_WORDS = {"files", "lake"}
+ORDINARY_WORDS = {"files", "lake", "manifest"}
 
 BANNED_MODULES = {"utils", "util", "common", "helpers", "helper", "types", "misc"}
 LONG_FILE = 600

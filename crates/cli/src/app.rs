@@ -49,7 +49,7 @@ impl Session {
     }
 
     pub fn registry(&self) -> &Registry {
-        self.registry.get_or_init(Registry::new)
+        self.registry.get_or_init(|| Registry::new(self.project_dir().ok().as_deref()))
     }
 
     /// The project's folder: the one that was named, or the nearest one upwards.

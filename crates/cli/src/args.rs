@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    backfill, cancel, check, completions, connectors, copy, discover, fmt, init, logs, ls, maintain, pause, plan, preview, query, rejected,
-    resume, run, runs, state, status, validate,
+    airbyte, backfill, cancel, check, completions, connectors, copy, discover, fmt, init, logs, ls, maintain, pause, plan, preview, query,
+    rejected, resume, run, runs, state, status, validate,
 };
 
 /// Moves data: out of databases and files, into a warehouse or lake.
@@ -69,6 +69,7 @@ pub enum Command {
     Pause(pause::Args),
     Resume(resume::Args),
     Copy(copy::Args),
+    Airbyte(airbyte::Args),
     Maintain(maintain::Args),
     Completions(completions::Args),
 }

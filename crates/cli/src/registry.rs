@@ -1,5 +1,6 @@
 //! Every connector that this binary knows, and which of them the query engine can scan itself.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -17,11 +18,17 @@ pub struct Registry {
 }
 
 impl Registry {
-    pub fn new() -> Self {
+    /// What the binary brings along, and the manifests of a project's `connectors` folder. A manifest comes before a connector of ours
+    /// that has its name.
+    pub fn new(project: Option<&Path>) -> Self {
         let lakes = trib_lake::connectors();
         let names = lakes.iter().map(|c| c.name.clone()).collect();
         let mut connectors = trib_connectors::connectors();
         connectors.extend(lakes);
+        for manifest in project.map(manifests).unwrap_or_default() {
+            connectors.retain(|c| c.name != manifest.name);
+            connectors.push(manifest);
+        }
         connectors.sort_by(|a, b| a.name.cmp(&b.name));
         Self { connectors, lakes: names }
     }
@@ -58,6 +65,19 @@ impl Registry {
         }
         Ok(Some(Arc::new(LakeTables(trib_lake::open(settings, context)?))))
     }
+}
+
+/// The manifests of a project. A file that cannot be read is one that is not there.
+fn manifests(project: &Path) -> Vec<Connector> {
+    let Ok(folder) = std::fs::read_dir(project.join("connectors")) else { return Vec::new() };
+    let manifest = |entry: std::fs::DirEntry| {
+        let file = entry.path();
+        let is_yaml = matches!(file.extension()?.to_str()?, "yaml" | "yml");
+        let name = file.file_stem()?.to_str()?.to_owned();
+        let text = is_yaml.then(|| std::fs::read_to_string(&file).ok()).flatten()?;
+        Some(trib_connectors::manifest::connector(&name, &file, &text))
+    };
+    folder.flatten().filter_map(manifest).collect()
 }
 
 struct LakeTables(Arc<Lake>);

@@ -101,6 +101,8 @@ codes! {
     Stalled = "stalled", External, Backoff;
     /// The system asks for fewer requests.
     RateLimited = "rate_limited", External, Backoff;
+    /// The system is there, and cannot answer for the moment.
+    Unavailable = "unavailable", External, Backoff;
     /// The system is out of disk, memory or another resource.
     ResourceExhausted = "resource_exhausted", External, Backoff;
     /// The system gave up the transaction (deadlock, serialization, killed).

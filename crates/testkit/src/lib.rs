@@ -19,5 +19,6 @@ pub mod model;
 pub mod postgres_server;
 pub mod python_venv;
 pub mod rows;
+pub mod stand_in;
 pub mod tiny_disk;
 pub mod values;

@@ -1,5 +1,6 @@
 //! One file for each command.
 
+pub mod airbyte;
 pub mod backfill;
 pub mod cancel;
 pub mod check;
@@ -53,6 +54,7 @@ pub async fn run(cli: Cli, output: Output) -> Result<Exit> {
         Command::Pause(args) => pause::run(&args, &session).await,
         Command::Resume(args) => resume::run(&args, &session).await,
         Command::Copy(args) => copy::run(&args, &session).await,
+        Command::Airbyte(args) => airbyte::run(&args).await,
         Command::Maintain(args) => maintain::run(&args, &session).await,
         Command::Completions(args) => Ok(completions::run(&args)),
     }

@@ -4,6 +4,7 @@
 mod cases;
 mod commands;
 mod crash;
+mod declarative;
 mod errors;
 mod secrets;
 mod trib;

@@ -1,7 +1,62 @@
-//! Declarative connectors: one interpreter, each manifest a connector.
+//! Declarative (low-code) connectors: a manifest in YAML says what to ask of an HTTP API and what to make of the answers, and this
+//! interpreter does it. The format is Airbyte's; what it means follows its Python CDK, down to the state that is kept.
+//!
+//! ```text
+//! yaml ─▶ reference ─▶ parameters ─▶ components      Manifest: right without a configuration
+//!   + configuration ─▶ Opened ─▶ stream ─▶ read      slices by router and cursor, pages by retriever
+//! ```
 
-// What the interpreter of manifests will call.
+mod asynchronous;
+mod auth;
+mod backoff;
+mod budget;
+mod cache;
+mod columns;
+mod components;
+mod config;
+mod cursor;
+mod decode;
+mod dpath;
+mod dynamic;
+mod entry;
+mod env;
+mod error_handler;
+mod fetch;
+mod json_schema;
+#[allow(clippy::module_inception, reason = "the thing itself")]
+mod manifest;
+mod migration;
+mod node;
+mod normalize;
+mod opened;
+mod options;
+mod paginator;
+mod parameters;
+mod properties;
+pub mod protocol;
+mod read;
+mod reference;
+mod requester;
+mod retriever;
+mod router;
+mod schema;
+mod selector;
+mod slice;
+mod source;
+mod span;
+mod stream;
+// Some of its parts are for tests and for the examples only.
 #[allow(dead_code)]
 mod template;
+mod time;
+mod transform;
+mod xml;
+mod yaml;
 
-pub use template::interpolate;
+pub use self::components::Problem;
+pub use self::entry::connector;
+pub use self::error_handler::failure_type;
+pub use self::manifest::Manifest;
+pub use self::opened::{Opened, StreamInfo};
+pub use self::read::{Event, Selection};
+pub use self::template::interpolate;

@@ -4,6 +4,8 @@
 mod conformance;
 #[cfg(feature = "files")]
 mod files;
+#[cfg(feature = "manifest")]
+mod manifest;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "sqlite")]

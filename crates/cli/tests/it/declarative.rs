@@ -1,0 +1,174 @@
+//! A manifest of the project as a connector, and the same one for somebody else's pipeline.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::{Value, json};
+use trib_testkit::stand_in::{Answer, StandIn};
+
+use crate::trib::Folder;
+
+/// Orders, changed on the second day.
+fn shop() -> (StandIn, Arc<AtomicBool>) {
+    let later = Arc::new(AtomicBool::new(false));
+    let day = later.clone();
+    let api = StandIn::start(move |asked| {
+        if asked.header("authorization") != Some("Bearer hunter2") {
+            return Answer::status(401);
+        }
+        let mut rows = vec![(1, "2026-01-02T00:00:00Z", 10.5), (2, "2026-01-03T00:00:00Z", 20.0)];
+        if day.load(Ordering::SeqCst) {
+            rows.extend([(2, "2026-01-05T00:00:00Z", 25.0), (3, "2026-01-06T00:00:00Z", 30.0)]);
+        }
+        let since = asked.param("since").unwrap();
+        let row = |(id, at, total): (i64, &str, f64)| json!({"id": id, "updated_at": at, "total": total});
+        let rows: Vec<Value> = rows.into_iter().filter(|(_, at, _)| *at >= since.as_str()).map(row).collect();
+        Answer::json(&json!({"orders": rows}))
+    });
+    (api, later)
+}
+
+fn manifest(url: &str) -> String {
+    format!(
+        r#"
+version: 7.0.0
+check: {{type: CheckStream, stream_names: [orders]}}
+streams:
+  - type: DeclarativeStream
+    name: orders
+    primary_key: id
+    incremental_sync:
+      type: DatetimeBasedCursor
+      cursor_field: updated_at
+      datetime_format: "%Y-%m-%dT%H:%M:%SZ"
+      start_datetime: "{{{{ config['start'] }}}}"
+      start_time_option: {{type: RequestOption, inject_into: request_parameter, field_name: since}}
+    retriever:
+      type: SimpleRetriever
+      requester:
+        type: HttpRequester
+        url_base: {url}
+        path: orders
+        authenticator: {{type: BearerAuthenticator, api_token: "{{{{ config['token'] }}}}"}}
+      record_selector: {{type: RecordSelector, extractor: {{type: DpathExtractor, field_path: [orders]}}}}
+    schema_loader:
+      type: InlineSchemaLoader
+      schema:
+        properties:
+          id: {{type: integer}}
+          updated_at: {{type: string, format: date-time}}
+          total: {{type: [number, "null"]}}
+spec:
+  type: Spec
+  connection_specification:
+    type: object
+    required: [token, start]
+    properties: {{token: {{type: string, airbyte_secret: true}}, start: {{type: string}}}}
+"#
+    )
+}
+
+fn project(api: &StandIn) -> Folder {
+    let mut folder = Folder::with(&[
+        ("tributary.yaml", "name: shop\n"),
+        ("connections.yaml", "shop: {connector: shop, token: \"${TOKEN}\", start: \"2026-01-01T00:00:00Z\"}\n"),
+        ("syncs/shop.yaml", "from: shop\ninto: raw.{table}\nstreams:\n  orders: {read: incremental, cursor: updated_at, write: upsert}\n"),
+    ]);
+    folder.write("connectors/shop.yaml", &manifest(&api.url()));
+    folder.set("TOKEN", "hunter2");
+    folder
+}
+
+fn orders(folder: &Folder) -> Value {
+    let said = folder.trib(&["query", "select id, total from raw.orders order by id", "--json"]);
+    assert_eq!(said.status, Some(0), "{}", said.all());
+    serde_json::from_str(&said.out).unwrap()
+}
+
+#[test]
+fn a_manifest_of_the_project_is_loaded_twice() {
+    let (api, later) = shop();
+    let folder = project(&api);
+    for args in [&["validate"][..], &["check", "shop"], &["discover", "shop"], &["run"]] {
+        let said = folder.trib(args);
+        assert_eq!(said.status, Some(0), "trib {}: {}", args.join(" "), said.all());
+    }
+    assert_eq!(orders(&folder).as_array().unwrap().len(), 2);
+    api.take();
+    later.store(true, Ordering::SeqCst);
+    let said = folder.trib(&["run"]);
+    assert_eq!(said.status, Some(0), "{}", said.all());
+    let since: Vec<_> = api.take().iter().map(|a| a.param("since").unwrap()).collect();
+    assert_eq!(since, ["2026-01-03T00:00:00Z"], "the second run goes on from the first");
+    let rows = orders(&folder).to_string();
+    for row in ["25.0", "30.0", "10.5"] {
+        assert!(rows.contains(row), "{rows}");
+    }
+    assert_eq!(orders(&folder).as_array().unwrap().len(), 3, "an order that changed stays one row");
+    for file in folder.files() {
+        let bytes = std::fs::read(&file).unwrap();
+        assert!(!bytes.windows(7).any(|w| w == b"hunter2"), "{} holds the token", file.display());
+    }
+}
+
+#[test]
+fn a_manifest_that_is_wrong_is_found_offline() {
+    let (api, _) = shop();
+    let folder = project(&api);
+    folder.write("connectors/shop.yaml", &manifest(&api.url()).replace("type: BearerAuthenticator", "type: BearerAuthenticatr"));
+    let said = folder.trib(&["validate"]);
+    assert_eq!(said.status, Some(2), "{}", said.all());
+    for part in ["connectors/shop.yaml", "streams[0].retriever.requester.authenticator", "did you mean BearerAuthenticator?"] {
+        assert!(said.all().contains(part), "{part}: {}", said.all());
+    }
+    assert!(api.take().is_empty());
+}
+
+fn messages(out: &str) -> Vec<Value> {
+    out.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
+}
+
+#[test]
+fn a_manifest_speaks_the_airbyte_protocol() {
+    let (api, _) = shop();
+    let folder = Folder::with(&[
+        ("m.yaml", &manifest(&api.url())),
+        ("config.json", "{\"token\": \"hunter2\", \"start\": \"2026-01-01T00:00:00Z\"}"),
+        ("wrong.json", "{\"token\": \"other\", \"start\": \"2026-01-01T00:00:00Z\"}"),
+        ("catalog.json", "{\"streams\": [{\"stream\": {\"name\": \"orders\"}, \"sync_mode\": \"incremental\"}]}"),
+    ]);
+    let airbyte = |args: &[&str]| {
+        let mut all = vec!["airbyte", args[0], "--manifest", "m.yaml"];
+        all.extend(&args[1..]);
+        let said = folder.trib(&all);
+        (said.status, messages(&said.out))
+    };
+    let (status, said) = airbyte(&["spec"]);
+    assert_eq!((status, &said[0]["spec"]["connectionSpecification"]["required"]), (Some(0), &json!(["token", "start"])));
+    let (_, said) = airbyte(&["check", "--config", "config.json"]);
+    assert_eq!(said[0]["connectionStatus"]["status"], "SUCCEEDED");
+    let (status, said) = airbyte(&["check", "--config", "wrong.json"]);
+    assert_eq!((status, &said[0]["connectionStatus"]["status"]), (Some(0), &json!("FAILED")));
+    let (_, said) = airbyte(&["discover", "--config", "config.json"]);
+    let stream = &said[0]["catalog"]["streams"][0];
+    assert_eq!((&stream["name"], &stream["source_defined_primary_key"]), (&json!("orders"), &json!([["id"]])));
+
+    let read = |config: &str, state: &[&str]| {
+        let mut args = vec!["read", "--config", config, "--catalog", "catalog.json"];
+        args.extend(state);
+        airbyte(&args)
+    };
+    let (status, said) = read("config.json", &[]);
+    let kinds: Vec<&str> = said.iter().map(|m| m["type"].as_str().unwrap()).collect();
+    assert_eq!((status, kinds.iter().filter(|k| **k == "RECORD").count()), (Some(0), 2));
+    let last = said.iter().rfind(|m| m["type"] == "STATE").unwrap();
+    assert_eq!(last["state"]["stream"]["stream_state"], json!({"updated_at": "2026-01-03T00:00:00Z"}));
+    folder.write("state.json", &json!([last["state"]]).to_string());
+    api.take();
+    read("config.json", &["--state", "state.json"]);
+    assert_eq!(api.take()[0].param("since").as_deref(), Some("2026-01-03T00:00:00Z"));
+    let (status, said) = read("wrong.json", &[]);
+    assert_eq!(status, Some(1));
+    let error = said.iter().find(|m| m["trace"]["type"] == "ERROR").unwrap();
+    assert_eq!(error["trace"]["error"]["failure_type"], "config_error");
+}

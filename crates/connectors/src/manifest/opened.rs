@@ -1,0 +1,231 @@
+//! A manifest with a configuration: ready to be checked, discovered and read.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+use trib_core::{Code, Error, Result};
+use trib_kit::http::Client;
+
+use super::budget::Budget;
+use super::cache::ResponseCache;
+use super::config;
+use super::cursor::Observed;
+use super::dynamic;
+use super::env::Env;
+use super::manifest::Manifest;
+use super::node::{Expr, Node};
+use super::router::parent_names;
+use super::stream::{Context, Stream};
+use super::template::python_str;
+
+/// Slices that are read side by side, where the manifest says nothing.
+const USUAL_CONCURRENCY: usize = 2;
+/// For whom a tester names other streams to be checked.
+const CHECK_NAMES: &str = "__airbyte_check_stream_names";
+
+/// A connector that can talk to its API. Opening one does no I/O.
+pub struct Opened {
+    pub(super) manifest: Arc<Manifest>,
+    pub(super) env: Arc<Env>,
+    /// The user's configuration, changed by the manifest's migrations; to be kept in place of the one that was given.
+    pub migrated: Option<Value>,
+}
+
+/// A stream as a catalog shows it.
+#[derive(Clone, Debug)]
+pub struct StreamInfo {
+    pub name: String,
+    pub json_schema: Value,
+    /// Paths, each a list of keys.
+    pub primary_key: Vec<Vec<String>>,
+    /// The field that incremental reads go by.
+    pub cursor_field: Option<String>,
+    /// The user may choose another.
+    pub cursor_is_open: bool,
+}
+
+impl Opened {
+    pub(super) fn new(manifest: Arc<Manifest>, given: &Value) -> Result<Self> {
+        let spec = manifest.spec_node();
+        let prepared = config::prepare(spec.as_ref(), given)?;
+        config::validate(spec.as_ref(), &prepared.config)?;
+        let secrets = config::secrets(spec.as_ref(), &prepared.config);
+        let env = Self::env(&manifest, prepared.config, secrets)?;
+        Ok(Self { manifest: manifest.clone(), env: Arc::new(env), migrated: prepared.migrated })
+    }
+
+    fn env(manifest: &Manifest, config: Value, secrets: Vec<String>) -> Result<Env> {
+        let budget = manifest.root().get("api_budget").map(|b| Budget::build(&b, &config)).transpose()?;
+        Ok(Env {
+            config: Arc::new(config),
+            client: Client::new(concat!("tributary/", env!("CARGO_PKG_VERSION")), Duration::from_secs(300))?,
+            budget,
+            cache: ResponseCache::default(),
+            secrets,
+            changed_config: std::sync::Mutex::default(),
+        })
+    }
+
+    /// How many slices may be read at once.
+    pub fn concurrency(&self) -> Result<usize> {
+        let Some(level) = self.manifest.root().get("concurrency_level") else { return Ok(USUAL_CONCURRENCY) };
+        let value = level.need_expr("default_concurrency")?.eval(&self.env.scope())?;
+        let default = value.as_u64().or_else(|| value.as_str().and_then(|t| t.parse().ok()));
+        let default = default.ok_or_else(|| level.wrong("`default_concurrency` does not give a whole number"))?;
+        let most = level.integer("max_concurrency").and_then(|m| u64::try_from(m).ok()).unwrap_or(u64::MAX);
+        Ok(usize::try_from(default.min(most)).unwrap_or(1).clamp(1, 256))
+    }
+
+    /// A configuration that authenticators have changed, to be kept by the user; once.
+    pub fn take_changed_config(&self) -> Option<Value> {
+        self.env.changed_config.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take()
+    }
+
+    /// The manifest's streams, those of conditions and templates among them. Templates may ask the API.
+    pub(super) async fn stream_documents(&self) -> Result<Vec<Value>> {
+        config::validate_parts(self.manifest.spec_node().as_ref(), &self.env.config)?;
+        let mut streams = self.static_streams()?;
+        for definition in self.manifest.root().items("dynamic_streams") {
+            streams.extend(dynamic::streams(&self.env, &definition, &self.manifest.dir).await?);
+        }
+        dynamic::unique(&streams)?;
+        Ok(streams)
+    }
+
+    fn static_streams(&self) -> Result<Vec<Value>> {
+        let mut streams = Vec::new();
+        for stream in self.manifest.root().items("streams") {
+            if stream.kind() != "ConditionalStreams" {
+                streams.push(stream.value.clone());
+                continue;
+            }
+            let condition = Expr::new(stream.text("condition").unwrap_or_default(), Arc::new(Value::Object(Map::new())))?;
+            if condition.truthy(&self.env.scope())? {
+                streams.extend(stream.items("streams").iter().map(|s| s.value.clone()));
+            }
+        }
+        Ok(streams)
+    }
+
+    /// Makes a stream for a read. `documents` are all streams.
+    pub(super) fn stream(&self, documents: &[Value], name: &str, state: &Map<String, Value>, cursor_field: Option<&str>) -> Result<Stream> {
+        let (index, document) = documents
+            .iter()
+            .enumerate()
+            .find(|(_, d)| d.get("name").and_then(Value::as_str) == Some(name))
+            .ok_or_else(|| Error::new(Code::NotFound, "the manifest has no such stream").detail(name.to_owned()).stream(name))?;
+        let mut parents = HashSet::new();
+        for document in documents {
+            if let Some(router) = document.pointer("/retriever/partition_router") {
+                parent_names(router, &mut parents);
+            }
+        }
+        let context = Context { state, cursor_field, is_parent: parents.contains(name), dir: &self.manifest.dir };
+        Stream::build(&self.env, &Node::new(document, format!("streams[{index}]")), &context)
+    }
+
+    /// The streams on offer. One that cannot be described does not hide the others: why it is missing stands beside them.
+    pub async fn discover(&self, only: &[String]) -> Result<(Vec<StreamInfo>, Vec<Error>)> {
+        let documents = self.stream_documents().await?;
+        let (mut found, mut missing) = (Vec::new(), Vec::new());
+        for (index, document) in documents.iter().enumerate() {
+            let node = Node::new(document, format!("streams[{index}]"));
+            let name = node.text("name").unwrap_or_default();
+            if !only.is_empty() && !only.iter().any(|o| o == name) {
+                continue;
+            }
+            match self.info(&documents, &node).await {
+                Ok(info) => found.push(info),
+                Err(error) => missing.push(error.stream(name)),
+            }
+        }
+        Ok((found, missing))
+    }
+
+    async fn info(&self, documents: &[Value], node: &Node<'_>) -> Result<StreamInfo> {
+        let description = Stream::describe(&self.env, node)?;
+        let stream = self.stream(documents, &description.name, &Map::new(), None)?;
+        Ok(StreamInfo {
+            name: description.name,
+            json_schema: stream.schema().await?.clone(),
+            primary_key: description.primary_key,
+            cursor_field: description.cursor_field,
+            cursor_is_open: description.cursor_is_open,
+        })
+    }
+
+    /// Reads the first record of the streams that the manifest names for it.
+    pub async fn check(&self) -> Result<()> {
+        let check = self.manifest.root().need("check")?;
+        if let Some(overrides) = check.get("config_overrides").and_then(|o| o.value.as_object()) {
+            let mut config = (*self.env.config).clone();
+            if let Value::Object(map) = &mut config {
+                map.extend(overrides.clone());
+            }
+            let env = Self::env(&self.manifest, config, self.env.secrets.clone())?;
+            let other = Opened { manifest: self.manifest.clone(), env: Arc::new(env), migrated: None };
+            return Box::pin(other.check_streams(&check)).await;
+        }
+        self.check_streams(&check).await
+    }
+
+    async fn check_streams(&self, check: &Node<'_>) -> Result<()> {
+        let names_of_dynamic = check.items("dynamic_streams_check_configs");
+        let mut documents = self.static_streams()?;
+        let mut wanted: Vec<String> = match self.env.config.get(CHECK_NAMES).and_then(Value::as_array) {
+            Some(names) if !names.is_empty() => names.iter().map(python_str).collect(),
+            _ => check.items("stream_names").iter().map(|n| python_str(n.value)).collect(),
+        };
+        let by_count = check.kind() == "CheckDynamicStream";
+        if by_count
+            || !names_of_dynamic.is_empty()
+            || wanted.iter().any(|w| !documents.iter().any(|d| d.get("name") == Some(&w.as_str().into())))
+        {
+            documents = self.stream_documents().await?;
+        } else {
+            config::validate_parts(self.manifest.spec_node().as_ref(), &self.env.config)?;
+        }
+        let name_of = |d: &Value| d.get("name").map(python_str).unwrap_or_default();
+        if by_count {
+            let count = check.integer("stream_count").and_then(|c| usize::try_from(c).ok()).unwrap_or(1);
+            if documents.is_empty() {
+                return Err(check.wrong("there are no streams to check"));
+            }
+            wanted = documents.iter().take(count).map(name_of).collect();
+        }
+        for dynamic in names_of_dynamic {
+            let name = dynamic.text("dynamic_stream_name").unwrap_or_default();
+            let definitions = self.manifest.root().items("dynamic_streams");
+            let definition = definitions
+                .iter()
+                .enumerate()
+                .find(|(i, d)| d.text("name").map_or_else(|| format!("dynamic_stream_{i}"), str::to_owned) == name);
+            let (_, definition) =
+                definition.ok_or_else(|| dynamic.wrong("the manifest has no such dynamic stream").detail(name.to_owned()))?;
+            let made = dynamic::streams(&self.env, definition, &self.manifest.dir).await?;
+            let count = dynamic.integer("stream_count").and_then(|c| usize::try_from(c).ok()).unwrap_or(made.len());
+            wanted.extend(made.iter().take(count).map(name_of));
+        }
+        for name in &wanted {
+            self.check_stream(&documents, name).await.map_err(|e| e.stream(name.clone()))?;
+        }
+        Ok(())
+    }
+
+    async fn check_stream(&self, documents: &[Value], name: &str) -> Result<()> {
+        let stream = self.stream(documents, name, &Map::new(), None)?;
+        let Some(slice) = stream.next_slice().await? else {
+            return Err(Error::new(Code::ConfigInvalid, "the stream has nothing to read, so that the connection cannot be checked"));
+        };
+        let mut pages = stream.pages(&slice);
+        let mut observed = Observed::default();
+        while let Some(records) = stream.next_page(&slice, &mut pages, &mut observed).await? {
+            if !records.is_empty() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}

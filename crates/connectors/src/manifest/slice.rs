@@ -1,0 +1,82 @@
+//! A piece of a stream's read: what its routers and its cursor say about the requests that it takes.
+
+use serde_json::{Map, Value};
+
+use super::cursor::Bounds;
+use super::template::Scope;
+
+/// Part of a read. Templates see partition and cursor as one object, `stream_slice`.
+#[derive(Clone)]
+pub(super) struct Slice {
+    /// From routers: which parent, which of a list.
+    partition: Map<String, Value>,
+    /// Only for templates and requests: never part of the state.
+    pub(super) extra: Map<String, Value>,
+    merged: Value,
+    attributes: Value,
+    /// Which of its records the cursor has not seen before.
+    bounds: Option<Bounds>,
+}
+
+impl Default for Slice {
+    fn default() -> Self {
+        Self::new(Map::new(), Map::new(), Map::new())
+    }
+}
+
+impl Slice {
+    pub(super) fn new(partition: Map<String, Value>, cursor: Map<String, Value>, extra: Map<String, Value>) -> Self {
+        let mut merged = partition.clone();
+        merged.extend(cursor.clone());
+        let attributes = [("partition", partition.clone()), ("cursor_slice", cursor), ("extra_fields", extra.clone())];
+        let attributes = attributes.into_iter().map(|(name, map)| (name.to_owned(), Value::Object(map))).collect();
+        Self { partition, extra, merged: Value::Object(merged), attributes: Value::Object(attributes), bounds: None }
+    }
+
+    pub(super) fn of_partition(partition: Map<String, Value>) -> Self {
+        Self::new(partition, Map::new(), Map::new())
+    }
+
+    pub(super) fn partition(&self) -> &Map<String, Value> {
+        &self.partition
+    }
+
+    /// This partition within a window of the cursor.
+    pub(super) fn within(&self, cursor: Map<String, Value>) -> Self {
+        Self::new(self.partition.clone(), cursor, self.extra.clone())
+    }
+
+    pub(super) fn with_extra(&self, name: &str, value: Value) -> Self {
+        let mut extra = self.extra.clone();
+        extra.insert(name.to_owned(), value);
+        let cursor = self.attributes.get("cursor_slice").and_then(Value::as_object).cloned().unwrap_or_default();
+        Self::new(self.partition.clone(), cursor, extra)
+    }
+
+    pub(super) fn with_bounds(mut self, bounds: Option<Bounds>) -> Self {
+        self.bounds = bounds;
+        self
+    }
+
+    pub(super) fn bounds(&self) -> Option<&Bounds> {
+        self.bounds.as_ref()
+    }
+
+    pub(super) fn get(&self, key: &str) -> Option<&Value> {
+        self.merged.get(key)
+    }
+
+    /// The slice as requests' templates see it, its extra fields among the names.
+    pub(super) fn scope<'a>(&'a self, mut scope: Scope<'a>) -> Scope<'a> {
+        scope = scope.with_attributes("stream_slice", &self.merged, &self.attributes);
+        for (name, value) in &self.extra {
+            scope = scope.with(name, value);
+        }
+        scope
+    }
+
+    /// The slice as records' templates see it.
+    pub(super) fn record_scope<'a>(&'a self, scope: Scope<'a>) -> Scope<'a> {
+        scope.with_attributes("stream_slice", &self.merged, &self.attributes)
+    }
+}
