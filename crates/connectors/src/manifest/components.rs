@@ -199,12 +199,16 @@ fn fits(rule: &Rule, value: &Value) -> bool {
         Rule::Bool => value.is_boolean(),
         Rule::Map => value.is_object(),
         Rule::OneOf(texts) => value.as_str().is_some_and(|t| texts.contains(&t)),
-        Rule::List(_) | Rule::MapOf(_) | Rule::Component(_) | Rule::Either(_) => {
-            let mut problems = Vec::new();
-            check(rule, value, "", &mut problems);
-            problems.is_empty()
-        }
+        Rule::Either(rules) => rules.iter().any(|rule| fits(rule, value)),
+        Rule::List(_) => value.is_array() && is_sound(rule, value),
+        Rule::MapOf(_) | Rule::Component(_) => value.is_object() && is_sound(rule, value),
     }
+}
+
+fn is_sound(rule: &Rule, value: &Value) -> bool {
+    let mut problems = Vec::new();
+    check(rule, value, "", &mut problems);
+    problems.is_empty()
 }
 
 fn wrong_component(expected: &[&'static str], map: &Map<String, Value>, path: &str, problems: &mut Vec<Problem>) {
