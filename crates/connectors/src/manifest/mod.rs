@@ -46,7 +46,7 @@ mod source;
 mod span;
 mod stream;
 // Some of its parts are for tests and for the examples only.
-#[allow(dead_code)]
+#[allow(dead_code, unused_imports)]
 mod template;
 mod time;
 mod transform;

@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn unfolding_is_bounded() {
         let mut map = Map::new();
-        map.insert("a0".into(), json!(["x"; 10]));
+        map.insert("a0".into(), json!(vec!["x"; 10]));
         for i in 1..9 {
             let reference = json!({"$ref": format!("#/a{}", i - 1)});
             map.insert(format!("a{i}"), Value::Array(vec![reference; 10]));
