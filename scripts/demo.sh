@@ -31,9 +31,15 @@ cd "$project"
 show run
 show query "select status, count(*) as orders, sum(amount) as amount from shop.orders group by status order by status"
 
+say "Two models came along, with their tests: who paid what (orders, customers and the census), and the orders of each day."
+show query "select country, population, buyers, revenue from analytics.revenue_by_country order by revenue desc limit 5"
+show lineage analytics.revenue_by_country.revenue
+
 say "The next day: new and changed orders, another file of events."
 "$trib" init --example-changes .
 show run
 show query "select status, count(*) as orders, sum(amount) as amount from shop.orders group by status order by status"
+show query "select * from analytics.orders_by_day order by day"
+show test
 show status
 say "The project is in $project; the tables are Delta Lake folders in $project/.tributary/warehouse."

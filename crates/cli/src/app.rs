@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 use trib_core::{Code, Connector, Destination, Error, Source};
-use trib_engine::Engine;
+use trib_engine::{Engine, NativeTable, Queries};
 use trib_project::select::{Manifest, select};
 use trib_project::{Connection, Graph, Project, Selection, Variables};
 use trib_runtime::{Observer, Runtime};
@@ -18,6 +18,7 @@ use crate::exit::{Failure, Result};
 use crate::output::Output;
 use crate::registry::Registry;
 use crate::stop;
+use crate::tables::ProjectTables;
 
 /// Bytes that queries and sorts may hold before they spill.
 const QUERY_MEMORY: usize = 1 << 30;
@@ -33,6 +34,7 @@ pub struct Session {
     store: OnceCell<Arc<Store>>,
     sources: Mutex<HashMap<String, Arc<dyn Source>>>,
     destinations: Mutex<HashMap<String, Arc<dyn Destination>>>,
+    engine: OnceLock<Engine>,
 }
 
 impl Session {
@@ -45,6 +47,7 @@ impl Session {
             store: OnceCell::new(),
             sources: Mutex::default(),
             destinations: Mutex::default(),
+            engine: OnceLock::new(),
         }
     }
 
@@ -80,9 +83,13 @@ impl Session {
         self.store.get_or_try_init(|| open).await
     }
 
-    /// The query engine, spilling into the project's own folder.
+    /// The query engine, spilling into the project's own folder. All queries of the process share its memory.
     pub fn engine(&self) -> Result<Engine> {
-        engine(&self.project()?.dir.join(".tributary"))
+        if let Some(engine) = self.engine.get() {
+            return Ok(engine.clone());
+        }
+        let engine = engine(&self.project()?.dir.join(".tributary"))?;
+        Ok(self.engine.get_or_init(|| engine).clone())
     }
 
     /// What runs need; `run` is the name under which they are recorded.
@@ -99,7 +106,8 @@ impl Session {
         Ok(select(&graph, &wanted.select, &wanted.exclude, before.as_ref())?)
     }
 
-    async fn last_manifest(&self) -> Result<Option<Manifest>> {
+    /// The project's nodes as they were at the last run.
+    pub async fn last_manifest(&self) -> Result<Option<Manifest>> {
         let stored = self.store().await?.meta(MANIFEST).await?;
         Ok(stored.map(|text| serde_json::from_str(&text)).transpose().map_err(Error::from)?)
     }
@@ -133,6 +141,21 @@ impl Session {
             let made = connector.make_destination(&connection.settings_for(&connector.schema), &connection.context(self.project()?));
             Ok(made.map_err(|e| connection.place.mark(e))?)
         })
+    }
+
+    /// The tables of a connection for the query engine, where it can scan them itself.
+    pub fn native(&self, name: &str) -> Result<Option<Arc<dyn NativeTable>>> {
+        let (connection, connector) = self.connection(name)?;
+        let settings = connection.settings_for(&connector.schema);
+        Ok(self.registry().native(&connector.name, &settings, &connection.context(self.project()?))?)
+    }
+
+    /// Queries over the tables of a connection as they are now, the project's views and the control database; `None` where the query
+    /// engine cannot scan them itself.
+    pub async fn queries(&self, connection: &str) -> Result<Option<Queries>> {
+        let Some(native) = self.native(connection)? else { return Ok(None) };
+        let tables = ProjectTables::new(Some(native), Some(self.store().await?.clone()), self.project()?, connection).await?;
+        Ok(Some(Queries::new(self.engine()?, Arc::new(tables))))
     }
 
     /// Cancelled by the first Ctrl-C from now on.

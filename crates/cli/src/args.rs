@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    airbyte, backfill, cancel, check, completions, connectors, copy, discover, fmt, init, logs, ls, maintain, pause, plan, preview, query,
-    rejected, resume, run, runs, state, status, validate,
+    airbyte, backfill, cancel, check, completions, connectors, copy, discover, fmt, init, lineage, logs, ls, maintain, pause, plan,
+    preview, query, rejected, resume, run, runs, state, status, test, validate,
 };
 
 /// Moves data: out of databases and files, into a warehouse or lake.
@@ -59,8 +59,10 @@ pub enum Command {
     Preview(preview::Args),
     Plan(plan::Args),
     Run(run::Args),
+    Test(test::Args),
     Backfill(backfill::Args),
     Query(query::Args),
+    Lineage(lineage::Args),
     State(state::Args),
     Runs(runs::Args),
     Logs(logs::Args),

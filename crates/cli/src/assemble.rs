@@ -86,6 +86,7 @@ pub fn stream_task(plan: &StreamPlan, stream: &Stream, pushes_filter: bool, ask:
         refresh: if ask.full_refresh && plan.full_refresh { Refresh::Full } else { Refresh::No },
         rows: stream.rows.filter(|_| plan.mode == ReadMode::Full && pushed_nothing(plan)),
         retries: Vec::new(),
+        audit: None,
     })
 }
 

@@ -1,6 +1,6 @@
-//! A run: the selected syncs in the order of the graph, side by side where none needs another's tables.
+//! A run: the selected nodes in the order of the graph, side by side where none needs another's tables.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,20 +9,25 @@ use futures::stream::FuturesUnordered;
 use sha2::{Digest, Sha256};
 use tokio::sync::Mutex;
 use trib_core::{Code, Error};
-use trib_project::{Graph, NodeKind, Project, Selection, StreamPlan, Sync};
-use trib_runtime::{Runtime, StreamTask, SyncReport, new_id, run_sync};
-use trib_store::{Pause, RunEnd, RunStart};
+use trib_project::graph::GraphNode;
+use trib_project::{Graph, Model, NodeKind, Project, Seed, Selection, StreamPlan, Sync};
+use trib_runtime::{Runtime, StreamTask, SyncReport, SyncTask, new_id, run_sync};
+use trib_store::{Pause, RunEnd, RunStart, Tested, Verdict};
 
 use crate::app::{Session, holder};
 use crate::assemble::Ask;
+use crate::audit::{Auditor, Place};
 use crate::exit::{Exit, Result};
+use crate::models::{self, Computing};
 use crate::observe::Watch;
 use crate::output;
 use crate::prepare::{self, Wanted, admit};
 use crate::render;
 use crate::summary::Summary;
+use crate::testing::{Ground, Subject};
+use crate::unfinished::Unfinished;
 
-/// Syncs that run at the same time.
+/// Nodes that run at the same time.
 const SIDE_BY_SIDE: usize = 4;
 /// How long a source may think before a person is told.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -30,6 +35,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Runs what is selected, records the run, shows how it went, and gives the exit status. `command` is how the run was called.
 pub async fn conduct(session: &Session, selection: &Selection, ask: &Ask, command: &str) -> Result<Exit> {
     let began = Instant::now();
+    let graph = Graph::of(session.project()?);
+    models::preflight(session, &graph, selection).await?;
     let store = session.store().await?.clone();
     let run = new_id();
     let watch = Watch::new(session.output, store.clone(), &run);
@@ -45,12 +52,13 @@ pub async fn conduct(session: &Session, selection: &Selection, ask: &Ask, comman
         })
         .await?;
     let conductor = Conductor { session, selection, ask, runtime, watch, writers: Mutex::default(), paused: store.paused().await? };
-    let mut summary = conductor.run().await?;
+    let (mut summary, unfinished) = conductor.run(&graph).await?;
     conductor.watch.finish().await;
     summary.took = began.elapsed();
 
     let error = summary.failures().next().map(|e| e.to_json());
     store.finish_run(&run, &RunEnd { status: summary.status(), error }).await?;
+    unfinished.keep(&store).await?;
     session.remember_manifest().await?;
     session.output.either(|| summary.to_json(&run), || render::summary::text(&summary, &run, output::width()));
     Ok(summary.exit())
@@ -76,70 +84,134 @@ struct Conductor<'a> {
     paused: Vec<Pause>,
 }
 
-/// How one sync went.
+/// How one node went.
 #[derive(Default)]
-struct Ran {
-    reports: Vec<(Vec<StreamTask>, SyncReport)>,
-    errors: Vec<Error>,
+pub struct Ran {
+    pub reports: Vec<(Vec<StreamTask>, SyncReport)>,
+    pub errors: Vec<Error>,
+    pub tests: Vec<Tested>,
+    /// There was nothing to store: the query is right, and that is all.
+    pub view: bool,
 }
 
 impl Ran {
     fn went_well(&self) -> bool {
-        self.errors.is_empty() && self.reports.iter().all(|(_, report)| report.failed() == 0)
+        let failed = |t: &Tested| matches!(t.verdict, Verdict::Failed | Verdict::Broken);
+        self.errors.is_empty() && self.reports.iter().all(|(_, report)| report.failed() == 0) && !self.tests.iter().any(failed)
+    }
+
+    fn failed(errors: Vec<Error>) -> Self {
+        Self { errors, ..Self::default() }
     }
 }
 
 impl Conductor<'_> {
-    async fn run(&self) -> Result<Summary> {
-        let project = self.session.project()?;
-        let graph = Graph::of(project);
+    async fn run(&self, graph: &Graph) -> Result<(Summary, Unfinished)> {
         let mut summary = Summary::default();
-        let mut waiting: Vec<&Sync> = Vec::new();
+        let mut unfinished = Unfinished::of(&self.runtime.run);
+        let mut waiting: Vec<&GraphNode> = Vec::new();
         for node in graph.order().into_iter().filter(|n| self.selection.contains(&n.name)) {
-            match (self.paused.iter().find(|p| p.node == node.name), node.kind) {
-                (Some(pause), _) => summary.skipped.push((node.name.clone(), paused(pause))),
-                (None, NodeKind::Model) => summary.skipped.push((node.name.clone(), "this version does not run models yet".to_owned())),
-                (None, NodeKind::Sync) => waiting.push(project.sync(&node.name)?),
+            match self.paused.iter().find(|p| p.node == node.name) {
+                Some(pause) => summary.skipped.push((node.name.clone(), paused(pause))),
+                None => waiting.push(node),
             }
         }
         let mut running = FuturesUnordered::new();
-        let mut open: BTreeSet<&str> = waiting.iter().map(|s| s.name.as_str()).collect();
-        let mut failed: BTreeMap<&str, &str> = BTreeMap::new();
+        let mut open: BTreeSet<&str> = waiting.iter().map(|n| n.name.as_str()).collect();
+        let mut failed: BTreeSet<&str> = BTreeSet::new();
         loop {
             while running.len() < SIDE_BY_SIDE
-                && let Some(at) = waiting.iter().position(|s| graph.parents(&s.name).all(|p| !open.contains(p)))
+                && let Some(at) = waiting.iter().position(|n| graph.parents(&n.name).all(|p| !open.contains(p)))
             {
-                let sync = waiting.remove(at);
-                let broken = graph.parents(&sync.name).find(|p| failed.contains_key(p)).map(str::to_owned);
-                if let Some(parent) = broken {
-                    summary.skipped.push((sync.name.clone(), format!("{parent} has failed, whose tables it reads")));
-                    open.remove(sync.name.as_str());
-                    failed.insert(&sync.name, "left out");
-                } else if self.runtime.cancel.is_cancelled() {
-                    summary.skipped.push((sync.name.clone(), "the run was stopped".to_owned()));
-                    open.remove(sync.name.as_str());
+                let node = waiting.remove(at);
+                let broken = graph.parents(&node.name).find(|p| failed.contains(p)).map(str::to_owned);
+                let reason = match broken {
+                    Some(parent) => Some(format!("{parent} has failed, whose tables it reads")),
+                    None => self.runtime.cancel.is_cancelled().then(|| "the run was stopped".to_owned()),
+                };
+                if let Some(reason) = reason {
+                    summary.skipped.push((node.name.clone(), reason));
+                    open.remove(node.name.as_str());
+                    failed.insert(&node.name);
+                    unfinished.node(&node.name);
                 } else {
-                    running.push(async move { (sync, self.one(sync).await) });
+                    running.push(async move { (node, self.one(node).await) });
                 }
             }
-            let Some((sync, ran)) = running.next().await else { break };
-            open.remove(sync.name.as_str());
+            let Some((node, ran)) = running.next().await else { break };
+            open.remove(node.name.as_str());
             if !ran.went_well() {
-                failed.insert(&sync.name, "failed");
+                failed.insert(&node.name);
+                self.note_unfinished(&mut unfinished, node, &ran);
             }
-            summary.add_errors(ran.errors);
-            for (asked, report) in ran.reports {
-                summary.add(&asked, report);
+            if let Err(e) = self.runtime.store.record_tests(&self.runtime.run, &ran.tests).await {
+                self.watch.note(&node.name, None, &format!("what the tests have found could not be recorded: {e}"));
             }
+            summary.take(&node.name, ran);
         }
         if self.runtime.cancel.is_cancelled() && !summary.failures().any(|e| e.code() == Code::Cancelled) {
             summary.add_errors([stopped()]);
         }
-        Ok(summary)
+        Ok((summary, unfinished))
+    }
+
+    /// Streams of a sync are run again one by one where it is known which of them failed.
+    fn note_unfinished(&self, unfinished: &mut Unfinished, node: &GraphNode, ran: &Ran) {
+        if node.kind != NodeKind::Sync || !ran.errors.is_empty() {
+            return unfinished.node(&node.name);
+        }
+        for (_, report) in &ran.reports {
+            for stream in report.streams.iter().filter(|s| s.error.is_some()) {
+                unfinished.stream(&node.name, &stream.stream);
+            }
+        }
+        for test in ran.tests.iter().filter(|t| matches!(t.verdict, Verdict::Failed | Verdict::Broken)) {
+            unfinished.stream(&node.name, &test.stream);
+        }
+    }
+
+    async fn one(&self, node: &GraphNode) -> Ran {
+        let project = match self.session.project() {
+            Ok(project) => project,
+            Err(failure) => return Ran::failed(failure.0),
+        };
+        let ran = match node.kind {
+            NodeKind::Sync => match project.sync(&node.name) {
+                Ok(sync) => return self.sync(sync).await,
+                Err(e) => Err(e.into()),
+            },
+            NodeKind::Model => match project.model(&node.name) {
+                Ok(model) => self.model(model).await,
+                Err(e) => Err(e.into()),
+            },
+            NodeKind::Seed => match project.seeds().iter().find(|s| s.name == node.name) {
+                Some(seed) => self.seed(seed).await,
+                None => Err(Error::internal("a seed of the graph is not in the project").into()),
+            },
+        };
+        ran.unwrap_or_else(|failure| Ran::failed(failure.0))
+    }
+
+    /// One model: checked, made, tested.
+    async fn model(&self, model: &Model) -> Result<Ran> {
+        let subject = Subject { node: model.name.clone(), stream: String::new(), table: model.table.clone(), tests: model.tests.clone() };
+        let computing = Computing::of(self.session, model).await?;
+        models::make_view(self.session, model, &computing).await?;
+        let Some(mut task) = models::model(self.session, model, computing, self.ask).await? else {
+            let tests = subject.ask(&self.ground(&model.spec.connection).await?).await;
+            return Ok(Ran { tests, view: true, ..Ran::default() });
+        };
+        let audits = self.audit(&mut task, &model.spec.connection, &[subject]).await?;
+        self.load(task, &model.spec.connection, audits).await
+    }
+
+    async fn seed(&self, seed: &Seed) -> Result<Ran> {
+        let task = models::seed(self.session, seed).await?;
+        self.load(task, &seed.connection, Vec::new()).await
     }
 
     /// One sync, source by source: the first one makes the tables that the others share.
-    async fn one(&self, sync: &Sync) -> Ran {
+    async fn sync(&self, sync: &Sync) -> Ran {
         let mut ran = Ran::default();
         let wanted = Wanted { selection: self.selection, ask: self.ask, paused: &self.paused };
         let preparing = prepare::sync(self.session, sync, &wanted);
@@ -148,10 +220,7 @@ impl Conductor<'_> {
             tokio::select! {
                 prepared = &mut preparing => break prepared,
                 () = tokio::time::sleep(PATIENCE) => self.watch.note(&sync.name, None, "still asking the source what it offers"),
-                () = self.runtime.cancel.cancelled() => {
-                    ran.errors.push(stopped());
-                    return ran;
-                }
+                () = self.runtime.cancel.cancelled() => return Ran::failed(vec![stopped()]),
             }
         };
         for one in prepared {
@@ -170,14 +239,85 @@ impl Conductor<'_> {
             if one.task.streams.is_empty() {
                 continue;
             }
-            let asked = one.task.streams.clone();
-            match run_sync(&self.runtime, one.task).await {
-                Ok(report) => ran.reports.push((asked, report)),
-                Err(e) => ran.errors.push(e),
+            let tested = one.plans.iter().filter(|p| !p.tests.is_empty());
+            let subjects: Vec<Subject> = tested
+                .map(|p| Subject { node: sync.name.clone(), stream: p.stream.clone(), table: p.logical.clone(), tests: p.tests.clone() })
+                .collect();
+            let loaded = match self.audit(&mut one.task, &sync.spec.to, &subjects).await {
+                Ok(audits) => self.load(one.task, &sync.spec.to, audits).await,
+                Err(failure) => Err(failure),
+            };
+            match loaded {
+                Ok(mut more) => {
+                    ran.reports.append(&mut more.reports);
+                    ran.errors.append(&mut more.errors);
+                    ran.tests.append(&mut more.tests);
+                }
+                Err(failure) => ran.errors.extend(failure.0),
             }
         }
         ran
     }
+
+    /// Gives each stream with blocking tests its audit.
+    async fn audit(&self, task: &mut SyncTask, connection: &str, subjects: &[Subject]) -> Result<Vec<Audited>> {
+        let mut audits = Vec::new();
+        for subject in subjects {
+            let stream = if subject.stream.is_empty() { &subject.node } else { &subject.stream };
+            let Some(stream) = task.streams.iter_mut().find(|s| s.spec.stream == *stream) else { continue };
+            let (blocking, rest) = (subject.only(|t| t.blocking), subject.only(|t| !t.blocking));
+            let place = match (self.session.native(connection)?, self.session.queries(connection).await?) {
+                (Some(native), Some(queries)) => Place::Lake(native, queries),
+                _ => Place::Inside(task.destination.clone(), self.session.project()?.environment.clone()),
+            };
+            let auditor = Arc::new(Auditor::new(blocking.clone(), place));
+            if !blocking.tests.is_empty() {
+                stream.audit = Some(auditor.clone());
+            }
+            audits.push(Audited { stream: stream.spec.stream.clone(), auditor, blocking, rest });
+        }
+        Ok(audits)
+    }
+
+    /// Loads, then asks the tests that look at what is published: those that do not block, and those that had no staged rows to look at.
+    async fn load(&self, task: SyncTask, connection: &str, audits: Vec<Audited>) -> Result<Ran> {
+        let asked = task.streams.clone();
+        let report = run_sync(&self.runtime, task).await?;
+        let mut ran = Ran::default();
+        for audited in audits {
+            let well = report.streams.iter().any(|s| s.stream == audited.stream && s.error.is_none());
+            let mut after = vec![&audited.rest];
+            match audited.auditor.found() {
+                Some(found) => ran.tests.extend(found),
+                None => after.push(&audited.blocking),
+            }
+            for subject in after.into_iter().filter(|s| well && !s.tests.is_empty()) {
+                ran.tests.extend(subject.ask(&self.ground(connection).await?).await);
+            }
+        }
+        ran.reports.push((asked, report));
+        Ok(ran)
+    }
+
+    async fn ground(&self, connection: &str) -> Result<Ground> {
+        ground(self.session, connection).await
+    }
+}
+
+/// One stream's tests.
+struct Audited {
+    stream: String,
+    auditor: Arc<Auditor>,
+    blocking: Subject,
+    rest: Subject,
+}
+
+/// Who answers queries about the tables of a connection.
+pub async fn ground(session: &Session, connection: &str) -> Result<Ground> {
+    Ok(match session.queries(connection).await? {
+        Some(queries) => Ground::Engine(queries),
+        None => Ground::Inside(session.destination(connection)?, session.project()?.environment.clone()),
+    })
 }
 
 fn paused(pause: &Pause) -> String {

@@ -3,9 +3,12 @@
 mod app;
 mod args;
 mod assemble;
+mod audit;
 mod commands;
 mod conduct;
 mod exit;
+mod lineage;
+mod models;
 mod observe;
 mod output;
 mod prepare;
@@ -16,6 +19,9 @@ mod sample;
 mod stop;
 mod summary;
 mod tables;
+mod testing;
+mod unfinished;
+mod unit_tests;
 
 use std::process::ExitCode;
 

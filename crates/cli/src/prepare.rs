@@ -89,7 +89,8 @@ async fn source_of(session: &Session, sync: &Sync, name: &str, wanted: &Wanted<'
     Ok(Prepared { task, plans, errors, notes: chosen.notes })
 }
 
-fn enabled<'a>(session: &'a Session, name: &str) -> Result<(Connection, &'a Connector)> {
+/// A connection that is not switched off.
+pub fn enabled<'a>(session: &'a Session, name: &str) -> Result<(Connection, &'a Connector)> {
     let (connection, connector) = session.connection(name)?;
     if !connection.enabled {
         let error = Error::new(Code::ConfigInvalid, "the connection is not enabled").connection(name).hint("take `enabled: false` away");

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
 use serde_json::Value;
 use trib_core::error::closest;
+use trib_core::load::TableLoad;
 use trib_core::{Code, Connector, Context, Error, Result, TableName};
 use trib_engine::NativeTable;
 use trib_lake::Lake;
@@ -94,5 +95,9 @@ impl NativeTable for LakeTables {
             Err(e) if e.code() == Code::NotFound => Ok(None),
             Err(e) => Err(e),
         }
+    }
+
+    fn staged(&self, load: &TableLoad) -> Result<Arc<dyn TableProvider>> {
+        self.0.staged(load)
     }
 }

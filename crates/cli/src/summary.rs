@@ -6,9 +6,11 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use trib_core::{Code, Error, Read, TableName, WriteMode};
 use trib_runtime::{Refresh, StreamTask, SyncReport};
-use trib_store::{Counts, Status};
+use trib_store::{Counts, Status, Tested};
 
+use crate::conduct::Ran;
 use crate::exit::Exit;
+use crate::testing;
 
 /// One stream that ran.
 pub struct StreamSummary {
@@ -29,12 +31,29 @@ pub struct Summary {
     pub streams: Vec<StreamSummary>,
     /// What kept whole syncs, or streams that never began, from running.
     pub errors: Vec<Arc<Error>>,
+    /// Views whose query is right.
+    pub views: Vec<String>,
+    pub tests: Vec<Tested>,
     /// Nodes that were left out, with the reason.
     pub skipped: Vec<(String, String)>,
     pub took: Duration,
 }
 
 impl Summary {
+    /// Takes over how a node went.
+    pub fn take(&mut self, node: &str, ran: Ran) {
+        if ran.view && ran.errors.is_empty() {
+            self.views.push(node.to_owned());
+        }
+        self.add_errors(ran.errors);
+        // What was not published has failed its load already.
+        self.add_errors(ran.tests.iter().filter(|t| t.published).filter_map(testing::failure));
+        self.tests.extend(ran.tests);
+        for (asked, report) in ran.reports {
+            self.add(&asked, report);
+        }
+    }
+
     /// Takes over how a sync went. `task` is what was asked for.
     pub fn add(&mut self, asked: &[StreamTask], report: SyncReport) {
         for stream in report.streams {
@@ -63,7 +82,7 @@ impl Summary {
     }
 
     pub fn succeeded(&self) -> usize {
-        self.streams.iter().filter(|s| s.error.is_none()).count()
+        self.views.len() + self.streams.iter().filter(|s| s.error.is_none()).count()
     }
 
     pub fn exit(&self) -> Exit {
@@ -99,7 +118,7 @@ impl Summary {
         let errors: Vec<Value> = self.errors.iter().map(|e| e.to_json()).collect();
         json!({
             "event": "summary", "run": run, "status": self.status(), "exit": self.exit() as u8, "streams": streams,
-            "errors": errors, "skipped": skipped, "seconds": self.took.as_secs_f64(),
+            "views": self.views, "tests": self.tests, "errors": errors, "skipped": skipped, "seconds": self.took.as_secs_f64(),
         })
     }
 }

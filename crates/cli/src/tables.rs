@@ -1,93 +1,110 @@
-//! The tables that `trib query` sees: those of the warehouse by their logical names, and the control database as `_trib`.
+//! The tables that queries see: those of a connection by their logical names, the project's views, and the control database as `_trib`.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use async_trait::async_trait;
-use datafusion::catalog::{CatalogProvider, SchemaProvider, TableProvider};
+use datafusion::catalog::TableProvider;
 use datafusion::datasource::MemTable;
-use datafusion::error::DataFusionError;
-use datafusion::execution::context::SQLOptions;
-use futures::StreamExt;
 use serde_json::Value;
 use trib_core::error::closest;
-use trib_core::{BatchStream, Code, Error, Result, TableName};
+use trib_core::{Code, Error, Result, TableName};
 use trib_engine::session::query_error;
-use trib_engine::{Engine, NativeTable};
-use trib_project::Environment;
+use trib_engine::{NativeTable, Relation, Tables};
+use trib_project::{Environment, Project};
 use trib_store::{Column, Kind, Store};
 
 /// The schema that shows the control database.
 pub const CONTROL: &str = "_trib";
-/// The engine's own catalog, and its schema for names without one.
-const CATALOG: &str = "tributary";
-const NO_SCHEMA: &str = "public";
 
 /// All tables, found when a query names them.
-#[derive(Clone)]
-pub struct Tables(Arc<Inner>);
-
-struct Inner {
+pub struct ProjectTables {
     native: Option<Arc<dyn NativeTable>>,
-    store: Arc<Store>,
+    store: Option<Arc<Store>>,
     environment: Environment,
-    /// As the project names them.
+    /// Tables that are there, as the project names them.
     known: Vec<TableName>,
-    /// Why a table was not given, since the engine would only say that it is not there.
-    missing: Mutex<Option<Error>>,
+    /// What the project makes in this connection.
+    made: Vec<Made>,
 }
 
-impl Tables {
-    /// `native` left out, only the control database is seen.
-    pub async fn new(native: Option<Arc<dyn NativeTable>>, store: Arc<Store>, environment: Environment) -> Result<Self> {
+struct Made {
+    table: TableName,
+    name: String,
+    /// The query, where that is all there is.
+    view: Option<String>,
+}
+
+impl ProjectTables {
+    /// `native` left out, only the control database is seen; `store` left out, only the connection is.
+    pub async fn new(native: Option<Arc<dyn NativeTable>>, store: Option<Arc<Store>>, project: &Project, connection: &str) -> Result<Self> {
+        let environment = project.environment.clone();
         let physical = match &native {
             Some(native) => native.tables().await?,
             None => Vec::new(),
         };
-        let known = physical.into_iter().map(|t| logical(&environment, t)).collect();
-        Ok(Self(Arc::new(Inner { native, store, environment, known, missing: Mutex::default() })))
+        let models = project.models().iter().filter(|m| m.spec.connection == connection && m.spec.enabled);
+        let models = models.map(|m| Made {
+            table: m.table.clone(),
+            name: m.name.clone(),
+            view: (!m.spec.materialized.is_stored()).then(|| m.sql.clone()),
+        });
+        let seeds = project.seeds().iter().filter(|s| s.connection == connection);
+        let made: Vec<Made> = models.chain(seeds.map(|s| Made { table: s.table.clone(), name: s.name.clone(), view: None })).collect();
+        let mut known: Vec<TableName> = physical.into_iter().map(|t| logical(&environment, t)).collect();
+        known.extend(made.iter().filter(|m| m.view.is_some()).map(|m| m.table.clone()));
+        known.extend(store.iter().flat_map(|_| Store::tables()).map(|name| TableName::new(Some(CONTROL), name)));
+        known.sort();
+        known.dedup();
+        Ok(Self { native, store, environment, known, made })
     }
 
-    /// Runs one query that changes nothing.
-    pub async fn query(&self, engine: &Engine, sql: &str) -> Result<(SchemaRef, BatchStream)> {
-        let context = engine.context();
-        context.register_catalog(CATALOG, Arc::new(self.clone()));
-        let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
-        let frame = context.sql_with_options(sql, options).await.map_err(|e| self.explain(e))?;
-        let schema: SchemaRef = Arc::new(frame.schema().as_arrow().clone());
-        let rows = frame.execute_stream().await.map_err(query_error)?;
-        Ok((schema, Box::pin(rows.map(|batch| batch.map_err(query_error)))))
-    }
-
-    fn explain(&self, e: DataFusionError) -> Error {
-        let missing = self.0.missing.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match missing {
-            Some(missing) if e.to_string().contains("not found") => missing,
-            _ => query_error(e),
-        }
-    }
-
-    async fn find(&self, schema: Option<&str>, name: &str) -> Result<Arc<dyn TableProvider>> {
-        if schema == Some(CONTROL) {
-            return control_table(&self.0.store, name).await;
-        }
-        let wanted = TableName::new(schema, name);
-        if let Some(native) = &self.0.native {
-            for table in [self.0.environment.physical(&wanted), wanted.clone()] {
-                if let Some(provider) = native.provider(&table, None).await? {
-                    return Ok(provider);
-                }
-            }
-        }
+    fn missing(&self, wanted: &TableName) -> Error {
         let error = Error::new(Code::NotFound, "there is no such table").detail(wanted.to_string());
-        let known: Vec<String> = self.0.known.iter().map(ToString::to_string).collect();
-        Err(match (closest(&wanted.to_string(), known.iter().map(String::as_str)), known.as_slice()) {
+        if let Some(made) = self.made.iter().find(|m| m.means(wanted)) {
+            return error.hint(format!("`trib run {}` makes it", made.name));
+        }
+        let known: Vec<String> = self.known.iter().filter(|t| t.schema.as_deref() != Some(CONTROL)).map(ToString::to_string).collect();
+        let names = known.iter().map(String::as_str).chain(self.made.iter().map(|m| m.name.as_str()));
+        match (closest(&wanted.to_string(), names), known.as_slice()) {
             (Some(near), _) => error.hint(format!("did you mean {near}?")),
             (None, []) => error.hint("there are no tables yet: `trib run` makes them"),
             (None, some) => error.hint(format!("there are {}", some.iter().take(10).cloned().collect::<Vec<_>>().join(", "))),
-        })
+        }
+    }
+}
+
+impl Made {
+    fn means(&self, name: &TableName) -> bool {
+        self.table == *name || name.schema.is_none() && self.name == name.name
+    }
+}
+
+#[async_trait]
+impl Tables for ProjectTables {
+    async fn find(&self, wanted: &TableName) -> Result<Option<Relation>> {
+        if let (Some(CONTROL), Some(store)) = (wanted.schema.as_deref(), &self.store) {
+            return control_table(store, &wanted.name).await.map(|t| Some(Relation::Table(t)));
+        }
+        let made = self.made.iter().find(|m| m.means(wanted));
+        if let Some(sql) = made.and_then(|m| m.view.as_ref()) {
+            return Ok(Some(Relation::View(sql.clone())));
+        }
+        let wanted = made.map_or(wanted, |m| &m.table);
+        if let Some(native) = &self.native {
+            for table in [self.environment.physical(wanted), wanted.clone()] {
+                if let Some(provider) = native.provider(&table, None).await? {
+                    return Ok(Some(Relation::Table(provider)));
+                }
+            }
+        }
+        Err(self.missing(wanted))
+    }
+
+    fn known(&self) -> Vec<TableName> {
+        self.known.clone()
     }
 }
 
@@ -99,54 +116,9 @@ fn logical(environment: &Environment, table: TableName) -> TableName {
     }
 }
 
-impl fmt::Debug for Tables {
+impl fmt::Debug for ProjectTables {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Tables").field(&self.0.known).finish()
-    }
-}
-
-impl CatalogProvider for Tables {
-    fn schema_names(&self) -> Vec<String> {
-        let mut names: Vec<String> = self.0.known.iter().filter_map(|t| t.schema.clone()).collect();
-        names.push(CONTROL.to_owned());
-        names.sort();
-        names.dedup();
-        names
-    }
-
-    fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
-        let schema = (name != NO_SCHEMA).then(|| name.to_owned());
-        Some(Arc::new(OneSchema { tables: self.clone(), schema }))
-    }
-}
-
-#[derive(Debug)]
-struct OneSchema {
-    tables: Tables,
-    schema: Option<String>,
-}
-
-#[async_trait]
-impl SchemaProvider for OneSchema {
-    fn table_names(&self) -> Vec<String> {
-        if self.schema.as_deref() == Some(CONTROL) {
-            return Store::tables().map(str::to_owned).collect();
-        }
-        self.tables.0.known.iter().filter(|t| t.schema == self.schema).map(|t| t.name.clone()).collect()
-    }
-
-    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
-        match self.tables.find(self.schema.as_deref(), name).await {
-            Ok(provider) => Ok(Some(provider)),
-            Err(e) => {
-                *self.tables.0.missing.lock().unwrap_or_else(PoisonError::into_inner) = Some(e);
-                Ok(None)
-            }
-        }
-    }
-
-    fn table_exist(&self, name: &str) -> bool {
-        self.table_names().iter().any(|known| known == name)
+        f.debug_tuple("ProjectTables").field(&self.known).finish()
     }
 }
 

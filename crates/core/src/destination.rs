@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use arrow::datatypes::{Field, FieldRef};
+use arrow::datatypes::{Field, FieldRef, SchemaRef};
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use crate::BatchStream;
-use crate::error::Result;
-use crate::load::{Lease, Load, LoadId, Marker, Outcome, Part, Receipt, Table};
+use crate::error::{Code, Error, Result};
+use crate::load::{Lease, Load, LoadId, Marker, Outcome, Part, Receipt, Table, TableLoad};
 use crate::mode::WriteMode;
 use crate::name::TableName;
 
@@ -86,6 +87,36 @@ pub trait SqlEngine: Send + Sync {
 
     /// A table name as it is written in this SQL, quoted where needed.
     fn table(&self, name: &TableName) -> String;
+
+    /// The columns that a query gives, without computing its rows where the system can tell without.
+    async fn describe(&self, _sql: &str) -> Result<SchemaRef> {
+        Err(cannot_compute())
+    }
+
+    /// [`Destination::stage`] with the rows of a query that the system computes itself: they never leave it.
+    ///
+    /// The query gives the columns of [`crate::load::Table::data_columns`] by name; what it computes is converted to the table's types. The system columns
+    /// are filled in, with the order of the query's rows as their sequence and `loaded_at` as in [`Load::loaded_at`]. The receipt is one
+    /// that commit cannot tell from that of a staged part.
+    async fn stage_query(&self, _part: &Part, _table: &Table, _sql: &str, _loaded_at: DateTime<Utc>) -> Result<Receipt> {
+        Err(cannot_compute())
+    }
+
+    /// Makes a view, or replaces the one of this name. A table that has the name stays, and is an error.
+    async fn create_view(&self, _name: &TableName, _sql: &str) -> Result<()> {
+        Err(cannot_compute())
+    }
+
+    /// What can stand behind `from` to read the rows that a load has staged for a table, its sequence included; `None` where they cannot
+    /// be looked at before the commit. Columns that are the same for all rows of the load may be absent.
+    fn staged(&self, _load: &TableLoad) -> Option<String> {
+        None
+    }
+}
+
+fn cannot_compute() -> Error {
+    Error::new(Code::Unsupported, "models cannot be made inside this system")
+        .hint("leave `connection:` out: on the lake, Tributary computes them itself")
 }
 
 /// What differs between destinations, as data.

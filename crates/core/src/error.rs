@@ -144,7 +144,8 @@ impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut parts = Vec::new();
         if let Some(file) = &self.file {
-            let mut at = file.clone();
+            // A text that stands in no file is SQL that was typed in.
+            let mut at = if file.is_empty() { "SQL".to_owned() } else { file.clone() };
             for n in [self.line, self.column].into_iter().flatten() {
                 at.push_str(&format!(":{n}"));
             }
@@ -229,6 +230,18 @@ impl Error {
             self.0.place.file = Some(path.into());
             self.0.place.line = line;
             self.0.place.column = column;
+        }
+        self
+    }
+
+    /// The text that the error is about stands in a file, from this line on. A place within the text (a line and column in a file
+    /// without a name) becomes a place in the file; an error without one is placed at the text's beginning.
+    #[must_use]
+    pub fn within(mut self, path: impl Into<String>, first_line: usize) -> Self {
+        let place = &mut self.0.place;
+        if place.file.as_ref().is_none_or(String::is_empty) {
+            place.line = Some(place.line.map_or(first_line, |line| first_line + line - 1));
+            place.file = Some(path.into());
         }
         self
     }

@@ -51,6 +51,12 @@ pub trait Source: Send + Sync {
     /// nothing of this attempt will be published, and the same split may be read again.
     async fn read(&self, split: &Split, out: &mut Emitter) -> Result<SplitEnd>;
 
+    /// The query that gives the split's rows inside the destination itself, where source and destination are one system: the engine then has it
+    /// staged there ([`crate::SqlEngine::stage_query`]) and does not call [`Source::read`]. The split ends with null facts.
+    fn inside(&self, _split: &Split) -> Result<Option<String>> {
+        Ok(None)
+    }
+
     /// The state after these splits have ended: pure, and the only writer of this source's state.
     ///
     /// `ends` holds one entry for each split of the plan. Splits that stopped early are kept in the

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use trib_core::{
     BatchStream, Code, Destination, Emitter, Error, Message, Part, Receipt, RejectedRow, Result, Source, Split, SplitEnd, turn,
 };
+use trib_kit::sql::ANSI;
 
 use crate::conform::{Conformed, Stamp, TableConform, conform};
 use crate::plan::{SharedPlan, StreamPlan};
@@ -58,6 +59,9 @@ pub struct SplitResult {
 
 /// Reads and stages one split. On an error nothing of this attempt may be published.
 pub async fn run_split(task: SplitTask) -> Result<SplitResult> {
+    if let Some(sql) = task.source.inside(&task.split)? {
+        return run_inside(&task, &sql).await;
+    }
     let (mut emitter, mut messages) = Emitter::channel(IN_FLIGHT, task.stop.clone());
     let (source, split) = (task.source.clone(), task.split.clone());
     let mut tasks: JoinSet<Result<Done>> = JoinSet::new();
@@ -122,6 +126,29 @@ pub async fn run_split(task: SplitTask) -> Result<SplitResult> {
         (None, Some(end)) => Ok(SplitResult { end, receipts: outcome.receipts }),
         (None, None) => Err(Error::internal("a split ended without saying how")),
     }
+}
+
+/// The destination computes the rows itself.
+async fn run_inside(task: &SplitTask, sql: &str) -> Result<SplitResult> {
+    let engine = task.destination.sql().ok_or_else(|| Error::internal("a query is to run inside a system that knows no SQL"))?;
+    let mut receipts = Vec::new();
+    for stream in &task.split.streams {
+        let plan = task.plans.get(stream).ok_or_else(|| Error::internal("a stream without a plan"))?;
+        for table in plan.conforms().map(|c| &c.table) {
+            // Columns that the table keeps and the query no longer has.
+            let gone = table.data_columns().filter(|f| plan.spec.schema.field_with_name(f.name()).is_err());
+            let gone: String = gone.map(|f| format!(", null as {}", ANSI.identifier(f.name()))).collect();
+            let sql = if gone.is_empty() { sql.to_owned() } else { format!("select q.*{gone} from ({sql}) as q") };
+            let part = Part { load: task.stamp.load.clone(), sync: task.sync.clone(), split: task.ordinal, attempt: task.attempt };
+            let receipt = engine.stage_query(&part, table, &sql, task.stamp.loaded_at).await.map_err(|e| e.stream(stream))?;
+            count(task, stream, |p| {
+                p.rows_read.fetch_add(receipt.rows, Ordering::Relaxed);
+                p.rows_staged.fetch_add(receipt.rows, Ordering::Relaxed)
+            });
+            receipts.push(receipt);
+        }
+    }
+    Ok(SplitResult { end: SplitEnd::finished(&task.split, serde_json::Value::Null), receipts })
 }
 
 enum Done {

@@ -5,18 +5,28 @@
 //! meet it.
 
 pub mod cast;
+pub mod catalog;
+pub mod check;
+mod clock;
 pub mod conform;
 pub mod execute;
+pub mod inside_source;
 pub mod json;
+pub mod lineage;
 pub mod native;
 pub mod nest;
 pub mod plan;
 pub mod protect;
+pub mod query_source;
+pub mod range;
 pub mod rejected;
 pub mod session;
 pub mod steps;
 
+pub use catalog::{Queries, Relation, Tables};
 pub use execute::{Progress, SplitResult, SplitTask, run_split};
+pub use inside_source::InsideSource;
 pub use native::NativeTable;
 pub use plan::{StreamPlan, StreamSpec, TablePlan};
+pub use query_source::QuerySource;
 pub use session::Engine;

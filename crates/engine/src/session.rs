@@ -4,15 +4,21 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Schema, SchemaRef, TimeUnit};
-use datafusion::common::DFSchema;
+use datafusion::common::{Column, DFSchema, SchemaError};
+use datafusion::error::DataFusionError;
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::prelude::{SessionConfig, SessionContext};
+use trib_core::error::closest;
 use trib_core::{Code, Error, Result};
 
+/// The catalog of a session, and its schema for names without one.
+pub const CATALOG: &str = "tributary";
+pub const NO_SCHEMA: &str = "public";
+
 /// The process's share of DataFusion. Cheap to clone.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Engine {
     environment: Arc<RuntimeEnv>,
     threads: usize,
@@ -35,7 +41,7 @@ impl Engine {
         let mut config = SessionConfig::new()
             .with_target_partitions(self.threads)
             .with_information_schema(true)
-            .with_default_catalog_and_schema("tributary", "public");
+            .with_default_catalog_and_schema(CATALOG, NO_SCHEMA);
         // Text stays Utf8, which every destination takes without another cast.
         config.options_mut().sql_parser.map_string_types_to_utf8view = false;
         config.options_mut().execution.time_zone = Some("UTC".into());
@@ -91,15 +97,47 @@ pub fn plain_schema(schema: &Schema) -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
-/// What DataFusion's error means to a person who wrote the SQL.
-pub fn query_error(e: datafusion::error::DataFusionError) -> Error {
-    use datafusion::error::DataFusionError as D;
-    match e.find_root() {
-        D::SQL(..) => Error::new(Code::ConfigInvalid, "the SQL cannot be parsed"),
-        D::SchemaError(..) | D::Plan(_) => Error::new(Code::ConfigInvalid, "the SQL does not fit the tables that it reads"),
-        D::ResourcesExhausted(_) => Error::new(Code::ResourceExhausted, "the query needs more memory or spill space than it may have"),
-        D::NotImplemented(_) => Error::new(Code::Unsupported, "this SQL is not supported"),
-        _ => Error::new(Code::SystemError, "the query failed"),
+/// What DataFusion's error means to a person who wrote the SQL. The place is the line and column within the SQL, where they are
+/// known, in a file without a name: who knows the file gives it (see [`Error::within`]).
+pub fn query_error(e: DataFusionError) -> Error {
+    use DataFusionError as D;
+    let at = e.diagnostic().and_then(|d| d.span).map(|span| span.start);
+    let error = match e.find_root() {
+        D::SQL(..) => Error::new(Code::ConfigInvalid, "the SQL cannot be parsed").detail(e.strip_backtrace()),
+        D::SchemaError(inner, _) => match inner.as_ref() {
+            SchemaError::FieldNotFound { field, valid_fields } => unknown_column(field, valid_fields),
+            _ => Error::new(Code::ConfigInvalid, "the SQL does not fit the tables that it reads").detail(e.strip_backtrace()),
+        },
+        D::Plan(_) => Error::new(Code::ConfigInvalid, "the SQL does not fit the tables that it reads").detail(e.strip_backtrace()),
+        D::ResourcesExhausted(_) => {
+            Error::new(Code::ResourceExhausted, "the query needs more memory or spill space than it may have").detail(e.strip_backtrace())
+        }
+        D::NotImplemented(_) => Error::new(Code::Unsupported, "this SQL is not supported").detail(e.strip_backtrace()),
+        _ => Error::new(Code::SystemError, "the query failed").detail(e.strip_backtrace()),
+    };
+    match at {
+        Some(at) => error.file("", usize::try_from(at.line).ok(), usize::try_from(at.column).ok()),
+        None => error,
     }
-    .detail(e.strip_backtrace())
+}
+
+fn unknown_column(field: &Column, valid: &[Column]) -> Error {
+    let error = Error::new(Code::ConfigInvalid, "the SQL names a column that its tables do not have").detail(field.flat_name());
+    let names: Vec<&str> = valid.iter().map(Column::name).collect();
+    match closest(field.name(), names.iter().copied()) {
+        Some(near) => error.hint(format!("did you mean {near}?")),
+        None if names.is_empty() => error,
+        None => error.hint(format!("there are {}", names.iter().take(12).copied().collect::<Vec<_>>().join(", "))),
+    }
+}
+
+/// An error of ours that went through DataFusion comes out as itself.
+pub fn unwrapped(e: DataFusionError) -> Error {
+    match e {
+        DataFusionError::External(inner) => match inner.downcast::<Error>() {
+            Ok(ours) => *ours,
+            Err(other) => Error::new(Code::SystemError, "the query failed").source(other),
+        },
+        other => query_error(other),
+    }
 }

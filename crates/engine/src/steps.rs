@@ -23,7 +23,7 @@ use trib_core::{BatchStream, Code, Error, Result};
 use crate::cast::exact;
 use crate::protect::Protection;
 use crate::rejected::Kept;
-use crate::session::{Engine, plain_schema, query_error};
+use crate::session::{Engine, plain_schema, query_error, unwrapped};
 
 /// A compiled [`Transform`] for one stream.
 pub struct Steps {
@@ -285,15 +285,4 @@ fn run_query(engine: Engine, sql: String, schema: SchemaRef, rows: BatchStream) 
         Ok(stream) => stream.boxed(),
         Err(e) => futures::stream::iter([Err(e)]).boxed(),
     }))
-}
-
-/// An error of ours that went through DataFusion comes out as itself.
-fn unwrapped(e: datafusion::error::DataFusionError) -> Error {
-    match e {
-        datafusion::error::DataFusionError::External(inner) => match inner.downcast::<Error>() {
-            Ok(ours) => *ours,
-            Err(other) => Error::new(Code::SystemError, "the query failed").source(other),
-        },
-        other => query_error(other),
-    }
 }

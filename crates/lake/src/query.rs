@@ -2,22 +2,32 @@
 
 use std::sync::Arc;
 
+use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
+use datafusion::catalog::streaming::StreamingTable;
 use datafusion::catalog::{CatalogProvider, SchemaProvider, TableProvider};
+use datafusion::datasource::empty::EmptyTable;
 use datafusion::error::DataFusionError;
+use datafusion::execution::TaskContext;
 use datafusion::execution::context::SQLOptions;
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::physical_plan::SendableRecordBatchStream;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::streaming::PartitionStream;
 use datafusion::prelude::{SessionConfig, SessionContext};
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectStore;
 use object_store::path::Path;
+use trib_core::load::TableLoad;
 use trib_core::{BatchStream, Code, Error, Result, SqlEngine, TableName};
 use trib_kit::{sql, storage};
 
+use crate::data_file;
 use crate::destination::Lake;
 use crate::failure;
 use crate::layout::{DEFAULT_SCHEMA, is_schema};
+use crate::stage;
 use crate::table_log::TableLog;
 
 const CATALOG: &str = "lake";
@@ -32,6 +42,23 @@ impl Lake {
             return Err(Error::new(Code::NotFound, "there is no such table in the lake").detail(table.to_string()));
         }
         provider(&log, version.map(i64::unsigned_abs), None).await
+    }
+
+    /// The rows that a load has staged for a table, for DataFusion to scan.
+    pub fn staged(&self, load: &TableLoad) -> Result<Arc<dyn TableProvider>> {
+        let schema = stage::stored_schema(&load.table)?;
+        let folder = self.layout.table(&load.table.name)?;
+        let mut files: Vec<Arc<dyn PartitionStream>> = Vec::new();
+        for receipt in &load.receipts {
+            for file in stage::Staged::of(receipt)?.files {
+                let path = folder.clone().join(file.name.as_str());
+                files.push(Arc::new(StagedFile { store: self.layout.store.clone(), path, size: file.size, schema: schema.clone() }));
+            }
+        }
+        if files.is_empty() {
+            return Ok(Arc::new(EmptyTable::new(schema)));
+        }
+        Ok(Arc::new(StreamingTable::try_new(schema, files).map_err(failure::query)?))
     }
 
     /// All tables, by name.
@@ -96,6 +123,29 @@ impl SqlEngine for Lake {
     fn table(&self, name: &TableName) -> String {
         let schema = name.schema.as_deref().unwrap_or(DEFAULT_SCHEMA);
         format!("{}.{}", sql::ANSI.identifier(schema), sql::ANSI.identifier(&name.name))
+    }
+}
+
+/// A file that no log names yet.
+#[derive(Debug)]
+struct StagedFile {
+    store: Arc<dyn ObjectStore>,
+    path: Path,
+    size: u64,
+    schema: SchemaRef,
+}
+
+impl PartitionStream for StagedFile {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let external = |e: Error| DataFusionError::External(Box::new(e));
+        let (store, path, size, schema) = (self.store.clone(), self.path.clone(), self.size, self.schema.clone());
+        let opened = async move { data_file::read(&store, &path, size, &schema, &[]).await.map_err(external) };
+        let rows = futures::stream::once(opened).map_ok(move |rows| rows.map_err(external)).try_flatten();
+        Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), rows))
     }
 }
 

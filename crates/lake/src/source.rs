@@ -4,19 +4,18 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, StringArray};
-use arrow::compute::cast;
+use arrow::array::ArrayRef;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
-use datafusion::common::{Column, ScalarValue};
+use datafusion::common::Column;
 use datafusion::dataframe::DataFrame;
-use datafusion::functions_aggregate::expr_fn::{count, max};
-use datafusion::logical_expr::{Expr, lit};
+use datafusion::logical_expr::Expr;
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 use trib_core::catalog::{Catalog, Stream, propose_cursors};
-use trib_core::source::{Cursor, NullCursor};
+use trib_core::source::Cursor;
 use trib_core::{Code, Emitter, Error, Read, ReadMode, Result, Source, Split, SplitEnd, State, StreamRead, TableName};
+use trib_engine::range::{self, Range, value};
 use trib_kit::cursor::{self, Boundary, CursorState};
 
 use crate::data_file;
@@ -37,16 +36,6 @@ struct Piece {
     range: Option<Range>,
     /// For the exactness of an incremental read at its ends.
     boundary: Option<Ends>,
-}
-
-/// `from ≤ column`, and `≤ to` or `< until`, in text that Arrow casts to the column's type.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct Range {
-    column: String,
-    from: Option<String>,
-    to: Option<String>,
-    until: Option<String>,
-    nulls: bool,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -173,35 +162,8 @@ impl Lake {
         piece: &Piece,
         before: &CursorState,
     ) -> Result<Option<Range>> {
-        let field = snapshot_field(snapshot, &cursor.column, read)?;
-        let column = || Expr::Column(Column::from_name(&cursor.column));
-        let mut frame = self.frame(piece, None).await?;
-        if let Some(end) = &cursor.end {
-            frame = frame.filter(column().lt(scalar(end, field.data_type())?).or(column().is_null())).map_err(failure::query)?;
-        }
-        let aggregates = vec![max(column()).alias("upper"), (count(lit(1)) - count(column())).alias("nulls")];
-        let rows = frame.aggregate(Vec::new(), aggregates).map_err(failure::query)?.collect().await.map_err(failure::query)?;
-        let row = rows.first().ok_or_else(|| Error::internal("an aggregate has no row"))?;
-        let upper = cast(row.column(0), &DataType::Utf8)?;
-        let upper = upper.as_string::<i32>().iter().next().flatten().map(str::to_owned);
-        let nulls = row.column(1).as_primitive::<arrow::datatypes::Int64Type>().value(0) > 0;
-        if nulls && cursor.null_cursor == NullCursor::Fail {
-            return Err(Error::new(Code::DataInvalid, "there are rows whose cursor is NULL")
-                .detail(&cursor.column)
-                .stream(&read.stream)
-                .hint("set `null_cursor: include` or `exclude`, or choose another cursor"));
-        }
-        let from = match &before.value {
-            Some(value) => Some(older(value, cursor.lookback.unwrap_or(0), field.data_type())?),
-            None => cursor.start.clone(),
-        };
-        let include = nulls && cursor.null_cursor == NullCursor::Include;
-        if upper.is_none() && !include {
-            return Ok(None);
-        }
-        // With nothing but NULLs the range stays where it was.
-        let to = upper.or_else(|| before.value.clone());
-        Ok(Some(Range { column: cursor.column.clone(), from, to, until: cursor.end.clone(), nulls: include }))
+        snapshot_field(snapshot, &cursor.column, read)?;
+        range::increment(self.frame(piece, None).await?, cursor, before).await.map_err(|e| e.stream(&read.stream))
     }
 
     /// The rows of a piece, or of one of its files, before any condition.
@@ -290,83 +252,10 @@ fn conditions(frame: DataFrame, piece: &Piece) -> Result<DataFrame> {
         let condition = frame.parse_sql_expr(filter).map_err(failure::query)?;
         frame = frame.filter(condition).map_err(failure::query)?;
     }
-    let Some(range) = &piece.range else {
-        return Ok(frame);
-    };
-    let column = || Expr::Column(Column::from_name(&range.column));
-    let data_type = frame.schema().field_with_unqualified_name(&range.column).map_err(failure::query)?.data_type().clone();
-    let mut condition: Option<Expr> = None;
-    let mut also = |next: Expr| condition = Some(condition.take().map_or(next.clone(), |c| c.and(next)));
-    if let Some(from) = &range.from {
-        also(column().gt_eq(scalar(from, &data_type)?));
+    match &piece.range {
+        Some(range) => range.of(frame),
+        None => Ok(frame),
     }
-    if let Some(to) = &range.to {
-        also(column().lt_eq(scalar(to, &data_type)?));
-    }
-    if let Some(until) = &range.until {
-        also(column().lt(scalar(until, &data_type)?));
-    }
-    let condition = condition.unwrap_or_else(|| column().is_not_null());
-    let condition = if range.nulls { condition.or(column().is_null()) } else { condition };
-    frame.filter(condition).map_err(failure::query)
-}
-
-/// A text as a value of the column's type.
-fn value(text: &str, data_type: &DataType) -> Result<ArrayRef> {
-    let texts: ArrayRef = Arc::new(StringArray::from(vec![text]));
-    let value = cast(&texts, data_type)?;
-    if value.null_count() > 0 {
-        return Err(Error::new(Code::ConfigInvalid, "the value is not one of the column's type").detail(format!("{text:?} as {data_type}")));
-    }
-    Ok(value)
-}
-
-fn scalar(text: &str, data_type: &DataType) -> Result<Expr> {
-    let value = value(text, data_type)?;
-    Ok(lit(ScalarValue::try_from_array(&value, 0).map_err(failure::query)?))
-}
-
-/// The value that lies `lookback` before: seconds for times, units for numbers.
-fn older(text: &str, lookback: u64, data_type: &DataType) -> Result<String> {
-    if lookback == 0 {
-        return Ok(text.to_owned());
-    }
-    let back = i64::try_from(lookback).unwrap_or(i64::MAX);
-    let now = ScalarValue::try_from_array(&value(text, data_type)?, 0).map_err(failure::query)?;
-    let micros = back.saturating_mul(1_000_000);
-    let then = match now {
-        ScalarValue::Int8(Some(v)) => ScalarValue::Int64(Some(i64::from(v).saturating_sub(back))),
-        ScalarValue::Int16(Some(v)) => ScalarValue::Int64(Some(i64::from(v).saturating_sub(back))),
-        ScalarValue::Int32(Some(v)) => ScalarValue::Int64(Some(i64::from(v).saturating_sub(back))),
-        ScalarValue::Int64(Some(v)) => ScalarValue::Int64(Some(v.saturating_sub(back))),
-        ScalarValue::Float64(Some(v)) => ScalarValue::Float64(Some(v - lookback as f64)),
-        ScalarValue::Float32(Some(v)) => ScalarValue::Float32(Some(v - lookback as f32)),
-        ScalarValue::Decimal128(Some(v), p, s) => {
-            let units = i128::from(back).saturating_mul(10i128.saturating_pow(u32::from(s.unsigned_abs())));
-            ScalarValue::Decimal128(Some(v.saturating_sub(units)), p, s)
-        }
-        ScalarValue::TimestampMicrosecond(Some(v), zone) => ScalarValue::TimestampMicrosecond(Some(v.saturating_sub(micros)), zone),
-        ScalarValue::Date32(Some(v)) => {
-            ScalarValue::Date32(Some(v.saturating_sub(i32::try_from(lookback.div_ceil(86_400)).unwrap_or(i32::MAX))))
-        }
-        _ => {
-            return Err(Error::new(Code::Unsupported, "this cursor cannot look back")
-                .detail(data_type.to_string())
-                .hint("`lookback` needs a cursor that is a time or a number"));
-        }
-    };
-    let then = then.to_array().map_err(failure::query)?;
-    // A smaller integer type may not hold it; its least value does as well.
-    let text = cast(&then, &DataType::Utf8)?;
-    let fits = cast(&then, data_type).is_ok_and(|a| a.null_count() == 0);
-    if fits {
-        return Ok(text.as_string::<i32>().value(0).to_owned());
-    }
-    Ok(match data_type {
-        DataType::Int8 => i8::MIN.to_string(),
-        DataType::Int16 => i16::MIN.to_string(),
-        _ => i32::MIN.to_string(),
-    })
 }
 
 /// Whether the log leaves it open that a file has rows in the range.

@@ -1,4 +1,4 @@
-//! The syncs and models of a project, and which of them need which: by the tables that they write and read.
+//! The syncs, seeds and models of a project, and which of them need which: by the tables that they write and read.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,6 +16,17 @@ use crate::table_template::TableTemplate;
 pub enum NodeKind {
     Sync,
     Model,
+    Seed,
+}
+
+impl NodeKind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            NodeKind::Sync => "sync",
+            NodeKind::Model => "model",
+            NodeKind::Seed => "seed",
+        }
+    }
 }
 
 /// One node, as far as selections and lists need it.
@@ -59,6 +70,16 @@ impl Graph {
             let named = |w: &&Sync| sync.patterns().iter().any(|p| !p.is_glob() && writes(w, p.text()));
             own.extend(writers.filter(named).map(|w| w.name.clone()));
         }
+        for seed in project.seeds() {
+            nodes.push(GraphNode {
+                name: seed.name.clone(),
+                kind: NodeKind::Seed,
+                tags: Vec::new(),
+                enabled: project.is_enabled(&seed.connection),
+                at: seed.at.clone(),
+                hash: seed.hash.clone(),
+            });
+        }
         for model in project.models() {
             nodes.push(GraphNode {
                 name: model.name.clone(),
@@ -72,8 +93,8 @@ impl Graph {
             own.extend(model.spec.after.iter().cloned());
             for table in &model.reads {
                 let name = table.to_string();
-                let read = |m: &&crate::model::Model| m.table == *table || table.schema.is_none() && m.name == table.name;
-                own.extend(project.models().iter().filter(read).map(|m| m.name.clone()));
+                own.extend(project.models().iter().filter(|m| m.is_called(table)).map(|m| m.name.clone()));
+                own.extend(project.seeds().iter().filter(|s| s.is_called(table)).map(|s| s.name.clone()));
                 let syncs = project.syncs().iter().filter(|s| s.spec.to == model.spec.connection);
                 own.extend(syncs.filter(|s| writes(s, &name)).map(|s| s.name.clone()));
             }
@@ -170,7 +191,7 @@ impl Graph {
 }
 
 /// Whether a sync may write a table of this name. Without the source's catalog that is all that can be said.
-fn writes(sync: &Sync, table: &str) -> bool {
+pub fn writes(sync: &Sync, table: &str) -> bool {
     let own = std::iter::once(sync.spec.into.as_str());
     let streams = sync.spec.streams.iter().flat_map(|s| &s.0).filter_map(|(_, spec)| spec.into.as_deref());
     own.chain(streams).filter_map(|t| TableTemplate::parse(t).ok()).any(|into| {

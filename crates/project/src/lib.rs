@@ -6,6 +6,7 @@
 
 pub mod coerce;
 pub mod config;
+pub mod data_test;
 mod decode;
 mod dotenv;
 pub mod environment;
@@ -20,6 +21,7 @@ pub mod place;
 pub mod project;
 pub mod resolve;
 pub mod schemas;
+pub mod seed;
 pub mod select;
 pub mod sql_tables;
 pub mod sync;
@@ -29,12 +31,14 @@ pub mod validate;
 mod writers;
 pub mod yaml;
 
+pub use data_test::DataTest;
 pub use environment::Environment;
 pub use graph::{Graph, NodeKind};
 pub use interpolate::Variables;
 pub use model::Model;
 pub use project::{Connection, Job, Project, UnitTest};
 pub use resolve::{Resolved, StreamPlan};
+pub use seed::Seed;
 pub use select::{Pick, Selection};
 pub use sync::Sync;
 pub use writers::check_writers;

@@ -18,6 +18,7 @@ use crate::interpolate::{Missing, Variables, fill};
 use crate::pattern::Pattern;
 use crate::place::At;
 use crate::project::{Declared, Job, Project, UnitTest};
+use crate::seed::Seed;
 use crate::sync::{Sync, hash};
 use crate::yaml::{self, Content, Entry, Node};
 use crate::{dotenv, graph, model, validate};
@@ -84,6 +85,7 @@ impl Loader<'_> {
         let jobs = self.jobs();
         let unit_tests = self.unit_tests();
         let (spec, environment, missing) = main?;
+        let seeds = self.seeds(&spec);
         let project = Project {
             dir: self.dir.to_owned(),
             name: spec.name,
@@ -96,6 +98,7 @@ impl Loader<'_> {
             connections,
             syncs,
             models,
+            seeds,
             missing,
         };
         self.unique_names(&project);
@@ -260,6 +263,16 @@ impl Loader<'_> {
         models
     }
 
+    fn seeds(&mut self, spec: &ProjectSpec) -> Vec<Seed> {
+        let mut seeds = Vec::new();
+        for file in files::read_all(self.dir, "seeds", &["csv"], true, self.errors) {
+            self.name(file.stem(), &At::start_of(&file.name));
+            seeds.push(Seed::of(&file, &spec.defaults.model));
+        }
+        seeds.sort_by(|a, b| a.name.cmp(&b.name));
+        seeds
+    }
+
     fn jobs(&mut self) -> Vec<Job> {
         let mut jobs = Vec::new();
         for file in files::read_all(self.dir, "jobs", YAML, false, self.errors) {
@@ -296,13 +309,14 @@ impl Loader<'_> {
     fn unique_names(&mut self, project: &Project) {
         let syncs = project.syncs.iter().map(|s| (&s.name, &s.at));
         let models = project.models.iter().map(|m| (&m.name, &m.at));
+        let seeds = project.seeds.iter().map(|s| (&s.name, &s.at));
         let jobs = project.jobs.iter().map(|j| (&j.name, &j.at));
         let mut known: HashMap<&String, &At> = HashMap::new();
-        for (name, at) in syncs.chain(models).chain(jobs) {
+        for (name, at) in syncs.chain(models).chain(seeds).chain(jobs) {
             let first = *known.entry(name).or_insert(at);
             if !std::ptr::eq(first, at) {
                 let error = twice("name", name, first, at);
-                self.errors.push(error.hint("names of syncs, models and jobs are unique together: rename one of the files"));
+                self.errors.push(error.hint("names of syncs, models, seeds and jobs are unique together: rename one of the files"));
             }
         }
     }

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use trib_core::{Code, Error, TableName};
+use trib_core::{Code, Error, Result, TableName};
 
 use crate::config::model::ModelSpec;
+use crate::data_test::DataTest;
 use crate::decode::decode;
 use crate::files::Text;
 use crate::interpolate::{Missing, Variables, fill};
 use crate::place::At;
-use crate::sql_tables::tables;
+use crate::sql_tables::{Mention, mentions};
 use crate::yaml::{self, Node};
 
 const OPEN: &str = "/*---";
@@ -20,14 +21,43 @@ pub struct Model {
     pub spec: ModelSpec,
     /// The query, front matter left out.
     pub sql: String,
+    /// The line of the file that it begins in.
+    pub sql_line: usize,
     /// The table that it makes, as other models name it.
     pub table: TableName,
     /// The tables that the query reads.
     pub reads: BTreeSet<TableName>,
+    /// Where it names them.
+    pub mentions: Vec<Mention>,
+    /// Data tests on the result.
+    pub tests: Vec<DataTest>,
     pub at: At,
     /// Of the file as it is written.
     pub hash: String,
     pub(crate) missing: Vec<Missing>,
+}
+
+impl Model {
+    /// An error when a variable that the model uses has no value.
+    pub fn ready(&self) -> Result<()> {
+        self.missing.first().map_or(Ok(()), |missing| Err(missing.error()))
+    }
+
+    /// Whether a query that reads a table of this name means this model.
+    pub fn is_called(&self, name: &TableName) -> bool {
+        self.table == *name || name.schema.is_none() && self.name == name.name
+    }
+
+    /// An error about the SQL, placed in the file: where the SQL names the table that is not there, where it says so itself, or at
+    /// its beginning.
+    pub fn mark(&self, error: Error) -> Error {
+        let named = |m: &&Mention| error.code() == Code::NotFound && error.detail_text() == Some(m.table.to_string().as_str());
+        let error = match self.mentions.iter().find(named) {
+            Some(m) => error.file("", Some(m.line), Some(m.column)),
+            None => error,
+        };
+        error.within(&*self.at.file, self.sql_line)
+    }
 }
 
 /// The parts of a model's file.
@@ -71,37 +101,37 @@ pub(crate) fn read(file: &Text, defaults: Option<&Node>, variables: &Variables, 
         Some(defaults) => decode(&fill(defaults, variables, &["defaults", "model"], &mut missing).overlaid(&own), &[], errors)?,
         None => decode::<ModelSpec>(&own, &[], errors)?,
     };
-    let reads = match tables(parts.sql) {
-        Ok(reads) => reads,
+    let mentions = match mentions(parts.sql) {
+        Ok(mentions) => mentions,
         Err(e) => {
-            errors.push(in_file(&e, &file.name, parts.sql_line));
+            errors.push(e.within(&*file.name, parts.sql_line));
             return None;
         }
     };
+    let found = errors.len();
+    errors.extend(spec.check().map_err(|e| at.mark(e)).err());
+    let tests = DataTest::of_table(&spec.tests, spec.columns.iter().map(|(name, column)| (name.as_str(), column.tests.as_slice())));
+    let tests = tests.unwrap_or_else(|wrong| {
+        errors.extend(wrong.into_iter().map(|e| at.mark(e)));
+        Vec::new()
+    });
+    if errors.len() > found {
+        return None;
+    }
     let table = TableName::new(Some(&spec.schema), file.stem());
     Some(Model {
         name: file.stem().to_owned(),
-        sql: parts.sql.trim().to_owned(),
+        sql: parts.sql.to_owned(),
+        sql_line: parts.sql_line,
         table,
-        reads,
+        reads: mentions.iter().map(|m| m.table.clone()).collect(),
+        mentions,
+        tests,
         at,
         hash: crate::sync::hash(&[&file.text, &defaults.map(|d| d.to_json().to_string()).unwrap_or_default()]),
         missing,
         spec,
     })
-}
-
-/// An error about the SQL, placed in the file that the SQL stands in.
-fn in_file(e: &Error, file: &str, first_line: usize) -> Error {
-    let line = e.place().line.map_or(first_line, |line| first_line + line - 1);
-    let mut error = Error::new(e.code(), e.message()).file(file, Some(line), e.place().column);
-    if let Some(detail) = e.detail_text() {
-        error = error.detail(detail);
-    }
-    match e.hint_text() {
-        Some(hint) => error.hint(hint),
-        None => error,
-    }
 }
 
 #[cfg(test)]

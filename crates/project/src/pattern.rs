@@ -24,6 +24,11 @@ impl Pattern {
         Ok(Self { text: text.to_owned(), matcher: Some(glob.compile_matcher()) })
     }
 
+    /// One name, whatever characters it has.
+    pub fn literal(name: &str) -> Self {
+        Self { text: name.to_owned(), matcher: None }
+    }
+
     pub fn text(&self) -> &str {
         &self.text
     }

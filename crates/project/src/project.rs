@@ -17,6 +17,7 @@ use crate::environment::Environment;
 use crate::interpolate::Missing;
 use crate::model::Model;
 use crate::place::At;
+use crate::seed::Seed;
 use crate::sync::Sync;
 use crate::yaml::Node;
 
@@ -36,6 +37,7 @@ pub struct Project {
     pub(crate) connections: BTreeMap<String, Declared>,
     pub(crate) syncs: Vec<Sync>,
     pub(crate) models: Vec<Model>,
+    pub(crate) seeds: Vec<Seed>,
     /// Variables of `notify` that have no value.
     pub(crate) missing: Vec<Missing>,
 }
@@ -135,10 +137,27 @@ impl Project {
         &self.models
     }
 
-    /// A hash of each sync and model as it is written (variables not filled in), for `state:modified` and for the log of runs.
+    /// The model or an error that suggests the one that was meant.
+    pub fn model(&self, name: &str) -> Result<&Model> {
+        self.models.iter().find(|m| m.name == name).ok_or_else(|| {
+            let error = Error::new(Code::NotFound, "the project has no such model").detail(format!("`{name}`"));
+            match closest(name, self.models.iter().map(|m| m.name.as_str())) {
+                Some(near) => error.hint(format!("did you mean `{near}`?")),
+                None => error.hint("`trib ls` lists what there is"),
+            }
+        })
+    }
+
+    /// In the order of their names.
+    pub fn seeds(&self) -> &[Seed] {
+        &self.seeds
+    }
+
+    /// A hash of each sync, seed and model as it is written (variables not filled in), for `state:modified` and for the log of runs.
     pub fn manifest(&self) -> BTreeMap<String, String> {
         let syncs = self.syncs.iter().map(|s| (s.name.clone(), s.hash.clone()));
-        syncs.chain(self.models.iter().map(|m| (m.name.clone(), m.hash.clone()))).collect()
+        let seeds = self.seeds.iter().map(|s| (s.name.clone(), s.hash.clone()));
+        syncs.chain(seeds).chain(self.models.iter().map(|m| (m.name.clone(), m.hash.clone()))).collect()
     }
 
     /// Variables without a value, in parts of the project that are not disabled. Each fails only what needs it.

@@ -15,6 +15,7 @@ use trib_core::{Catalog, Code, Error, ReadMode, Result, Stream, TableName, Write
 
 use crate::config::amount::Lookback;
 use crate::config::stream::{Detect, Duplicates, StreamSpec};
+use crate::data_test::DataTest;
 use crate::pattern::Pattern;
 use crate::place::At;
 use crate::sync::Sync;
@@ -51,7 +52,8 @@ pub struct StreamPlan {
     pub split_by: Option<String>,
     pub partition_by: Vec<String>,
     pub contract: Contract,
-    pub tests: Vec<Value>,
+    /// Data tests on the table; columns are named as the table has them.
+    pub tests: Vec<DataTest>,
     /// `--full-refresh` applies.
     pub full_refresh: bool,
     /// A source that is suddenly empty may empty the table.
@@ -171,7 +173,7 @@ impl Sync {
             split_by: spec.split_by.clone(),
             partition_by: spec.partition_by.clone().unwrap_or_default().0,
             contract: spec.contract.clone(),
-            tests: spec.tests.clone(),
+            tests: s.tests()?,
             full_refresh: spec.full_refresh.unwrap_or(true),
             allow_empty: self.spec.allow_empty,
             at: s.declared(),
@@ -202,6 +204,18 @@ impl Settings<'_> {
 
     fn refuse(&self, setting: &str, message: &'static str, hint: impl std::convert::Into<String>) -> Error {
         self.wrong(setting, Error::new(Code::Unsupported, message).hint(hint))
+    }
+
+    /// What is written for a column of the source is about the table's column.
+    fn tests(&self) -> Result<Vec<DataTest>> {
+        let columns: Vec<(String, &[Value])> = self
+            .spec
+            .columns
+            .iter()
+            .map(|(name, rule)| (rule.rename.clone().unwrap_or_else(|| self.sync.spec.naming.apply(name)), rule.tests.as_slice()))
+            .collect();
+        DataTest::of_table(&self.spec.tests, columns.iter().map(|(name, tests)| (name.as_str(), *tests)))
+            .map_err(|mut wrong| self.wrong("tests", wrong.swap_remove(0)))
     }
 
     fn key(&self) -> Result<Vec<String>> {

@@ -198,8 +198,12 @@ fn body(graph: &Graph, text: &str, before: Option<&Manifest>) -> Result<Selectio
             // That nothing was changed is an answer.
             Ok(choose(&|n| before.get(&n.name) != Some(&n.hash), &Pick::All))
         }
-        Some(("kind", kind @ ("sync" | "model"))) => {
-            let wanted = if kind == "sync" { NodeKind::Sync } else { NodeKind::Model };
+        Some(("kind", kind @ ("sync" | "model" | "seed"))) => {
+            let wanted = match kind {
+                "sync" => NodeKind::Sync,
+                "model" => NodeKind::Model,
+                _ => NodeKind::Seed,
+            };
             Ok(choose(&|n| n.kind == wanted, &Pick::All))
         }
         Some(("path", path)) => {

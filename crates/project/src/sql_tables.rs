@@ -1,25 +1,65 @@
-//! Which tables a query reads, by parsing it.
+//! Which tables a query reads, and where it names them, by parsing it.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
-use sqlparser::ast::{ObjectName, Query, Statement, TableFactor, Visit, Visitor};
+use sqlparser::ast::{Ident, ObjectName, Query, Statement, TableFactor, Visit, Visitor};
 use sqlparser::dialect::GenericDialect;
 use sqlparser::parser::{Parser, ParserError};
+use sqlparser::tokenizer::Location;
 use trib_core::{Code, Error, Result, TableName};
 
-/// The tables that a query names, its common table expressions and table functions left out.
+/// A place where a query names a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mention {
+    pub table: TableName,
+    /// One-based, within the SQL.
+    pub line: usize,
+    /// One-based, in characters.
+    pub column: usize,
+    /// The name in the text, in bytes.
+    text: std::ops::Range<usize>,
+    /// It has no other name in the query: columns may be qualified by its own.
+    bare: bool,
+}
+
+/// The tables that a query names. See [`mentions`].
+pub fn tables(sql: &str) -> Result<BTreeSet<TableName>> {
+    Ok(mentions(sql)?.into_iter().map(|m| m.table).collect())
+}
+
+/// The query with its tables under other names; those for which `rename` gives nothing stay. Everything else stays as it is
+/// written. A table that is renamed keeps its last name for the columns that are qualified by it.
+pub fn renamed(sql: &str, rename: impl Fn(&TableName) -> Option<String>) -> Result<String> {
+    let mut found = mentions(sql)?;
+    found.sort_by_key(|m| m.text.start);
+    let mut result = String::with_capacity(sql.len());
+    let mut done = 0;
+    for mention in found {
+        let Some(name) = rename(&mention.table) else { continue };
+        result.push_str(&sql[done..mention.text.start]);
+        result.push_str(&name);
+        if mention.bare {
+            result.push_str(&format!(" as \"{}\"", mention.table.name.replace('"', "\"\"")));
+        }
+        done = mention.text.end;
+    }
+    result.push_str(&sql[done..]);
+    Ok(result)
+}
+
+/// Where a query names tables, its common table expressions and table functions left out.
 ///
 /// An error has code `config_invalid`, and the line and column within `sql` where the parser stopped.
-pub fn tables(sql: &str) -> Result<BTreeSet<TableName>> {
+pub fn mentions(sql: &str) -> Result<Vec<Mention>> {
     let statements = Parser::parse_sql(&GenericDialect {}, sql).map_err(|e| syntax(&e))?;
     let invalid = |message| Error::new(Code::ConfigInvalid, message);
     match statements.as_slice() {
         [statement @ Statement::Query(_)] => {
-            let mut reads = Reads::default();
+            let mut reads = Reads { sql, ..Reads::default() };
             // Nothing breaks the walk off.
             let _ = statement.visit(&mut reads);
-            Ok(reads.tables)
+            Ok(reads.found)
         }
         [] => Err(invalid("there is no query")),
         [_] => Err(invalid("the statement is not a query").hint("a model is one `select`")),
@@ -43,13 +83,14 @@ fn syntax(e: &ParserError) -> Error {
 }
 
 #[derive(Default)]
-struct Reads {
-    tables: BTreeSet<TableName>,
+struct Reads<'a> {
+    sql: &'a str,
+    found: Vec<Mention>,
     /// Names of common table expressions, by the query that declares them, innermost last.
     scopes: Vec<Vec<String>>,
 }
 
-impl Visitor for Reads {
+impl Visitor for Reads<'_> {
     type Break = ();
 
     fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
@@ -64,16 +105,31 @@ impl Visitor for Reads {
     }
 
     fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
-        if let TableFactor::Table { name, args: None, .. } = factor
+        if let TableFactor::Table { name, args: None, alias, .. } = factor
             && let Some(table) = table_name(name)
         {
             let cte = table.schema.is_none() && self.scopes.iter().flatten().any(|c| *c == table.name.to_lowercase());
-            if !cte {
-                self.tables.insert(table);
+            let idents: Vec<&Ident> = name.0.iter().filter_map(|part| part.as_ident()).collect();
+            if !cte && let (Some(first), Some(last)) = (idents.first(), idents.last()) {
+                let (start, end) = (first.span.start, last.span.end);
+                self.found.push(Mention {
+                    table,
+                    line: usize::try_from(start.line).unwrap_or(1),
+                    column: usize::try_from(start.column).unwrap_or(1),
+                    text: offset(self.sql, start)..offset(self.sql, end),
+                    bare: alias.is_none(),
+                });
             }
         }
         ControlFlow::Continue(())
     }
+}
+
+/// A place of the tokenizer's, whose columns are characters, in bytes.
+fn offset(sql: &str, at: Location) -> usize {
+    let line: usize = sql.split_inclusive('\n').take(usize::try_from(at.line).unwrap_or(1).saturating_sub(1)).map(str::len).sum();
+    let within = sql[line..].char_indices().nth(usize::try_from(at.column).unwrap_or(1).saturating_sub(1));
+    within.map_or(sql.len(), |(i, _)| line + i)
 }
 
 /// The last two parts of a name; a database before them is left out, since names are logical.
@@ -104,6 +160,22 @@ mod tests {
             let found: Vec<String> = tables(sql).unwrap().iter().map(ToString::to_string).collect();
             assert_eq!(found.join(" "), expected, "{sql}");
         }
+    }
+
+    #[test]
+    fn tables_get_other_names() {
+        let physical = |t: &TableName| t.schema.as_ref().map(|s| format!("dev_{s}.{}", t.name));
+        let cases = [
+            ("select o.id from raw.orders o", "select o.id from dev_raw.orders o"),
+            ("select orders.id\nfrom raw.orders, x -- raw.orders", "select orders.id\nfrom dev_raw.orders as \"orders\", x -- raw.orders"),
+            ("with x as (select 'ß' from \"raw\".\"t\") select * from x", "with x as (select 'ß' from dev_raw.t as \"t\") select * from x"),
+            ("select 1 where 1 in (select id from a.b as c)", "select 1 where 1 in (select id from dev_a.b as c)"),
+        ];
+        for (sql, expected) in cases {
+            assert_eq!(renamed(sql, physical).unwrap(), expected);
+        }
+        let found = mentions("select 1\nfrom a.b").unwrap();
+        assert_eq!((found[0].line, found[0].column), (2, 6));
     }
 
     #[test]

@@ -32,6 +32,14 @@ impl Sync {
         self.missing.first().map_or(Ok(()), |missing| Err(missing.error()))
     }
 
+    /// Whether anything in the sync asks for a data test.
+    pub fn has_tests(&self) -> bool {
+        fn any(node: &Node) -> bool {
+            node.entries().iter().any(|e| e.key == "tests" || any(&e.value))
+        }
+        any(&self.node)
+    }
+
     /// The names and globs under `streams:`; `*` when the sync does not say.
     pub fn patterns(&self) -> &[Pattern] {
         &self.patterns

@@ -8,6 +8,7 @@ use trib_core::mode::{Fit, fit};
 use trib_core::{Code, Connector, Error};
 
 use crate::coerce;
+use crate::graph::Graph;
 use crate::pattern::Pattern;
 use crate::place::At;
 use crate::project::{Declared, Project};
@@ -87,9 +88,18 @@ pub(crate) fn references(project: &Project) -> Vec<Error> {
             errors.push(sync.node.place(&[setting]).mark(project.no_such_connection(name).setting(setting)));
         }
     }
+    let graph = Graph::of(project);
+    let known: BTreeSet<&str> = graph.nodes().iter().map(|n| n.name.as_str()).collect();
     for model in project.models().iter().filter(|m| m.spec.enabled) {
         if !project.connections.contains_key(&model.spec.connection) {
             errors.push(model.at.mark(project.no_such_connection(&model.spec.connection).setting("connection")));
+        }
+        for name in model.spec.after.iter().filter(|name| !known.contains(name.as_str())) {
+            let error = Error::new(Code::NotFound, "the project has no such node").detail(format!("`{name}`")).setting("after");
+            errors.push(model.at.mark(match closest(name, known.iter().copied()) {
+                Some(near) => error.hint(format!("did you mean `{near}`?")),
+                None => error.hint("`trib ls` lists what there is"),
+            }));
         }
     }
     errors

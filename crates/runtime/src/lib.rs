@@ -16,4 +16,4 @@ mod task;
 pub use event::{Event, NoObserver, Observer};
 pub use outline::{StreamOutline, TableOutline, outline};
 pub use sync::{StreamReport, SyncReport, recover_state, reset, run_sync};
-pub use task::{Budget, Compare, Limits, Refresh, Runtime, StreamTask, SyncTask, new_id};
+pub use task::{Audit, Budget, Compare, Limits, Refresh, Runtime, StreamTask, SyncTask, new_id};

@@ -289,6 +289,10 @@ impl StreamRun<'_> {
             state: next,
             loaded_at: stamp.loaded_at,
         };
+        // Keys that only say what is gone are no rows to look at.
+        if let Some(audit) = stream.audit.as_ref().filter(|_| stream.spec.write != WriteMode::Prune) {
+            audit.audit(&load).await?;
+        }
         self.runtime.store.record_staged(self.lease(), &load, &stream.retries).await?;
         fault::point("recorded");
         self.publish(&load).await?;

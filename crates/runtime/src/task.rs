@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use chrono::Utc;
 use rand::Rng;
 use tokio_util::sync::CancellationToken;
 use trib_core::load::{Deletes, MOST_REJECTED};
-use trib_core::{Code, Destination, Error, Read, Result, Source, StreamRead, WriteMode};
+use trib_core::{Code, Destination, Error, Load, Read, Result, Source, StreamRead, WriteMode};
 use trib_engine::{Engine, StreamPlan, StreamSpec};
 use trib_store::Store;
 
@@ -57,6 +58,15 @@ pub struct StreamTask {
     pub rows: Option<u64>,
     /// Rejected rows that are delivered by its one load.
     pub retries: Vec<u64>,
+    /// Looks at each load before it becomes visible.
+    pub audit: Option<Arc<dyn Audit>>,
+}
+
+/// Whoever may keep a load from becoming visible.
+#[async_trait]
+pub trait Audit: Send + Sync {
+    /// Called when all parts of a load are staged. An error drops the load: nothing of it becomes visible, and state stays.
+    async fn audit(&self, load: &Load) -> Result<()>;
 }
 
 /// Where a read begins.

@@ -17,6 +17,7 @@ mod run;
 mod schema;
 mod scope;
 mod table;
+mod tested;
 
 use std::path::Path;
 
@@ -34,6 +35,7 @@ pub use rejected::Rejected;
 pub use run::{Counts, Run, RunEnd, RunStart, RunStream, Status, StreamEnd};
 pub use scope::ScopeRecord;
 pub use table::{Column, Kind, Rows};
+pub use tested::{Tested, Verdict};
 
 /// The control database, opened for one environment. Cheap to share behind an `Arc`; all methods take `&self`.
 pub struct Store {

@@ -6,7 +6,7 @@ use trib_core::{Code, Error, Result};
 use crate::database::{Backend, Database, failed, number};
 
 /// Version `n` is reached by the first `n` scripts. A script that was released is never edited.
-pub(crate) const MIGRATIONS: &[&str] = &[include_str!("schema/1.sql")];
+pub(crate) const MIGRATIONS: &[&str] = &[include_str!("schema/1.sql"), include_str!("schema/2.sql")];
 
 /// Stands in the scripts for the type of a column that numbers its rows.
 const SERIAL: &str = "@serial";
@@ -53,6 +53,10 @@ mod tests {
 
     const NEXT: &str = "alter table trib_meta add column note text; update trib_meta set note = 'moved'";
 
+    fn with_next() -> Vec<&'static str> {
+        MIGRATIONS.iter().copied().chain([NEXT]).collect()
+    }
+
     async fn at(dir: &std::path::Path, scripts: &[&str]) -> Result<Database> {
         let (database, _) = Database::open("control.db", dir).await?;
         migrate(&database, scripts).await?;
@@ -60,14 +64,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn version_1_moves_on_and_keeps_what_it_held() {
+    async fn an_older_version_moves_on_and_keeps_what_it_held() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open("control.db", dir.path(), "dev").await.unwrap();
         store.set_meta("k", "v").await.unwrap();
         drop(store);
-        let database = at(dir.path(), &[MIGRATIONS[0], NEXT]).await.unwrap();
+        let database = at(dir.path(), &with_next()).await.unwrap();
         let row = sqlx::query("select value, note, version from trib_meta, trib_schema").fetch_one(&database.pool).await.unwrap();
-        assert_eq!((crate::database::text(&row, 0).unwrap().as_str(), number(&row, 2).unwrap()), ("v", 2));
+        assert_eq!((crate::database::text(&row, 0).unwrap().as_str(), number(&row, 2).unwrap()), ("v", MIGRATIONS.len() as u64 + 1));
         assert_eq!(crate::database::text(&row, 1).unwrap(), "moved");
     }
 
@@ -75,8 +79,8 @@ mod tests {
     async fn a_script_that_fails_changes_nothing() {
         let dir = tempfile::tempdir().unwrap();
         at(dir.path(), MIGRATIONS).await.unwrap();
-        assert!(at(dir.path(), &[MIGRATIONS[0], NEXT, "select * from nowhere"]).await.is_err());
-        // Version 1 still opens, and still has no `note`.
+        assert!(at(dir.path(), &[with_next(), vec!["select * from nowhere"]].concat()).await.is_err());
+        // The version before still opens, and still has no `note`.
         let database = at(dir.path(), MIGRATIONS).await.unwrap();
         assert!(sqlx::query("select note from trib_meta").fetch_all(&database.pool).await.is_err());
     }
@@ -84,9 +88,10 @@ mod tests {
     #[tokio::test]
     async fn a_newer_version_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        at(dir.path(), &[MIGRATIONS[0], NEXT]).await.unwrap();
+        at(dir.path(), &with_next()).await.unwrap();
         let Err(error) = at(dir.path(), MIGRATIONS).await else { panic!("opened a newer database") };
         assert_eq!(error.code(), Code::Unsupported);
-        assert_eq!(error.detail_text(), Some("its schema is version 2, this program knows 1"));
+        let known = MIGRATIONS.len();
+        assert_eq!(error.detail_text(), Some(format!("its schema is version {}, this program knows {known}", known + 1).as_str()));
     }
 }

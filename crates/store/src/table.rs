@@ -183,6 +183,24 @@ const SHOWN: &[Shown] = &[
         from: "trib_leases",
         columns: &[text("sync"), integer("generation"), text("holder"), time("since"), time("renewed_at"), time("expires_at")],
     },
+    Shown {
+        name: "tests",
+        from: "trib_tests",
+        columns: &[
+            integer("id"),
+            text("run"),
+            text("node"),
+            text("stream"),
+            text("test"),
+            text("severity"),
+            text("status"),
+            integer("failures"),
+            json("failing_rows"),
+            text("published"),
+            json("error"),
+            time("tested_at"),
+        ],
+    },
     Shown { name: "paused", from: "trib_paused", columns: &[text("node"), text("paused_by"), text("reason"), time("paused_at")] },
 ];
 

@@ -288,5 +288,6 @@ fn stream_task(args: &Args, stream: &Stream) -> trib_core::Result<StreamTask> {
         refresh: if write == WriteMode::Replace { Refresh::Full } else { Refresh::No },
         retries: Vec::new(),
         rows: stream.rows,
+        audit: None,
     })
 }

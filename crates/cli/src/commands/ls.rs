@@ -9,7 +9,7 @@ use crate::exit::{Exit, Result};
 use crate::output;
 use crate::render::table::{left, render};
 
-/// The project's nodes: syncs and models, where they read and where they write
+/// The project's nodes: syncs, seeds and models, where they read and where they write
 #[derive(clap::Args, Debug)]
 #[command(before_help = "Example: trib ls tag:hourly")]
 pub struct Args {
@@ -38,6 +38,10 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit> {
                 let spec = &project.sync(&node.name)?.spec;
                 (spec.from.0.join(", "), format!("{}: {}", spec.to, spec.into), spec.description.clone())
             }
+            NodeKind::Seed => match project.seeds().iter().find(|s| s.name == node.name) {
+                None => continue,
+                Some(seed) => (seed.file.clone(), format!("{}: {}", seed.connection, seed.table), None),
+            },
             NodeKind::Model => match project.models().iter().find(|m| m.name == node.name) {
                 None => continue,
                 Some(model) => {
@@ -51,8 +55,14 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit> {
     }
     let columns = [left("name"), left("kind"), left("from"), left("to"), left("tags"), left("description")];
     let row = |l: &Line| {
-        let kind = if l.kind == NodeKind::Sync { "sync" } else { "model" };
-        vec![l.name.clone(), kind.to_owned(), l.from.clone(), l.to.clone(), l.tags.join(" "), l.description.clone().unwrap_or_default()]
+        vec![
+            l.name.clone(),
+            l.kind.as_str().to_owned(),
+            l.from.clone(),
+            l.to.clone(),
+            l.tags.join(" "),
+            l.description.clone().unwrap_or_default(),
+        ]
     };
     session
         .output

@@ -10,6 +10,7 @@ pub mod copy;
 pub mod discover;
 pub mod fmt;
 pub mod init;
+pub mod lineage;
 pub mod logs;
 pub mod ls;
 pub mod maintain;
@@ -23,6 +24,7 @@ pub mod run;
 pub mod runs;
 pub mod state;
 pub mod status;
+pub mod test;
 pub mod validate;
 
 use crate::app::Session;
@@ -44,8 +46,10 @@ pub async fn run(cli: Cli, output: Output) -> Result<Exit> {
         Command::Preview(args) => preview::run(&args, &session).await,
         Command::Plan(args) => plan::run(&args, &session).await,
         Command::Run(args) => run::run(&args, &session).await,
+        Command::Test(args) => test::run(&args, &session).await,
         Command::Backfill(args) => backfill::run(&args, &session).await,
         Command::Query(args) => query::run(&args, &session).await,
+        Command::Lineage(args) => lineage::run(&args, &session).await,
         Command::State(args) => state::run(args, &session).await,
         Command::Runs(args) => runs::run(&args, &session).await,
         Command::Logs(args) => logs::run(&args, &session).await,

@@ -5,17 +5,20 @@ use std::sync::Arc;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use trib_core::Error;
-use trib_project::{Graph, NodeKind};
-use trib_runtime::{NoObserver, StreamOutline, outline};
+use trib_project::graph::GraphNode;
+use trib_project::select::Manifest;
+use trib_project::{Graph, Model, NodeKind};
+use trib_runtime::{NoObserver, StreamOutline, SyncTask, outline};
 
 use crate::app::Session;
 use crate::args::Select;
 use crate::assemble::Ask;
 use crate::exit::{Exit, Result};
+use crate::models::{self, Computing};
 use crate::prepare::{self, Prepared, Wanted, admit};
 use crate::render;
 
-/// What a run would do: streams, modes, from which state, what is not seen, changes to tables
+/// What a run would do: streams and models, modes, from which state, what is not seen, changes to tables and to the project
 #[derive(clap::Args, Debug)]
 #[command(before_help = "Example: trib plan shop")]
 pub struct Args {
@@ -26,7 +29,7 @@ pub struct Args {
     full_refresh: bool,
 }
 
-/// One sync of the plan.
+/// One node of the plan.
 #[derive(Default)]
 pub struct SyncOutline {
     pub sync: String,
@@ -43,29 +46,51 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit> {
     let project = session.project()?;
     let paused = session.store().await?.paused().await?;
     let wanted = Wanted { selection: &selection, ask: &ask, paused: &paused };
+    let graph = Graph::of(project);
+    let before = session.last_manifest().await?;
     let mut writers = Vec::new();
     let mut plans = Vec::new();
-    for node in Graph::of(project).order().into_iter().filter(|n| selection.contains(&n.name) && n.kind == NodeKind::Sync) {
-        let sync = project.sync(&node.name)?;
-        let named = |i: usize| SyncOutline {
-            sync: sync.name.clone(),
-            from: sync.spec.from.0.get(i).cloned().unwrap_or_default(),
-            to: sync.spec.to.clone(),
-            ..SyncOutline::default()
-        };
-        for (i, prepared) in prepare::sync(session, sync, &wanted).await.into_iter().enumerate() {
-            let mut plan = named(i);
-            if let Some(pause) = paused.iter().find(|p| p.node == sync.name) {
-                plan.notes.push(format!("paused by {}: a run leaves it out", pause.by));
-            }
-            match prepared {
-                Err(failure) => plan.errors.extend(failure.0),
-                Ok(mut prepared) => {
-                    admit(&mut prepared, &mut writers);
-                    streams(session, prepared, &mut plan).await?;
+    for node in graph.order().into_iter().filter(|n| selection.contains(&n.name)) {
+        let at = plans.len();
+        match node.kind {
+            NodeKind::Sync => {
+                let sync = project.sync(&node.name)?;
+                let from = |i: usize| sync.spec.from.0.get(i).cloned().unwrap_or_default();
+                for (i, prepared) in prepare::sync(session, sync, &wanted).await.into_iter().enumerate() {
+                    let mut plan =
+                        SyncOutline { sync: sync.name.clone(), from: from(i), to: sync.spec.to.clone(), ..SyncOutline::default() };
+                    match prepared {
+                        Err(failure) => plan.errors.extend(failure.0),
+                        Ok(mut prepared) => {
+                            admit(&mut prepared, &mut writers);
+                            streams(session, prepared, &mut plan).await?;
+                        }
+                    }
+                    plans.push(plan);
                 }
             }
-            plans.push(plan);
+            NodeKind::Model => plans.push(model(session, &graph, &wanted, project.model(&node.name)?).await?),
+            NodeKind::Seed => {
+                let Some(seed) = project.seeds().iter().find(|s| s.name == node.name) else { continue };
+                let to = format!("{}: {}", seed.connection, seed.table);
+                let mut plan = SyncOutline { sync: seed.name.clone(), from: seed.file.clone(), to, ..SyncOutline::default() };
+                match models::seed(session, seed).await {
+                    Ok(task) => outlines(session, &task, &mut plan).await?,
+                    Err(failure) => plan.errors.extend(failure.0),
+                }
+                plans.push(plan);
+            }
+        }
+        for plan in &mut plans[at..] {
+            if let Some(pause) = paused.iter().find(|p| p.node == node.name) {
+                plan.notes.push(format!("paused by {}: a run leaves it out", pause.by));
+            }
+            plan.notes.extend(changed(before.as_ref(), node, &graph));
+        }
+    }
+    if args.select.select.is_empty() {
+        for name in before.iter().flat_map(|b| b.keys()).filter(|name| !graph.nodes().iter().any(|n| n.name == **name)) {
+            session.output.note(format!("{name} is no longer part of the project; what it made stays"));
         }
     }
     session.output.either(|| plans.iter().map(to_json).collect(), || render::plan::text(&plans));
@@ -74,12 +99,57 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit> {
     Ok(Exit::of_run(streams, &codes))
 }
 
+/// What became of a node since the last run, and whom that concerns.
+fn changed(before: Option<&Manifest>, node: &GraphNode, graph: &Graph) -> Option<String> {
+    let what = match before?.get(&node.name) {
+        None => "new since the last run",
+        Some(hash) if *hash != node.hash => "changed since the last run",
+        Some(_) => return None,
+    };
+    let below: Vec<String> = graph.reach(&node.name, false, usize::MAX).into_iter().collect();
+    Some(if below.is_empty() { what.to_owned() } else { format!("{what}; read by {}", below.join(", ")) })
+}
+
+/// A model: checked against its parents as they are written now.
+async fn model(session: &Session, graph: &Graph, wanted: &Wanted<'_>, model: &Model) -> Result<SyncOutline> {
+    let reads: Vec<String> = model.reads.iter().map(ToString::to_string).collect();
+    let to = format!("{}: {} {}", model.spec.connection, model.spec.materialized.as_str(), model.table);
+    let mut plan = SyncOutline { sync: model.name.clone(), from: reads.join(", "), to, ..SyncOutline::default() };
+    if session.native(&model.spec.connection)?.is_some() {
+        plan.errors = models::unmade(session, model).await?;
+    }
+    if !plan.errors.is_empty() {
+        return Ok(plan);
+    }
+    let computing = match session.native(&model.spec.connection)? {
+        Some(_) => Computing::Here(models::as_written(session, graph, wanted.selection, model).await?),
+        None => Computing::of(session, model).await?,
+    };
+    match models::model(session, model, computing, wanted.ask).await {
+        Ok(Some(task)) => outlines(session, &task, &mut plan).await?,
+        Ok(None) => plan.notes.push("the query is right".to_owned()),
+        // What a sync is about to make may bring the table or the column.
+        Err(failure) => match models::moved_by(graph, wanted.selection, model) {
+            Some(sync) => {
+                let why = failure.0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+                plan.notes.push(format!("is checked again once {sync} has run: {why}"));
+            }
+            None => plan.errors.extend(failure.0),
+        },
+    }
+    Ok(plan)
+}
+
 async fn streams(session: &Session, prepared: Prepared, plan: &mut SyncOutline) -> Result<()> {
-    let runtime = session.runtime("", Arc::new(NoObserver), CancellationToken::new()).await?;
     plan.notes.extend(prepared.notes);
     plan.errors.extend(prepared.errors);
-    for stream in &prepared.task.streams {
-        match outline(&runtime, &prepared.task, stream).await {
+    outlines(session, &prepared.task, plan).await
+}
+
+async fn outlines(session: &Session, task: &SyncTask, plan: &mut SyncOutline) -> Result<()> {
+    let runtime = session.runtime("", Arc::new(NoObserver), CancellationToken::new()).await?;
+    for stream in &task.streams {
+        match outline(&runtime, task, stream).await {
             Ok(outline) => plan.streams.push(outline),
             Err(e) => plan.errors.push(e.connection(&plan.to)),
         }

@@ -5,31 +5,41 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Field, Schema};
 use futures::StreamExt;
-use trib_core::{Code, Error, StreamRead};
+use trib_core::{Error, StreamRead};
+use trib_engine::catalog::execute;
+use trib_engine::session::query_error;
 use trib_engine::steps::Steps;
 use trib_engine::{Engine, StreamSpec};
-use trib_project::NodeKind;
 
 use crate::app::{Session, usage};
 use crate::args::Select;
 use crate::assemble::Ask;
 use crate::exit::{Exit, Failure, Result};
+use crate::models;
 use crate::prepare::{self, Prepared, Wanted};
 use crate::render::rows::{self, Format};
 use crate::sample::first_rows;
 
-/// What a stream would give, its transforms applied, without writing
+/// What a stream, its transforms applied, or a model would give, without writing
 #[derive(clap::Args, Debug)]
 #[command(before_help = "Example: trib preview shop/public.orders --limit 5")]
 pub struct Args {
-    /// `sync/stream`; the sync alone when it has one stream
+    /// A model, or `sync/stream`; the sync alone when it has one stream
     node: String,
-    /// Rows that are read from the source
+    /// Rows of the model, or rows that are read from the source
     #[arg(long, default_value_t = 20)]
     limit: usize,
 }
 
 pub async fn run(args: &Args, session: &Session) -> Result<Exit> {
+    if let Some(model) = session.project()?.models().iter().find(|m| m.name == args.node) {
+        let queries = models::queries(session, model).await?;
+        let frame = queries.frame(&model.sql).await.and_then(|f| f.limit(0, Some(args.limit.max(1))).map_err(query_error));
+        let (schema, rows) = execute(frame.map_err(|e| model.mark(e))?).await?;
+        let format = if session.output.json { Format::Json } else { Format::Table };
+        rows::write(&schema, rows, format, None, session.output).await?;
+        return Ok(Exit::Success);
+    }
     let prepared = one_stream(session, &args.node).await?;
     let task = prepared.task.streams.first().ok_or_else(|| Error::internal("a stream was just found"))?;
     let read = StreamRead { may_stop: true, ..task.stream_read(1) };
@@ -53,13 +63,8 @@ async fn one_stream(session: &Session, node: &str) -> Result<Prepared> {
     let mut errors: Vec<Error> = Vec::new();
     let mut found: Vec<Prepared> = Vec::new();
     let wanted = Wanted { selection: &selection, ask: &Ask::default(), paused: &[] };
-    for name in selection.nodes.keys() {
-        let graph = trib_project::Graph::of(project);
-        if graph.nodes().iter().any(|n| n.name == *name && n.kind == NodeKind::Model) {
-            errors.push(Error::new(Code::Unsupported, "models cannot be previewed in this version").detail(name.as_str()));
-            continue;
-        }
-        for prepared in prepare::sync(session, project.sync(name)?, &wanted).await {
+    for sync in project.syncs().iter().filter(|s| selection.contains(&s.name)) {
+        for prepared in prepare::sync(session, sync, &wanted).await {
             match prepared {
                 Ok(mut prepared) => {
                     errors.append(&mut prepared.errors);

@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use trib_core::{Code, Error, TableName};
+use trib_engine::Queries;
 use trib_project::sql_tables;
 
 use crate::app::Session;
 use crate::exit::{Exit, Result};
 use crate::render::rows::{self, Format};
-use crate::tables::{CONTROL, Tables};
+use crate::tables::{CONTROL, ProjectTables};
 
 /// Rows that a table for people shows unless it is told otherwise.
 const SHOWN: usize = 1000;
@@ -40,19 +41,20 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit> {
         (None, Format::Table) => Some(SHOWN),
         (None, Format::Csv | Format::Json) => None,
     };
-    let (connection, connector) = session.connection(args.connection.as_deref().unwrap_or("warehouse"))?;
+    let (connection, _) = session.connection(args.connection.as_deref().unwrap_or("warehouse"))?;
     // What cannot be parsed here may still be right in the connection's own SQL.
     let read = sql_tables::tables(&sql).unwrap_or_default();
     let only_ours = !read.is_empty() && read.iter().all(|t| t.schema.as_deref() == Some(CONTROL));
-    let settings = connection.settings_for(&connector.schema);
-    let native = session.registry().native(&connector.name, &settings, &connection.context(session.project()?))?;
-    if native.is_none() && !only_ours {
-        return elsewhere(session, &connection.name, &sql, &read, format, limit).await;
+    if only_ours {
+        let tables = ProjectTables::new(None, Some(session.store().await?.clone()), session.project()?, &connection.name).await?;
+        let (schema, stream) = Queries::new(session.engine()?, Arc::new(tables)).rows(&sql).await?;
+        rows::write(&schema, stream, format, limit, session.output).await?;
+        return Ok(Exit::Success);
     }
-    let environment = session.project()?.environment.clone();
-    let store = session.store().await?.clone();
-    let tables = Tables::new(native.filter(|_| !only_ours), store, environment).await?;
-    let (schema, stream) = tables.query(&session.engine()?, &sql).await?;
+    let Some(queries) = session.queries(&connection.name).await? else {
+        return elsewhere(session, &connection.name, &sql, &read, format, limit).await;
+    };
+    let (schema, stream) = queries.rows(&sql).await?;
     rows::write(&schema, stream, format, limit, session.output).await?;
     Ok(Exit::Success)
 }

@@ -1,6 +1,7 @@
 //! `trib run`
 
 use trib_core::Code;
+use trib_project::Selection;
 use trib_store::Status;
 
 use crate::app::{Session, holder, usage};
@@ -9,8 +10,9 @@ use crate::assemble::Ask;
 use crate::conduct::conduct;
 use crate::exit::{Exit, Result};
 use crate::output::{confirm, is_interactive};
+use crate::unfinished::Unfinished;
 
-/// Do it: load what the selected syncs say, from where the last run has ended
+/// Do it: load what the selected syncs say from where the last run has ended, make the models, ask the tests
 #[derive(clap::Args, Debug)]
 #[command(before_help = "Example: trib run shop 'events/*' --exclude tag:slow")]
 pub struct Args {
@@ -25,14 +27,17 @@ pub struct Args {
     /// Let what a guard held in this run go ahead
     #[arg(long, value_name = "RUN")]
     approve: Option<String>,
+    /// What failed in the last run, and what was left out because of that
+    #[arg(long, conflicts_with_all = ["select", "exclude"])]
+    retry_failed: bool,
     /// Do not ask, in protected environments
     #[arg(long, short)]
     yes: bool,
 }
 
 pub async fn run(args: &Args, session: &Session) -> Result<Exit> {
-    let selection = session.select(&args.select).await?;
-    if selection.nodes.is_empty() {
+    let selection = if args.retry_failed { unfinished(session).await? } else { session.select(&args.select).await? };
+    if selection.nodes.is_empty() && !args.retry_failed {
         session.output.note("there is nothing to run: `trib discover CONNECTION --write` proposes a sync");
     }
     if args.full_refresh {
@@ -44,6 +49,20 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit> {
     };
     let ask = Ask { full_refresh: args.full_refresh, allow_empty: args.allow_empty, approved, range: None };
     conduct(session, &selection, &ask, &called(args)).await
+}
+
+/// What the last run has left undone; what was switched off or taken away since then is not part of it.
+async fn unfinished(session: &Session) -> Result<Selection> {
+    let Some(last) = Unfinished::last(session.store().await?).await? else {
+        return Err(usage("there is no earlier run").hint("`trib run` makes one").into());
+    };
+    let mut selection = last.selection();
+    let all = session.select(&Select::default()).await?;
+    selection.nodes.retain(|name, _| all.contains(name));
+    if selection.nodes.is_empty() {
+        session.output.note(format!("nothing was left undone by run {}", last.run));
+    }
+    Ok(selection)
 }
 
 /// In a protected environment a person has to say yes.
@@ -78,6 +97,7 @@ fn called(args: &Args) -> String {
     words.extend(args.select.exclude.iter().map(|e| format!("--exclude {e}")));
     words.extend(args.full_refresh.then(|| "--full-refresh".to_owned()));
     words.extend(args.allow_empty.then(|| "--allow-empty".to_owned()));
+    words.extend(args.retry_failed.then(|| "--retry-failed".to_owned()));
     words.extend(args.approve.iter().map(|run| format!("--approve {run}")));
     words.join(" ")
 }

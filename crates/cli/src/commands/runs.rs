@@ -10,6 +10,7 @@ use crate::app::Session;
 use crate::exit::{Exit, Result};
 use crate::output;
 use crate::render::amount::{ago, count, duration, time};
+use crate::render::name::node;
 use crate::render::table::{left, render, right};
 
 /// What ran, when, and how it went; one run with its streams
@@ -76,7 +77,7 @@ fn one(run: &Run, streams: &[RunStream], width: Option<usize>) -> String {
     let columns = [left("stream"), left("status"), right("read"), right("new"), right("updated"), right("deleted"), right("rejected")];
     let row = |s: &RunStream| {
         let counts = [s.counts.read, s.counts.written, s.counts.updated, s.counts.deleted, s.counts.rejected].map(count);
-        let mut row = vec![format!("{}/{}", s.sync, s.stream), s.status.as_str().to_owned()];
+        let mut row = vec![node(&s.sync, &s.stream), s.status.as_str().to_owned()];
         row.extend(counts);
         row
     };
@@ -85,7 +86,7 @@ fn one(run: &Run, streams: &[RunStream], width: Option<usize>) -> String {
         out.push_str(&render(&columns, &streams.iter().map(row).collect::<Vec<_>>(), width));
     }
     for stream in streams {
-        let name = format!("{}/{}", stream.sync, stream.stream);
+        let name = node(&stream.sync, &stream.stream);
         for change in &stream.schema_changes {
             let _ = writeln!(out, "{name}: {change}");
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use trib_core::{Code, Error, State};
-use trib_project::NodeKind;
+use trib_project::{Graph, NodeKind};
 use trib_runtime::{NoObserver, SyncTask, new_id, recover_state, reset};
 use trib_store::Store;
 
@@ -16,7 +16,9 @@ use crate::args::Select;
 use crate::assemble::{Ask, identified, shown_name};
 use crate::commands::run::permit;
 use crate::exit::{Exit, Failure, Result};
+use crate::models;
 use crate::prepare::{self, Wanted};
+use crate::render::name::node;
 
 /// How long a change of state may hold a sync.
 const HOLD: Duration = Duration::from_secs(30);
@@ -97,7 +99,10 @@ async fn get(session: &Session, node: Option<&str>) -> Result<Exit> {
     }
     if let Some(sync) = wanted.filter(|_| states.is_empty()) {
         // A sync that is there and has not run has no state; any other name is a mistake.
-        session.project()?.sync(sync.split('@').next().unwrap_or(sync))?;
+        let name = sync.split('@').next().unwrap_or(sync);
+        if !Graph::of(session.project()?).nodes().iter().any(|n| n.name == name) {
+            session.project()?.sync(name)?;
+        }
     }
     let value = match (stream, wanted) {
         (Some(stream), Some(sync)) => {
@@ -147,21 +152,30 @@ async fn mend(session: &Session, select: Vec<String>, recover: bool) -> Result<E
     let wanted = Wanted { selection: &selection, ask: &Ask::default(), paused: &[] };
     let mut errors: Vec<Error> = Vec::new();
     let mut mended: Vec<String> = Vec::new();
-    for node in trib_project::Graph::of(project).nodes().iter().filter(|n| n.kind == NodeKind::Sync && selection.contains(&n.name)) {
-        for prepared in prepare::sync(session, project.sync(&node.name)?, &wanted).await {
-            match prepared {
-                Err(Failure(mut more)) => errors.append(&mut more),
-                Ok(prepared) => {
-                    errors.extend(prepared.errors);
-                    if prepared.task.streams.is_empty() {
-                        continue;
-                    }
-                    match one(&runtime, &prepared.task, recover).await {
-                        Ok(streams) => mended.extend(streams),
-                        Err(e) => errors.push(e),
+    let mut tasks: Vec<SyncTask> = Vec::new();
+    for node in Graph::of(project).nodes().iter().filter(|n| selection.contains(&n.name)) {
+        match node.kind {
+            NodeKind::Sync => {
+                for prepared in prepare::sync(session, project.sync(&node.name)?, &wanted).await {
+                    match prepared {
+                        Err(Failure(mut more)) => errors.append(&mut more),
+                        Ok(prepared) => {
+                            errors.extend(prepared.errors);
+                            tasks.push(prepared.task);
+                        }
                     }
                 }
             }
+            NodeKind::Model | NodeKind::Seed => match models::task_of(session, node).await {
+                Err(Failure(mut more)) => errors.append(&mut more),
+                Ok(task) => tasks.extend(task),
+            },
+        }
+    }
+    for task in tasks.into_iter().filter(|t| !t.streams.is_empty()) {
+        match one(&runtime, &task, recover).await {
+            Ok(streams) => mended.extend(streams),
+            Err(e) => errors.push(e),
         }
     }
     let done = if recover { "taken from the destination" } else { "forgotten; the next run begins anew" };
@@ -194,5 +208,5 @@ async fn one(runtime: &trib_runtime::Runtime, task: &SyncTask, recover: bool) ->
     } else {
         reset(runtime, task).await?
     };
-    Ok(streams.into_iter().map(|stream| format!("{}/{stream}", task.sync)).collect())
+    Ok(streams.into_iter().map(|stream| node(&task.sync, &stream)).collect())
 }

@@ -7,10 +7,14 @@ use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use trib_store::{Pause, RunStream, Status, Store};
 
+use trib_project::Graph;
+use trib_project::graph::GraphNode;
+
 use crate::app::Session;
 use crate::exit::{Exit, Result};
 use crate::output;
 use crate::render::amount::{ago, count, duration};
+use crate::render::name::node;
 use crate::render::table::{left, render, right};
 
 /// Runs that are looked through for the last word on each stream.
@@ -33,13 +37,12 @@ pub async fn run(_: &Args, session: &Session) -> Result<Exit> {
     let streams = streams(store).await?;
     let paused = store.paused().await?;
     let now = Utc::now();
-    let never: Vec<&str> = session
-        .project()?
-        .syncs()
-        .iter()
-        .filter(|s| s.spec.enabled && !streams.keys().any(|(sync, _)| sync.split('@').next() == Some(s.name.as_str())))
-        .map(|s| s.name.as_str())
-        .collect();
+    let project = session.project()?;
+    let graph = Graph::of(project);
+    // A view has nothing that could grow old.
+    let stored = |n: &&GraphNode| project.model(&n.name).map_or(true, |m| m.spec.materialized.is_stored());
+    let ran = |n: &GraphNode| streams.keys().any(|(sync, _)| sync.split('@').next() == Some(n.name.as_str()));
+    let never: Vec<&str> = graph.nodes().iter().filter(|n| n.enabled && !ran(n)).filter(stored).map(|n| n.name.as_str()).collect();
     session.output.either(|| to_json(&streams, &never, &paused), || text(&streams, &never, &paused, now, output::width()));
     Ok(Exit::Success)
 }
@@ -67,7 +70,7 @@ fn text(streams: &BTreeMap<(String, String), Fresh>, never: &[&str], paused: &[P
         let last = &fresh.last;
         let took = last.finished_at.and_then(|end| (end - last.started_at).to_std().ok()).map(duration).unwrap_or_default();
         vec![
-            format!("{sync}/{stream}"),
+            node(sync, stream),
             last.status.as_str().to_owned(),
             count(last.counts.read),
             count(last.counts.written),

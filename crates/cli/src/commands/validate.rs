@@ -32,6 +32,7 @@ pub fn run(args: &Args, session: &Session) -> Result<Exit> {
         (project.connection_names().count(), "connection"),
         (project.syncs().len(), "sync"),
         (project.models().len(), "model"),
+        (project.seeds().len(), "seed"),
         (project.jobs.len(), "job"),
     ];
     let text: Vec<String> =

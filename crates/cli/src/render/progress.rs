@@ -14,6 +14,7 @@ use trib_runtime::Event;
 
 use crate::output::Output;
 use crate::render::amount::{bytes, count, duration, rows};
+use crate::render::name::node;
 
 /// How often bars move.
 const FRAME: Duration = Duration::from_millis(100);
@@ -78,7 +79,7 @@ impl Running {
 }
 
 fn named(sync: &str, stream: Option<&str>) -> String {
-    stream.map_or_else(|| sync.to_owned(), |stream| format!("{sync}/{stream}"))
+    stream.map_or_else(|| sync.to_owned(), |stream| node(sync, stream))
 }
 
 type PrintEvent = fn(&str, Option<&str>, &Event);

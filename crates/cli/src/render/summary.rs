@@ -2,6 +2,7 @@
 
 use crate::render::amount::{count, duration};
 use crate::render::error;
+use crate::render::name::node;
 use crate::render::table::{left, render, right};
 use crate::summary::Summary;
 use std::fmt::Write as _;
@@ -26,7 +27,7 @@ pub fn text(summary: &Summary, run: &str, width: Option<usize>) -> String {
             .iter()
             .map(|s| {
                 vec![
-                    format!("{}/{}", s.sync, s.stream),
+                    node(&s.sync, &s.stream),
                     format!("{} → {}", s.read, s.write),
                     count(s.counts.read),
                     count(s.counts.written),
@@ -42,13 +43,17 @@ pub fn text(summary: &Summary, run: &str, width: Option<usize>) -> String {
     }
     for stream in &summary.streams {
         for change in &stream.changes {
-            let _ = writeln!(out, "{}/{}: {change}", stream.sync, stream.stream);
+            let _ = writeln!(out, "{}: {change}", node(&stream.sync, &stream.stream));
         }
     }
     let rejected: u64 = summary.streams.iter().map(|s| s.counts.rejected).sum();
     if rejected > 0 {
         let _ = writeln!(out, "{} rejected: `trib rejected list` shows them with their reasons", crate::render::amount::rows(rejected));
     }
+    for view in &summary.views {
+        let _ = writeln!(out, "{view}: a view, right as it is written");
+    }
+    out.push_str(&super::verdicts::text(&summary.tests));
     for (node, reason) in &summary.skipped {
         let _ = writeln!(out, "{node}: left out, {reason}");
     }

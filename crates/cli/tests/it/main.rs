@@ -6,5 +6,6 @@ mod commands;
 mod crash;
 mod declarative;
 mod errors;
+mod models;
 mod secrets;
 mod trib;

@@ -4,12 +4,15 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use arrow::datatypes::{Field, Schema};
+use arrow::datatypes::{Field, Schema, SchemaRef};
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use futures::{StreamExt, stream};
 use tokio::sync::OnceCell;
 use trib_core::destination::{Capabilities, ColumnType, Destination, ExistingTable, SqlEngine};
-use trib_core::{BatchStream, Code, Error, Lease, Load, LoadId, Marker, Outcome, Part, Receipt, Result, Table, TableName, WriteMode};
+use trib_core::{
+    BatchStream, Code, Error, Lease, Load, LoadId, Marker, Outcome, Part, Receipt, Result, Table, TableLoad, TableName, WriteMode,
+};
 use trib_kit::sql::ANSI;
 
 use super::column_type::column_type;
@@ -67,6 +70,30 @@ impl PostgresDestination {
             *turn = Arc::downgrade(&new);
             new
         })
+    }
+
+    /// The staging table of a load's table, made by the first of its parts.
+    async fn staging_table(&self, session: &Session, part: &Part, table: &Table, layout: &Layout) -> Result<Place> {
+        let place = Place::staging(part, &table.name);
+        let made = self.staging.lock().unwrap_or_else(PoisonError::into_inner).entry(place.clone()).or_default().clone();
+        made.get_or_try_init(|| staging::create_table(session, part, &place, layout)).await?;
+        Ok(place)
+    }
+
+    /// The columns of a query, and their types as the server knows them.
+    async fn columns_of(&self, session: &Session, query: &str) -> Result<(Vec<Field>, Vec<PgType>)> {
+        let statement = session.client.prepare(query).await.map_err(error::driver)?;
+        // One more question for the types as `format_type` spells them.
+        let spelled: Vec<String> =
+            statement.columns().iter().map(|c| format!("format_type({}, {})", c.type_().oid(), c.type_modifier())).collect();
+        if spelled.is_empty() {
+            return Err(Error::new(Code::UsageInvalid, "the statement returns no rows").hint("`trib query` takes a SELECT"));
+        }
+        let row = session.rows(&format!("SELECT {}", spelled.join(", "))).await?;
+        let types: Vec<PgType> =
+            (0..spelled.len()).map(|i| PgType::parse(row.first().and_then(|row| row.get(i)).unwrap_or("text"))).collect();
+        let fields = statement.columns().iter().zip(&types).map(|(c, t)| t.field(c.name(), true, self.rules)).collect();
+        Ok((fields, types))
     }
 
     /// Drops staging tables. One that somebody still writes into is left to the next sweep.
@@ -135,15 +162,13 @@ impl Destination for PostgresDestination {
 
     async fn stage(&self, part: &Part, table: &Table, mut rows: BatchStream) -> Result<Receipt> {
         let layout = Layout::of(table)?;
-        let place = Place::staging(part, &table.name);
         // Not before there are rows: a read that waits for its own turn may need one that is held here.
         let first = rows.next().await.transpose()?;
         let rows: BatchStream = Box::pin(stream::iter(first.map(Ok)).chain(rows));
         let shared = self.turn_of(part);
         let turn = shared.get_or_try_init(|| self.server.turn()).await?.clone();
         let session = self.server.session_in(turn).await?;
-        let made = self.staging.lock().unwrap_or_else(PoisonError::into_inner).entry(place.clone()).or_default().clone();
-        made.get_or_try_init(|| staging::create_table(&session, part, &place, &layout)).await?;
+        let place = self.staging_table(&session, part, table, &layout).await?;
         let receipt = staging::copy(&session, part, table, &place, &layout, rows).await?;
         self.server.give_back(session);
         Ok(receipt)
@@ -202,17 +227,7 @@ impl SqlEngine for PostgresDestination {
         let session = self.server.session().await?;
         session.run("BEGIN READ ONLY").await?;
         let query = sql.trim().trim_end_matches(';');
-        let statement = session.client.prepare(query).await.map_err(error::driver)?;
-        // One more question for the types as `format_type` spells them.
-        let spelled: Vec<String> =
-            statement.columns().iter().map(|c| format!("format_type({}, {})", c.type_().oid(), c.type_modifier())).collect();
-        if spelled.is_empty() {
-            return Err(Error::new(Code::UsageInvalid, "the statement returns no rows").hint("`trib query` takes a SELECT"));
-        }
-        let row = session.rows(&format!("SELECT {}", spelled.join(", "))).await?;
-        let types: Vec<PgType> =
-            (0..spelled.len()).map(|i| PgType::parse(row.first().and_then(|row| row.get(i)).unwrap_or("text"))).collect();
-        let fields: Vec<Field> = statement.columns().iter().zip(&types).map(|(c, t)| t.field(c.name(), true, self.rules)).collect();
+        let (fields, types) = self.columns_of(&session, query).await?;
         // Names of our own, since a query may give two columns one name.
         let aliases: Vec<String> = (0..types.len()).map(|i| ANSI.identifier(&format!("c{i}"))).collect();
         let columns: Vec<String> = aliases.iter().zip(&types).map(|(name, t)| format!("{name}{}", t.cast(self.rules))).collect();
@@ -232,5 +247,43 @@ impl SqlEngine for PostgresDestination {
 
     fn table(&self, name: &TableName) -> String {
         Place::of(name).sql()
+    }
+
+    async fn describe(&self, sql: &str) -> Result<SchemaRef> {
+        let session = self.server.session().await?;
+        let (fields, _) = self.columns_of(&session, sql).await?;
+        self.server.give_back(session);
+        Ok(Arc::new(Schema::new(fields)))
+    }
+
+    async fn stage_query(&self, part: &Part, table: &Table, sql: &str, _: DateTime<Utc>) -> Result<Receipt> {
+        let layout = Layout::of(table)?;
+        let session = self.server.session().await?;
+        let place = self.staging_table(&session, part, table, &layout).await?;
+        let receipt = staging::compute(&session, part, table, &place, &layout, sql).await?;
+        self.server.give_back(session);
+        Ok(receipt)
+    }
+
+    async fn create_view(&self, name: &TableName, sql: &str) -> Result<()> {
+        let place = Place::of(name);
+        let session = self.server.session().await?;
+        let schema = ANSI.identifier(&place.schema);
+        session.run(&format!("CREATE SCHEMA IF NOT EXISTS {schema}")).await?;
+        // A view may only gain columns; one that changes otherwise is made anew, and what hangs on it keeps it from going.
+        let view = format!("VIEW {}", place.sql());
+        match session.client.batch_execute(&format!("CREATE OR REPLACE {view} AS {sql}")).await {
+            Err(e) if error::is_state(&e, &["42P16"]) => {
+                session.run(&format!("BEGIN; DROP {view}; CREATE {view} AS {sql}; COMMIT")).await?
+            }
+            made => made.map_err(error::driver)?,
+        }
+        self.server.give_back(session);
+        Ok(())
+    }
+
+    fn staged(&self, load: &TableLoad) -> Option<String> {
+        let place: Place = serde_json::from_value(load.receipts.first()?.staged.clone()).ok()?;
+        Some(place.sql())
     }
 }

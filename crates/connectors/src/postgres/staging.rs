@@ -8,7 +8,8 @@ use bytes::{Bytes, BytesMut};
 use futures::{SinkExt, StreamExt};
 use serde_json::json;
 use tokio_postgres::CopyInSink;
-use trib_core::load::{Durability, MOST_REJECTED, too_many_rejected};
+use trib_core::load::{Durability, MOST_REJECTED, RejectedRow, too_many_rejected};
+use trib_core::name::system;
 use trib_core::{BatchStream, Part, Receipt, Result, Table};
 use trib_kit::sql::ANSI;
 
@@ -88,11 +89,41 @@ pub async fn copy(session: &Session, part: &Part, table: &Table, place: &Place, 
     if stored != written {
         return Err(trib_core::Error::internal("the server has stored another number of rows than were sent"));
     }
-    session.run(&format!("{}; COMMIT", control::register_part(part, place, stored))).await?;
+    registered(session, part, table, place, stored, bytes, rejected).await
+}
+
+/// Has the server compute the rows of a query into the staging table, and registers the part. When this fails, the transaction dies
+/// with the session.
+pub async fn compute(session: &Session, part: &Part, table: &Table, place: &Place, layout: &Layout, sql: &str) -> Result<Receipt> {
+    let (mut names, mut values) = (Vec::new(), Vec::new());
+    for (column, staged) in layout.staged() {
+        let name = ANSI.identifier(&column.name);
+        values.push(match column.name.as_str() {
+            system::SEQ => "row_number() OVER ()".to_owned(),
+            _ => format!("q.{name}::{}", staged.name),
+        });
+        names.push(name);
+    }
+    session.run("BEGIN").await?;
+    let insert = format!("INSERT INTO {} ({}) SELECT {} FROM (\n{sql}\n) AS q", place.sql(), names.join(", "), values.join(", "));
+    let stored = session.client.execute_typed(insert.as_str(), &[]).await.map_err(error::driver)?;
+    registered(session, part, table, place, stored, 0, Vec::new()).await
+}
+
+async fn registered(
+    session: &Session,
+    part: &Part,
+    table: &Table,
+    place: &Place,
+    rows: u64,
+    bytes: u64,
+    rejected: Vec<RejectedRow>,
+) -> Result<Receipt> {
+    session.run(&format!("{}; COMMIT", control::register_part(part, place, rows))).await?;
     Ok(Receipt {
         part: part.clone(),
         table: table.name.clone(),
-        rows: stored,
+        rows,
         bytes,
         durability: Durability::Durable,
         staged: json!(place),

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::datatypes::Field;
+use arrow::datatypes::{Field, SchemaRef};
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use futures::{StreamExt, stream};
 use tokio::sync::mpsc;
 use trib_core::destination::ExistingColumn;
@@ -14,6 +15,7 @@ use trib_core::{
 };
 
 use super::commit;
+use super::computed;
 use super::database::{At, Database, blocking, quoted};
 use super::ddl::physical;
 use super::kind::Kind;
@@ -194,5 +196,24 @@ impl SqlEngine for SqliteDestination {
 
     fn table(&self, name: &TableName) -> String {
         quoted(&physical(name))
+    }
+
+    async fn describe(&self, sql: &str) -> Result<SchemaRef> {
+        let (database, sql) = (self.database.clone(), sql.to_owned());
+        blocking(move || query::describe(&database, &sql)).await
+    }
+
+    async fn stage_query(&self, part: &Part, table: &Table, sql: &str, loaded_at: DateTime<Utc>) -> Result<Receipt> {
+        let (database, part, table, sql) = (self.database.clone(), part.clone(), table.clone(), sql.to_owned());
+        blocking(move || computed::write(&database, &part, &table, &sql, loaded_at)).await
+    }
+
+    async fn create_view(&self, name: &TableName, sql: &str) -> Result<()> {
+        let (database, view, sql) = (self.database.clone(), quoted(&physical(name)), sql.to_owned());
+        blocking(move || {
+            let made = format!("BEGIN IMMEDIATE; DROP VIEW IF EXISTS {view}; CREATE VIEW {view} AS {sql}; COMMIT");
+            database.creator()?.execute_batch(&made).at(&database.path)
+        })
+        .await
     }
 }

@@ -8,6 +8,7 @@
 mod bound;
 mod calendar;
 mod commit;
+mod computed;
 mod config;
 mod database;
 mod ddl;

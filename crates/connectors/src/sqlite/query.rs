@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{DataType, Schema};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use rusqlite::types::ValueRef;
-use rusqlite::{Row, Statement};
+use rusqlite::{Connection, Row, Statement};
 use tokio::sync::mpsc::Sender;
 use trib_core::{Code, Error, Result};
 
@@ -18,24 +18,41 @@ const BATCH_ROWS: usize = 8192;
 /// Rows that are looked at to find out what an expression gives.
 const SAMPLE: usize = 1000;
 
-/// Runs the query and sends its batches, of which there is at least one. On a blocking thread.
-pub fn run(database: &Database, sql: &str, out: &Sender<Result<RecordBatch>>) -> Result<()> {
-    let connection = database.recovering_reader()?;
-    let refused = |e: rusqlite::Error| {
+/// A column's name, and how the table that it comes from declares it.
+type Declared = (String, Option<String>);
+
+fn prepared<'c>(connection: &'c Connection, sql: &str) -> Result<(Statement<'c>, Vec<Declared>)> {
+    let statement = connection.prepare(sql).map_err(|e| {
         Error::new(Code::UsageInvalid, "SQLite refuses the query")
             .detail(words(&e))
             .hint("tables of `schema.table` are named `schema__table` here")
-    };
-    let mut statement = connection.prepare(sql).map_err(refused)?;
+    })?;
     if !statement.readonly() || statement.column_count() == 0 {
         return Err(Error::new(Code::UsageInvalid, "only queries that return rows can be run here").detail(sql));
     }
-    let declared: Vec<(String, Option<String>)> =
-        statement.columns().iter().map(|c| (c.name().to_owned(), c.decl_type().map(str::to_owned))).collect();
+    let declared = statement.columns().iter().map(|c| (c.name().to_owned(), c.decl_type().map(str::to_owned))).collect();
+    Ok((statement, declared))
+}
+
+fn schema(declared: &[Declared], kinds: &[Kind]) -> SchemaRef {
+    let field = |((name, declared), kind): (&Declared, &Kind)| kind.field(name, true, declared.as_deref().unwrap_or(""));
+    Arc::new(Schema::new(declared.iter().zip(kinds).map(field).collect::<Vec<_>>()))
+}
+
+/// The columns of a query's result. On a blocking thread.
+pub fn describe(database: &Database, sql: &str) -> Result<SchemaRef> {
+    let connection = database.recovering_reader()?;
+    let (mut statement, declared) = prepared(&connection, sql)?;
     let kinds = kinds(&mut statement, &declared, database)?;
-    let fields: Vec<_> =
-        declared.iter().zip(&kinds).map(|((name, declared), kind)| kind.field(name, true, declared.as_deref().unwrap_or(""))).collect();
-    let schema = Arc::new(Schema::new(fields));
+    Ok(schema(&declared, &kinds))
+}
+
+/// Runs the query and sends its batches, of which there is at least one. On a blocking thread.
+pub fn run(database: &Database, sql: &str, out: &Sender<Result<RecordBatch>>) -> Result<()> {
+    let connection = database.recovering_reader()?;
+    let (mut statement, declared) = prepared(&connection, sql)?;
+    let kinds = kinds(&mut statement, &declared, database)?;
+    let schema = schema(&declared, &kinds);
     let mut decoders: Vec<Decoder> = kinds.iter().map(Decoder::new).collect();
     let take = |decoders: &mut Vec<Decoder>| -> Result<RecordBatch> {
         let arrays = decoders.iter_mut().map(Decoder::finish).collect::<Result<_>>()?;
@@ -61,7 +78,7 @@ pub fn run(database: &Database, sql: &str, out: &Sender<Result<RecordBatch>>) ->
     Ok(())
 }
 
-fn append(row: &Row<'_>, decoders: &mut [Decoder], declared: &[(String, Option<String>)]) -> Result<()> {
+fn append(row: &Row<'_>, decoders: &mut [Decoder], declared: &[Declared]) -> Result<()> {
     for (i, decoder) in decoders.iter_mut().enumerate() {
         let value = row.get_ref(i).map_err(|e| Error::internal("a selected column cannot be read").source(e))?;
         decoder.append(value).map_err(|contradiction| {
@@ -80,7 +97,7 @@ fn append(row: &Row<'_>, decoders: &mut [Decoder], declared: &[(String, Option<S
 }
 
 /// Columns of a table are what they are declared as; of expressions the first rows tell.
-fn kinds(statement: &mut Statement<'_>, declared: &[(String, Option<String>)], database: &Database) -> Result<Vec<Kind>> {
+fn kinds(statement: &mut Statement<'_>, declared: &[Declared], database: &Database) -> Result<Vec<Kind>> {
     let mut kinds: Vec<Option<Kind>> = declared.iter().map(|(_, declared)| declared.as_deref().map(Kind::of_declaration)).collect();
     if kinds.iter().all(Option::is_some) {
         return Ok(kinds.into_iter().flatten().collect());

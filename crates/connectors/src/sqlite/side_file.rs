@@ -144,6 +144,22 @@ pub fn finish(connection: Connection, path: &Path) -> Result<()> {
 /// Ends the file and brings it to the disk.
 fn seal(connection: Connection, path: &Path) -> Result<()> {
     finish(connection, path)?;
+    sync(path)
+}
+
+/// What else a file that was filled elsewhere needs: its index, and to be on the disk.
+pub fn index_and_sync(path: &Path, table: &Table) -> Result<()> {
+    let index = index_rows(ROWS, table);
+    if !index.is_empty() {
+        Connection::open(path)
+            .at(path)?
+            .execute_batch(&format!("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; {index}"))
+            .at(path)?;
+    }
+    sync(path)
+}
+
+fn sync(path: &Path) -> Result<()> {
     std::fs::File::open(path)?.sync_all()?;
     sync_folder(path)
 }

@@ -1,7 +1,8 @@
-//! `tests/*.yaml`: unit tests of models and of what a sync does to its rows.
+//! `tests/*.yaml`: unit tests of models.
 
 use std::collections::BTreeMap;
 
+use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
@@ -22,10 +23,16 @@ pub struct UnitTestSpec {
     pub tags: Vec<String>,
     #[serde(default = "yes")]
     pub enabled: bool,
-    /// A model, or a stream of a sync: `sync/stream`.
+    /// The model that is tested.
     pub node: String,
+    /// What `now()` and its kin give: a time with its zone, such as `2024-03-01T00:00:00Z`.
+    #[schemars(with = "Option<String>")]
+    pub now: Option<DateTime<Utc>>,
     /// Rows by table: what the node reads. A row is a map of columns.
     pub given: BTreeMap<String, Vec<BTreeMap<String, Value>>>,
-    /// The rows that must come out.
+    /// The rows must come in this order.
+    #[serde(default)]
+    pub ordered: bool,
+    /// The rows that must come out. Columns that a row does not name are not looked at.
     pub expect: Vec<BTreeMap<String, Value>>,
 }

@@ -35,7 +35,7 @@ fn the_example() {
     let project = Project::load(dir.path(), None, Variables::given([])).unwrap();
     let names: Vec<&str> = project.syncs().iter().map(|s| s.name.as_str()).collect();
     assert_eq!(names, ["census", "events", "shop"]);
-    assert_eq!(Graph::of(&project).order().len(), 3);
+    assert_eq!(Graph::of(&project).order().len(), 5);
 }
 
 #[test]

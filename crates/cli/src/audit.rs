@@ -1,0 +1,181 @@
+//! Write, audit, publish: tests that look at a load's rows before readers can.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::datatypes::Schema;
+use async_trait::async_trait;
+use trib_core::load::{Deletes, RowScope};
+use trib_core::name::system;
+use trib_core::{Code, Destination, Error, Load, Result, Table, TableName, WriteMode};
+use trib_engine::catalog::Over;
+use trib_engine::{NativeTable, Queries};
+use trib_project::Environment;
+use trib_project::data_test::{ident, quoted};
+use trib_runtime::Audit;
+use trib_store::{Tested, Verdict};
+
+use crate::testing::{Ground, Subject};
+
+/// The blocking tests of one table.
+pub struct Auditor {
+    subject: Subject,
+    place: Place,
+    found: Mutex<Vec<Tested>>,
+}
+
+/// Where staged rows can be looked at.
+pub enum Place {
+    Lake(Arc<dyn NativeTable>, Queries),
+    /// In a database, by itself; not every one lets them be seen.
+    Inside(Arc<dyn Destination>, Environment),
+}
+
+impl Auditor {
+    /// `subject` holds the tests that block, and no others.
+    pub fn new(subject: Subject, place: Place) -> Self {
+        Self { subject, place, found: Mutex::default() }
+    }
+
+    /// What was found: of each test the last time, since a stream may load many times. `None` where there was nothing to look at.
+    pub fn found(&self) -> Option<Vec<Tested>> {
+        let found = std::mem::take(&mut *self.found.lock().unwrap_or_else(PoisonError::into_inner));
+        (!found.is_empty()).then_some(found)
+    }
+
+    /// Who answers, with the table as it would be after the load.
+    async fn ground(&self, load: &Load) -> Result<Option<Ground>> {
+        let Some(root) = load.tables.first().filter(|t| !t.receipts.is_empty()) else { return Ok(None) };
+        match &self.place {
+            Place::Lake(native, queries) => {
+                let staged = native.staged(root)?;
+                let before = native.provider(&root.table.name, None).await?;
+                let there = before.as_ref().map(|t| t.schema());
+                let (staged_name, before_name) = (TableName::new(Some(AUDIT), "staged"), TableName::new(Some(AUDIT), "before"));
+                let seen = Seen {
+                    table: &root.table,
+                    staged: quoted(&staged_name),
+                    before: there.as_ref().map(|schema| (quoted(&before_name), schema.as_ref())),
+                    constants: None,
+                };
+                let mut over = vec![(self.subject.table.clone(), Over::View(seen.sql())), (staged_name, Over::Table(staged))];
+                over.extend(before.map(|before| (before_name, Over::Table(before))));
+                Ok(Some(Ground::Engine(queries.with(over))))
+            }
+            Place::Inside(destination, environment) => {
+                let Some(engine) = destination.sql() else { return Ok(None) };
+                let Some(staged) = engine.staged(root) else { return Ok(None) };
+                let there = destination.inspect(&root.table.name).await?;
+                let there = there.map(|t| Schema::new(t.columns.into_iter().map(|c| c.field).collect::<Vec<_>>()));
+                let seen = Seen {
+                    table: &root.table,
+                    staged,
+                    before: there.as_ref().map(|schema| (engine.table(&root.table.name), schema)),
+                    constants: Some(load),
+                };
+                Ok(Some(Ground::Staged(destination.clone(), environment.clone(), seen.sql())))
+            }
+        }
+    }
+}
+
+/// The schema in which queries see what is audited.
+const AUDIT: &str = "_trib_audit";
+
+#[async_trait]
+impl Audit for Auditor {
+    async fn audit(&self, load: &Load) -> Result<()> {
+        let Some(ground) = self.ground(load).await? else { return Ok(()) };
+        let mut found = self.subject.ask(&ground).await;
+        let failed: Vec<String> = found
+            .iter()
+            .filter(|t| matches!(t.verdict, Verdict::Failed | Verdict::Broken))
+            .map(|t| match t.verdict {
+                Verdict::Broken => format!("{} could not be asked", t.test),
+                _ => format!("{} ({})", t.test, crate::render::amount::rows(t.failures)),
+            })
+            .collect();
+        found.iter_mut().for_each(|t| t.published = failed.is_empty());
+        *self.found.lock().unwrap_or_else(PoisonError::into_inner) = found;
+        if failed.is_empty() {
+            return Ok(());
+        }
+        Err(Error::new(Code::TestFailed, "a blocking data test failed: the table stays as it was")
+            .detail(failed.join(", "))
+            .hint("`_trib.tests` has the failing rows; `blocking: false` publishes all the same"))
+    }
+}
+
+/// What an audit sees of a load.
+struct Seen<'a> {
+    table: &'a Table,
+    /// The staged rows, as they stand behind `from`.
+    staged: String,
+    /// The table as it is, and its columns.
+    before: Option<(String, &'a Schema)>,
+    /// The load whose own columns are not staged, because they are the same in all rows.
+    constants: Option<&'a Load>,
+}
+
+impl Seen<'_> {
+    fn columns(&self) -> Vec<String> {
+        let staged = self.table.staging_schema();
+        staged.fields().iter().map(|f| f.name().clone()).filter(|n| n != system::SEQ && n != system::OP).collect()
+    }
+
+    fn new_columns(&self) -> String {
+        let one = |name: String| match (name.as_str(), self.constants) {
+            (system::LOAD_ID, Some(load)) => format!("'{}' as {}", load.id, ident(&name)),
+            (system::LOADED_AT, Some(load)) => {
+                format!("timestamp with time zone '{}' as {}", load.loaded_at.format("%Y-%m-%d %H:%M:%S%.6f+00"), ident(&name))
+            }
+            _ => ident(&name),
+        };
+        self.columns().into_iter().map(one).collect::<Vec<_>>().join(", ")
+    }
+
+    /// The query that gives the table as it would be after the load: what commit does, as SQL over the rows that are staged and those
+    /// that are there. History shows the versions that would hold.
+    fn sql(&self) -> String {
+        let (table, staged) = (self.table, &self.staged);
+        let new = match table.write {
+            WriteMode::Replace | WriteMode::Append | WriteMode::Prune => format!("select {} from {staged} as s", self.new_columns()),
+            WriteMode::Insert => self.winners("asc"),
+            WriteMode::Upsert | WriteMode::Mirror | WriteMode::History => self.winners("desc"),
+        };
+        let Some((before, schema)) = &self.before else { return new };
+        let one = |name: &String| match schema.field_with_name(name) {
+            Ok(_) => format!("b.{}", ident(name)),
+            Err(_) => format!("null as {}", ident(name)),
+        };
+        let columns = self.columns().iter().map(one).collect::<Vec<_>>().join(", ");
+        let there = format!("select {columns} from {before} as b");
+        let same_key = |left: &str, right: &str| {
+            table.key.iter().map(|k| format!("{left}.{0} = {right}.{0}", ident(k))).collect::<Vec<_>>().join(" and ")
+        };
+        let others =
+            |scope: &RowScope| format!("{there} where b.{} is distinct from '{}'", ident(&scope.column), scope.value.replace('\'', "''"));
+        let untouched = format!("not exists (select 1 from {staged} as s where {})", same_key("s", "b"));
+        match (table.write, &table.scope) {
+            (WriteMode::Replace, None) => new,
+            (WriteMode::Mirror, None) if table.deletes != Deletes::Ignore => new,
+            (WriteMode::Replace | WriteMode::Mirror, Some(scope)) => format!("{} union all {new}", others(scope)),
+            (WriteMode::Append, _) => format!("{there} union all {new}"),
+            (WriteMode::Insert, _) => {
+                let known = format!("select 1 from {before} as b where {}", same_key("n", "b"));
+                format!("{there} union all select n.* from ({new}) as n where not exists ({known})")
+            }
+            (WriteMode::History, _) => format!("{there} where b.{} is null and {untouched} union all {new}", ident(system::VALID_TO)),
+            (WriteMode::Upsert | WriteMode::Mirror, _) => format!("{there} where {untouched} union all {new}"),
+            (WriteMode::Prune, _) => there,
+        }
+    }
+
+    /// Of each key the staged row that counts; deletes of a change log are none.
+    fn winners(&self, order: &str) -> String {
+        let key: Vec<String> = self.table.key.iter().map(|k| ident(k)).collect();
+        let number = format!("row_number() over (partition by {} order by {} {order}) as \"_trib_n\"", key.join(", "), ident(system::SEQ));
+        let alive = if self.table.changes { format!(" and {} in ('i', 'u')", ident(system::OP)) } else { String::new() };
+        let numbered = format!("select s.*, {number} from {} as s", self.staged);
+        format!("select {} from ({numbered}) as w where \"_trib_n\" = 1{alive}", self.new_columns())
+    }
+}

@@ -1,0 +1,98 @@
+//! `trib test`
+
+use serde_json::json;
+use trib_core::Error;
+use trib_runtime::new_id;
+use trib_store::{Tested, Verdict};
+
+use crate::app::Session;
+use crate::args::Select;
+use crate::assemble::Ask;
+use crate::conduct::ground;
+use crate::exit::{Exit, Failure, Result};
+use crate::prepare::{self, Wanted};
+use crate::render;
+use crate::testing::Subject;
+use crate::unit_tests::{self, UnitTested};
+
+/// Ask the tests of the selected nodes: unit tests on rows that they give, data tests on the tables as they are
+#[derive(clap::Args, Debug)]
+#[command(before_help = "Example: trib test revenue_by_country")]
+pub struct Args {
+    #[command(flatten)]
+    select: Select,
+    /// Unit tests only: no table is looked at
+    #[arg(long, conflicts_with = "data")]
+    unit: bool,
+    /// Data tests only
+    #[arg(long)]
+    data: bool,
+}
+
+pub async fn run(args: &Args, session: &Session) -> Result<Exit> {
+    let selection = session.select(&args.select).await?;
+    let project = session.project()?;
+    let mut errors: Vec<Error> = Vec::new();
+    let mut units: Vec<UnitTested> = Vec::new();
+    if !args.data {
+        for test in project.unit_tests.iter().filter(|t| t.spec.enabled && selection.contains(&t.spec.node)) {
+            match unit_tests::ask(session, test).await {
+                Ok(tested) => units.push(tested),
+                Err(failure) => errors.extend(failure.0),
+            }
+        }
+    }
+    let mut tested: Vec<Tested> = Vec::new();
+    if !args.unit {
+        for model in project.models().iter().filter(|m| selection.contains(&m.name) && !m.tests.is_empty()) {
+            let subject =
+                Subject { node: model.name.clone(), stream: String::new(), table: model.table.clone(), tests: model.tests.clone() };
+            tested.extend(subject.ask(&ground(session, &model.spec.connection).await?).await);
+        }
+        let wanted = Wanted { selection: &selection, ask: &Ask::default(), paused: &[] };
+        for sync in project.syncs().iter().filter(|s| selection.contains(&s.name) && s.has_tests()) {
+            for prepared in prepare::sync(session, sync, &wanted).await {
+                match prepared {
+                    Err(Failure(more)) => errors.extend(more),
+                    Ok(mut prepared) => {
+                        errors.append(&mut prepared.errors);
+                        for plan in prepared.plans.iter().filter(|p| !p.tests.is_empty()) {
+                            let subject = Subject {
+                                node: sync.name.clone(),
+                                stream: plan.stream.clone(),
+                                table: plan.logical.clone(),
+                                tests: plan.tests.clone(),
+                            };
+                            tested.extend(subject.ask(&ground(session, &sync.spec.to).await?).await);
+                        }
+                    }
+                }
+            }
+        }
+        session.store().await?.record_tests(&new_id(), &tested).await?;
+    }
+    let failed = tested.iter().any(|t| matches!(t.verdict, Verdict::Failed | Verdict::Broken)) || units.iter().any(|u| !u.passed());
+    session
+        .output
+        .either(|| json!({"unit": units.iter().map(UnitTested::to_json).collect::<Vec<_>>(), "data": tested}), || text(&units, &tested));
+    if !errors.is_empty() {
+        return Err(Failure(errors));
+    }
+    Ok(if failed { Exit::TestsFailed } else { Exit::Success })
+}
+
+fn text(units: &[UnitTested], tested: &[Tested]) -> String {
+    if units.is_empty() && tested.is_empty() {
+        return "there are no tests: write them under `tests:` of a column, a stream or a model, or in tests/*.yaml".to_owned();
+    }
+    let mut out = String::new();
+    for unit in units.iter().filter(|u| !u.passed()) {
+        out.push_str(&unit.text());
+    }
+    if !units.is_empty() {
+        let failed = units.iter().filter(|u| !u.passed()).count();
+        let failed = if failed > 0 { format!(", {failed} failed") } else { String::new() };
+        out.push_str(&format!("unit tests: {} passed{failed}\n", units.iter().filter(|u| u.passed()).count()));
+    }
+    out + &render::verdicts::text(tested)
+}

@@ -1,0 +1,264 @@
+//! Unit tests of models: given these rows, the query gives those.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use async_trait::async_trait;
+use datafusion::datasource::MemTable;
+use futures::TryStreamExt;
+use serde_json::{Map, Value, json};
+use trib_core::{Code, Error, TableName};
+use trib_engine::catalog::Over;
+use trib_engine::session::query_error;
+use trib_engine::{Queries, Relation, Tables, json as rows};
+use trib_project::data_test::quoted;
+use trib_project::{Model, Project, UnitTest};
+
+use crate::app::Session;
+use crate::exit::Result;
+use crate::render::verdicts::cell;
+
+/// How a unit test went.
+pub struct UnitTested {
+    name: String,
+    node: String,
+    place: String,
+    /// What is not as expected, one line each; empty when it passed.
+    pub differences: Vec<String>,
+}
+
+impl UnitTested {
+    pub fn passed(&self) -> bool {
+        self.differences.is_empty()
+    }
+
+    pub fn text(&self) -> String {
+        let lines: String = self.differences.iter().map(|d| format!("  {d}\n")).collect();
+        format!("failed {}: unit test {} ({})\n{lines}", self.node, self.name, self.place)
+    }
+
+    pub fn to_json(&self) -> Value {
+        json!({"test": self.name, "node": self.node, "place": self.place, "passed": self.passed(), "differences": self.differences})
+    }
+}
+
+/// Runs one unit test. No table is read; the types of given columns are those of the table where it is there, and guessed elsewhere.
+pub async fn ask(session: &Session, test: &UnitTest) -> Result<UnitTested> {
+    let project = session.project()?;
+    let place = |e: Error| test.at.mark(e);
+    let model = project.models().iter().find(|m| m.name == test.spec.node).ok_or_else(|| {
+        let error = Error::new(Code::Unsupported, "a unit test is about a model").detail(&test.spec.node).setting("node");
+        place(error.hint("streams of syncs have data tests; `trib ls kind:model` lists the models"))
+    })?;
+    let real = session.queries(&model.spec.connection).await?;
+    let mut over = Vec::new();
+    for (name, given) in &test.spec.given {
+        let name = TableName::parse(name);
+        let known = match &real {
+            Some(real) => real.schema(&format!("select * from {}", quoted(&name))).await.ok(),
+            None => None,
+        };
+        let given: Vec<Value> = given.iter().map(object).collect();
+        let schema = schema_of(&given, known.as_ref());
+        let batch = rows::read_rows(&given, &schema).map_err(|e| misfit(e, &name.to_string(), &schema)).map_err(place)?;
+        let table = MemTable::try_new(schema, vec![vec![batch]]).map_err(query_error)?;
+        let names = match project.models().iter().find(|m| m.is_called(&name)) {
+            Some(model) => vec![model.table.clone(), TableName::new(None, &model.name)],
+            None => vec![name],
+        };
+        let table = Arc::new(table);
+        over.extend(names.into_iter().map(|name| (name, Over::Table(table.clone()))));
+    }
+    let tables = Given { views: views(project, model) };
+    let mut queries = Queries::new(session.engine()?, Arc::new(tables)).with(over);
+    if let Some(now) = test.spec.now {
+        queries = queries.at(now);
+    }
+    let (schema, stream) = queries.rows(&model.sql).await.map_err(|e| missing(e, test).unwrap_or_else(|e| model.mark(e)))?;
+    let batches: Vec<RecordBatch> = stream.try_collect().await?;
+    let got: Vec<Value> = batches.iter().flat_map(|b| (0..b.num_rows()).map(|i| rows::row(b, i))).collect();
+    let expected: Vec<Value> = test.spec.expect.iter().map(object).collect();
+    let differences = match normal(&expected, &schema) {
+        Ok(expected) => differences(expected, got, test.spec.ordered),
+        Err(e) => vec![e],
+    };
+    Ok(UnitTested { name: test.name.clone(), node: model.name.clone(), place: format!("{}:{}", test.at.file, test.at.line), differences })
+}
+
+/// A table that the test forgets is the test's mistake, not the model's.
+fn missing(e: Error, test: &UnitTest) -> Result<Error, Error> {
+    if e.code() == Code::NotFound && e.message() == NOT_GIVEN { Ok(test.at.mark(e.setting("given"))) } else { Err(e) }
+}
+
+const NOT_GIVEN: &str = "the unit test gives no rows for a table that the model reads";
+
+/// What a test sees beside the rows it gives: views, which have no rows of their own.
+#[derive(Debug)]
+struct Given {
+    views: Vec<(TableName, String, String)>,
+}
+
+fn views(project: &Project, model: &Model) -> Vec<(TableName, String, String)> {
+    let models = project.models().iter().filter(|m| m.spec.connection == model.spec.connection && !m.spec.materialized.is_stored());
+    models.map(|m| (m.table.clone(), m.name.clone(), m.sql.clone())).collect()
+}
+
+#[async_trait]
+impl Tables for Given {
+    async fn find(&self, wanted: &TableName) -> trib_core::Result<Option<Relation>> {
+        let named = |(table, name, _): &&(TableName, String, String)| table == wanted || wanted.schema.is_none() && *name == wanted.name;
+        match self.views.iter().find(named) {
+            Some((_, _, sql)) => Ok(Some(Relation::View(sql.clone()))),
+            None => Err(Error::new(Code::NotFound, NOT_GIVEN)
+                .detail(wanted.to_string())
+                .hint(format!("give some, or none: `given: {{{wanted}: []}}`"))),
+        }
+    }
+
+    fn known(&self) -> Vec<TableName> {
+        Vec::new()
+    }
+}
+
+fn object(row: &BTreeMap<String, Value>) -> Value {
+    Value::Object(row.iter().map(|(k, v)| (k.clone(), v.clone())).collect::<Map<_, _>>())
+}
+
+/// The columns of the table, and those that only the test knows, by their values.
+fn schema_of(rows: &[Value], known: Option<&SchemaRef>) -> SchemaRef {
+    let mut fields: Vec<Field> = known.iter().flat_map(|s| s.fields().iter()).map(|f| f.as_ref().clone().with_nullable(true)).collect();
+    for row in rows.iter().filter_map(Value::as_object) {
+        for name in row.keys() {
+            if !fields.iter().any(|f| f.name() == name) {
+                let values = rows.iter().map(|r| &r[name.as_str()]).filter(|v| !v.is_null());
+                fields.push(Field::new(name, guess(values), true));
+            }
+        }
+    }
+    Arc::new(Schema::new(fields))
+}
+
+fn guess<'a>(values: impl Iterator<Item = &'a Value> + Clone) -> DataType {
+    let all = |test: &dyn Fn(&Value) -> bool| values.clone().all(test);
+    let text = |test: &dyn Fn(&str) -> bool| all(&|v| v.as_str().is_some_and(test));
+    let zone = Some("UTC".into());
+    if values.clone().next().is_none() {
+        DataType::Utf8
+    } else if all(&Value::is_boolean) {
+        DataType::Boolean
+    } else if all(&|v| v.is_i64()) {
+        DataType::Int64
+    } else if all(&Value::is_number) {
+        DataType::Float64
+    } else if text(&|t| t.parse::<chrono::NaiveDate>().is_ok()) {
+        DataType::Date32
+    } else if text(&|t| chrono::DateTime::parse_from_rfc3339(t).is_ok()) {
+        DataType::Timestamp(TimeUnit::Microsecond, zone)
+    } else if text(&|t| t.replace(' ', "T").parse::<chrono::NaiveDateTime>().is_ok()) {
+        DataType::Timestamp(TimeUnit::Microsecond, None)
+    } else {
+        DataType::Utf8
+    }
+}
+
+fn misfit(e: Error, what: &str, schema: &Schema) -> Error {
+    let types: Vec<String> = schema.fields().iter().map(|f| format!("{} {}", f.name(), f.data_type())).collect();
+    Error::new(Code::DataInvalid, "the rows of a unit test do not fit the table's columns")
+        .detail(format!("{what}: {}", types.join(", ")))
+        .source(e)
+}
+
+/// Expected rows in the form that the result's rows have.
+fn normal(expected: &[Value], schema: &SchemaRef) -> Result<Vec<Value>, String> {
+    let mut fields: Vec<Field> = Vec::new();
+    for row in expected.iter().filter_map(Value::as_object) {
+        for name in row.keys() {
+            match schema.field_with_name(name) {
+                Err(_) => return Err(format!("the result has no column {name}")),
+                Ok(field) if !fields.iter().any(|f| f.name() == name) => fields.push(field.clone().with_nullable(true)),
+                Ok(_) => {}
+            }
+        }
+    }
+    let schema = Schema::new(fields);
+    let batch = rows::read_rows(expected, &schema).map_err(|e| {
+        let types: Vec<String> = schema.fields().iter().map(|f| format!("{} {}", f.name(), f.data_type())).collect();
+        format!("the expected rows do not fit the result's columns ({}): {}", types.join(", "), e.causes().join("; "))
+    })?;
+    // Columns that a row does not name are not compared in it.
+    let named = |i: usize, row: Value| match (expected[i].as_object(), row) {
+        (Some(written), Value::Object(row)) => Value::Object(row.into_iter().filter(|(k, _)| written.contains_key(k)).collect()),
+        (_, row) => row,
+    };
+    Ok((0..batch.num_rows()).map(|i| named(i, rows::row(&batch, i))).collect())
+}
+
+/// One line for each cell that differs, and each row that is missing or that nobody expected. Rows are matched with those that are
+/// most like them, or in order.
+fn differences(expected: Vec<Value>, mut got: Vec<Value>, ordered: bool) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut left: Vec<(usize, Value)> = Vec::new();
+    let mut pairs: Vec<(usize, Value, Value)> = Vec::new();
+    for (i, row) in expected.into_iter().enumerate() {
+        match got.iter().position(|g| wrong_cells(&row, g).is_empty()) {
+            Some(at) if !ordered => drop(got.remove(at)),
+            _ if ordered && !got.is_empty() => pairs.push((i, row, got.remove(0))),
+            _ => left.push((i, row)),
+        }
+    }
+    for (i, row) in left {
+        let alike = |g: &Value| row.as_object().map_or(0, |r| r.len() - wrong_cells(&row, g).len());
+        match got.iter().enumerate().max_by_key(|(_, g)| alike(g)).map(|(at, _)| at) {
+            Some(at) => {
+                let found = got.remove(at);
+                pairs.push((i, row, found));
+            }
+            None => lines.push(format!("row {} is missing: {row}", i + 1)),
+        }
+    }
+    pairs.sort_by_key(|(i, _, _)| *i);
+    for (i, row, found) in pairs {
+        for column in wrong_cells(&row, &found) {
+            lines.push(format!("row {}, {column}: expected {}, got {}", i + 1, cell(&row[&column]), cell(&found[&column])));
+        }
+    }
+    lines.extend(got.iter().map(|row| format!("nobody expected {row}")));
+    lines
+}
+
+fn wrong_cells(expected: &Value, got: &Value) -> Vec<String> {
+    let cells = expected.as_object().into_iter().flatten();
+    cells.filter(|(name, value)| !same(value, &got[name.as_str()])).map(|(name, _)| name.clone()).collect()
+}
+
+/// Floats are compared up to what adding in another order may change.
+fn same(a: &Value, b: &Value) -> bool {
+    match (a.as_f64(), b.as_f64()) {
+        (Some(x), Some(y)) if a.is_f64() || b.is_f64() => (x - y).abs() <= 1e-9 * x.abs().max(y.abs()),
+        _ => a == b,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cells_that_differ_are_named() {
+        let rows = |values: &[(i64, &str)]| values.iter().map(|(id, v)| json!({"id": id, "v": v})).collect::<Vec<_>>();
+        let cases: [(&[(i64, &str)], &[(i64, &str)], bool, &[&str]); 5] = [
+            (&[(1, "a"), (2, "b")], &[(2, "b"), (1, "a")], false, &[]),
+            (&[(1, "a"), (2, "b")], &[(2, "c"), (1, "a")], false, &["row 2, v: expected b, got c"]),
+            (&[(1, "a")], &[], false, &[r#"row 1 is missing: {"id":1,"v":"a"}"#]),
+            (&[], &[(1, "a")], false, &[r#"nobody expected {"id":1,"v":"a"}"#]),
+            (&[(1, "a"), (2, "a")], &[(2, "a"), (1, "a")], true, &["row 1, id: expected 1, got 2", "row 2, id: expected 2, got 1"]),
+        ];
+        for (expected, got, ordered, lines) in cases {
+            assert_eq!(differences(rows(expected), rows(got), ordered), lines);
+        }
+        assert!(same(&json!(0.3), &json!(0.1 + 0.2)));
+        assert!(!same(&json!("1"), &json!(1)));
+    }
+}

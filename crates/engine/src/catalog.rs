@@ -1,0 +1,253 @@
+//! Queries over tables that are found by name when a query is planned, whatever stands behind the names.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::compute::{CastOptions, cast_with_options};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use datafusion::catalog::{CatalogProvider, SchemaProvider, TableProvider};
+use datafusion::dataframe::DataFrame;
+use datafusion::datasource::ViewTable;
+use datafusion::error::DataFusionError;
+use datafusion::execution::context::SQLOptions;
+use datafusion::prelude::SessionContext;
+use futures::StreamExt;
+use trib_core::{BatchStream, Code, Error, Result, TableName};
+
+use crate::clock;
+use crate::session::{CATALOG, Engine, NO_SCHEMA, query_error, unwrapped};
+
+/// What a name in a query stands for.
+pub enum Relation {
+    Table(Arc<dyn TableProvider>),
+    /// A query that is put in its place; its own names are looked up in the same tables.
+    View(String),
+}
+
+/// The tables that queries may name.
+#[async_trait]
+pub trait Tables: Send + Sync + fmt::Debug {
+    /// `None` when there is no such table. An error may say more (which one was probably meant): it is shown as it is.
+    async fn find(&self, name: &TableName) -> Result<Option<Relation>>;
+
+    /// For the information schema.
+    fn known(&self) -> Vec<TableName>;
+}
+
+/// Some tables that hide others of the same names: rows that are not published yet, rows that a test gives.
+pub struct Overlay {
+    pub base: Arc<dyn Tables>,
+    pub over: Vec<(TableName, Over)>,
+}
+
+#[derive(Clone)]
+pub enum Over {
+    Table(Arc<dyn TableProvider>),
+    View(String),
+}
+
+#[async_trait]
+impl Tables for Overlay {
+    async fn find(&self, name: &TableName) -> Result<Option<Relation>> {
+        match self.over.iter().find(|(over, _)| over == name) {
+            Some((_, Over::Table(provider))) => Ok(Some(Relation::Table(provider.clone()))),
+            Some((_, Over::View(sql))) => Ok(Some(Relation::View(sql.clone()))),
+            None => self.base.find(name).await,
+        }
+    }
+
+    fn known(&self) -> Vec<TableName> {
+        self.base.known()
+    }
+}
+
+impl fmt::Debug for Overlay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&TableName> = self.over.iter().map(|(name, _)| name).collect();
+        f.debug_struct("Overlay").field("over", &names).field("base", &self.base).finish()
+    }
+}
+
+/// Runs queries that change nothing over [`Tables`]. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Queries {
+    engine: Engine,
+    tables: Arc<dyn Tables>,
+    /// What `now()` and its kin give; `None` is the time.
+    clock: Option<DateTime<Utc>>,
+}
+
+impl Queries {
+    pub fn new(engine: Engine, tables: Arc<dyn Tables>) -> Self {
+        Self { engine, tables, clock: None }
+    }
+
+    /// With a clock that stands still.
+    #[must_use]
+    pub fn at(mut self, now: DateTime<Utc>) -> Self {
+        self.clock = Some(now);
+        self
+    }
+
+    /// The same with some tables hidden by others.
+    #[must_use]
+    pub fn with(&self, over: Vec<(TableName, Over)>) -> Self {
+        Self { tables: Arc::new(Overlay { base: self.tables.clone(), over }), ..self.clone() }
+    }
+
+    /// The query, ready to run. An error of the SQL has the line and column within `sql` where they are known, and an empty file name.
+    pub async fn frame(&self, sql: &str) -> Result<DataFrame> {
+        let asked = Asked { tables: self.tables.clone(), missing: Arc::default() };
+        let context = self.context(&asked);
+        let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+        context.sql_with_options(sql, options).await.map_err(|e| asked.explain(e))
+    }
+
+    /// The query's logical plan, its types checked, without running it.
+    pub async fn checked(&self, sql: &str) -> Result<DataFrame> {
+        let frame = self.frame(sql).await?;
+        let (state, plan) = frame.clone().into_parts();
+        state.optimize(&plan).map_err(query_error)?;
+        Ok(frame)
+    }
+
+    /// The columns that [`Self::rows`] gives.
+    pub async fn schema(&self, sql: &str) -> Result<SchemaRef> {
+        result_schema(self.checked(sql).await?.schema().as_arrow())
+    }
+
+    /// Runs the query.
+    pub async fn rows(&self, sql: &str) -> Result<(SchemaRef, BatchStream)> {
+        execute(self.frame(sql).await?).await
+    }
+
+    fn context(&self, asked: &Asked) -> SessionContext {
+        let context = self.engine.context();
+        context.state_ref().write().config_mut().options_mut().sql_parser.collect_spans = true;
+        if let Some(now) = self.clock {
+            clock::stop(&context, now);
+        }
+        context.register_catalog(CATALOG, Arc::new(Names { queries: self.clone(), asked: asked.clone() }));
+        context
+    }
+}
+
+/// Runs what was planned: batches of [`result_schema`].
+pub async fn execute(frame: DataFrame) -> Result<(SchemaRef, BatchStream)> {
+    let schema = result_schema(frame.schema().as_arrow())?;
+    let to = schema.clone();
+    let rows = frame.execute_stream().await.map_err(unwrapped)?;
+    let rows = rows.map(move |batch| plain(&batch.map_err(unwrapped)?, &to));
+    Ok((schema, Box::pin(rows)))
+}
+
+/// The types that destinations declare, for those that only queries give: views become text, the 64 bits of `row_number()` and
+/// its kin a `bigint`, times microseconds.
+pub fn result_schema(schema: &Schema) -> Result<SchemaRef> {
+    let fields: Vec<Field> = schema.fields().iter().map(|f| Field::new(f.name(), result_type(f.data_type()), f.is_nullable())).collect();
+    Ok(Arc::new(Schema::new(fields)))
+}
+
+fn result_type(data_type: &DataType) -> DataType {
+    match data_type {
+        DataType::Utf8View | DataType::LargeUtf8 => DataType::Utf8,
+        DataType::BinaryView | DataType::LargeBinary => DataType::Binary,
+        DataType::UInt64 => DataType::Int64,
+        DataType::Dictionary(_, value) => result_type(value),
+        DataType::Timestamp(_, zone) => DataType::Timestamp(TimeUnit::Microsecond, zone.as_ref().map(|_| "UTC".into())),
+        other => other.clone(),
+    }
+}
+
+fn plain(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+    // A value that does not fit is an error, never a NULL.
+    let strict = CastOptions { safe: false, ..CastOptions::default() };
+    let columns: Result<Vec<ArrayRef>> =
+        batch.columns().iter().zip(schema.fields()).map(|(c, f)| Ok(cast_with_options(c, f.data_type(), &strict)?)).collect();
+    let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    Ok(RecordBatch::try_new_with_options(schema.clone(), columns?, &options)?)
+}
+
+/// One query's look at the tables.
+#[derive(Clone, Debug)]
+struct Asked {
+    tables: Arc<dyn Tables>,
+    /// Why a table was not given, since the engine would only say that it is not there.
+    missing: Arc<Mutex<Option<Error>>>,
+}
+
+impl Asked {
+    fn explain(&self, e: DataFusionError) -> Error {
+        let missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match missing {
+            Some(missing) if e.to_string().contains("not found") => missing,
+            _ => query_error(e),
+        }
+    }
+
+    fn note(&self, e: Error) {
+        self.missing.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(e);
+    }
+}
+
+/// The tables as DataFusion's catalog.
+#[derive(Debug)]
+struct Names {
+    queries: Queries,
+    asked: Asked,
+}
+
+impl CatalogProvider for Names {
+    fn schema_names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.asked.tables.known().into_iter().filter_map(|t| t.schema).collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
+        let schema = (name != NO_SCHEMA).then(|| name.to_owned());
+        Some(Arc::new(OneSchema { queries: self.queries.clone(), asked: self.asked.clone(), schema }))
+    }
+}
+
+#[derive(Debug)]
+struct OneSchema {
+    queries: Queries,
+    asked: Asked,
+    schema: Option<String>,
+}
+
+#[async_trait]
+impl SchemaProvider for OneSchema {
+    fn table_names(&self) -> Vec<String> {
+        self.asked.tables.known().into_iter().filter(|t| t.schema == self.schema).map(|t| t.name).collect()
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
+        let wanted = TableName::new(self.schema.as_deref(), name);
+        match self.asked.tables.find(&wanted).await {
+            Ok(Some(Relation::Table(provider))) => Ok(Some(provider)),
+            Ok(Some(Relation::View(sql))) => {
+                let context = self.queries.context(&self.asked);
+                let plan = context.state().create_logical_plan(&sql).await?;
+                Ok(Some(Arc::new(ViewTable::new(plan, Some(sql)))))
+            }
+            Ok(None) => {
+                self.asked.note(Error::new(Code::NotFound, "there is no such table").detail(wanted.to_string()));
+                Ok(None)
+            }
+            Err(e) => {
+                self.asked.note(e);
+                Ok(None)
+            }
+        }
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        self.table_names().iter().any(|known| known == name)
+    }
+}

@@ -1,0 +1,163 @@
+//! A query as a source: one stream, whose rows are the query's result. A model is a load of it.
+
+use arrow::array::{Array, ArrayRef, RecordBatch};
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use datafusion::common::{Column, ScalarValue};
+use datafusion::logical_expr::Expr;
+use futures::StreamExt;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use trib_core::{Catalog, Emitter, Read, ReadMode, Result, Source, Split, SplitEnd, State, Stream, StreamRead};
+use trib_kit::cursor::{self, Boundary, CursorState};
+
+use crate::catalog::{Queries, execute};
+use crate::range::{self, Range};
+use crate::session::{query_error, unwrapped};
+
+/// The result of a query as a stream.
+pub struct QuerySource {
+    pub queries: Queries,
+    /// The stream's name.
+    pub name: String,
+    pub sql: String,
+}
+
+/// The one split of a query: which rows of its result, and which columns.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Piece {
+    columns: Option<Vec<String>>,
+    range: Option<Range>,
+    /// The cursor whose greatest value is looked for while rows go by.
+    cursor: Option<String>,
+    /// Rows at the lower end that were loaded before, where the destination would load them twice.
+    before: Option<CursorState>,
+}
+
+#[async_trait]
+impl Source for QuerySource {
+    async fn check(&self) -> Result<()> {
+        self.queries.checked(&self.sql).await.map(drop)
+    }
+
+    async fn discover(&self, _: &[String]) -> Result<Catalog> {
+        let mut stream = Stream::new(&self.name, &self.name, self.queries.schema(&self.sql).await?);
+        stream.read_modes = vec![ReadMode::Full, ReadMode::Incremental];
+        Ok(Catalog { streams: vec![stream] })
+    }
+
+    /// An incremental read is a condition on the result, which the optimizer carries down to the tables where that leaves the
+    /// result as it is.
+    async fn plan(&self, reads: &[StreamRead], state: &State) -> Result<Vec<Split>> {
+        let mut splits = Vec::new();
+        for read in reads {
+            let mut piece = Piece { columns: read.columns.clone(), ..Piece::default() };
+            match &read.read {
+                Read::Full | Read::Cdc => {}
+                Read::Keys => piece.columns = Some(read.key.clone()),
+                Read::Range { column, since, until } => {
+                    piece.range = Some(Range { column: column.clone(), from: since.clone(), until: until.clone(), ..Range::default() });
+                }
+                Read::Incremental(cursor) => {
+                    let before = CursorState::of(state, read)?;
+                    let frame = self.queries.frame(&self.sql).await?;
+                    let field = frame.schema().field_with_unqualified_name(&cursor.column).map_err(query_error)?;
+                    let from = range::lower(cursor, &before, field.data_type())?;
+                    let range = Range { column: cursor.column.clone(), from, until: cursor.end.clone(), ..Range::default() };
+                    if read.exactly_once {
+                        // What comes at the upper end later must be told apart from what is there now, so that end is fixed first.
+                        let frame = if range.from.is_some() { range.of(frame)? } else { frame };
+                        let Some(range) = range::increment(frame, cursor, &before).await? else { continue };
+                        (piece.range, piece.before) = (Some(range), Some(before));
+                    } else {
+                        // Rows without a cursor come along in the first read, and stay as they were then.
+                        piece.range = range.from.is_some().then_some(range);
+                        piece.cursor = Some(cursor.column.clone());
+                    }
+                }
+            }
+            splits.push(Split::new(&read.stream, serde_json::to_value(piece)?));
+        }
+        Ok(splits)
+    }
+
+    async fn read(&self, split: &Split, out: &mut Emitter) -> Result<SplitEnd> {
+        let piece: Piece = serde_json::from_value(split.spec.clone())?;
+        let mut frame = self.queries.frame(&self.sql).await?;
+        if let Some(range) = &piece.range {
+            frame = range.of(frame)?;
+        }
+        if let Some(columns) = &piece.columns {
+            let columns = columns.iter().map(|c| Expr::Column(Column::from_name(c)));
+            frame = frame.select(columns).map_err(query_error)?;
+        }
+        let (schema, mut rows) = execute(frame).await?;
+        let mut ends = Ends::of(&piece, &schema)?;
+        while let Some(batch) = rows.next().await {
+            let batch = ends.watch(batch?)?;
+            out.batch(&self.name, batch).await?;
+        }
+        Ok(SplitEnd::finished(split, ends.facts()?))
+    }
+
+    fn advance(&self, reads: &[StreamRead], state: &State, ends: &[SplitEnd]) -> Result<State> {
+        cursor::advance(reads, state, ends)
+    }
+}
+
+/// What is noticed of an incremental read's ends while its rows go by.
+enum Ends {
+    Unwatched,
+    Exact(Box<Boundary>),
+    /// The place of the cursor, and the greatest value so far.
+    Greatest(usize, Option<ScalarValue>),
+}
+
+impl Ends {
+    fn of(piece: &Piece, schema: &SchemaRef) -> Result<Self> {
+        if let (Some(before), Some(range)) = (&piece.before, &piece.range)
+            && let Some(upper) = &range.to
+        {
+            let at = schema.index_of(&range.column)?;
+            let cursor = (at, schema.field(at).data_type());
+            let boundary = Boundary::new(cursor, before.value.as_deref(), upper, before.seen.clone(), true)?;
+            return Ok(Ends::Exact(Box::new(boundary)));
+        }
+        match &piece.cursor {
+            Some(column) => Ok(Ends::Greatest(schema.index_of(column)?, None)),
+            None => Ok(Ends::Unwatched),
+        }
+    }
+
+    fn watch(&mut self, batch: RecordBatch) -> Result<RecordBatch> {
+        match self {
+            Ends::Unwatched => Ok(batch),
+            Ends::Exact(boundary) => boundary.filter(batch),
+            Ends::Greatest(column, greatest) => {
+                if let Some(value) = max_of(batch.column(*column))?
+                    && greatest.as_ref().is_none_or(|known| value.partial_cmp(known) == Some(std::cmp::Ordering::Greater))
+                {
+                    *greatest = Some(value);
+                }
+                Ok(batch)
+            }
+        }
+    }
+
+    fn facts(&self) -> Result<serde_json::Value> {
+        match self {
+            Ends::Unwatched => Ok(serde_json::Value::Null),
+            Ends::Exact(boundary) => boundary.facts(),
+            Ends::Greatest(_, None) => Ok(json!({"value": null})),
+            Ends::Greatest(_, Some(value)) => Ok(json!({"value": range::text(&value.to_array().map_err(unwrapped)?)?})),
+        }
+    }
+}
+
+/// The greatest value that is not NULL.
+fn max_of(column: &ArrayRef) -> Result<Option<ScalarValue>> {
+    let last = arrow::compute::SortOptions { descending: true, nulls_first: false };
+    let first = arrow::compute::sort_to_indices(column, Some(last), Some(1))?;
+    let Some(at) = first.values().first().map(|i| *i as usize).filter(|i| column.is_valid(*i)) else { return Ok(None) };
+    Ok(Some(ScalarValue::try_from_array(column, at).map_err(unwrapped)?))
+}

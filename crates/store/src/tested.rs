@@ -1,0 +1,81 @@
+//! What data tests have found.
+
+use serde::Serialize;
+use serde_json::Value;
+use trib_core::Result;
+
+use crate::Store;
+use crate::database::{failed, json, now};
+
+/// How a test ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    Passed,
+    /// It failed, and was only to be told.
+    Warned,
+    Failed,
+    /// It could not be asked.
+    Broken,
+}
+
+impl Verdict {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Verdict::Passed => "passed",
+            Verdict::Warned => "warned",
+            Verdict::Failed => "failed",
+            Verdict::Broken => "broken",
+        }
+    }
+}
+
+/// One test, once.
+#[derive(Clone, Debug, Serialize)]
+pub struct Tested {
+    /// The sync or model whose table was tested.
+    pub node: String,
+    /// The stream of a sync; empty for a model.
+    pub stream: String,
+    pub test: String,
+    /// `warn` or `error`.
+    pub severity: &'static str,
+    pub verdict: Verdict,
+    /// Rows that the test did not want.
+    pub failures: u64,
+    /// The first of them, as objects.
+    pub rows: Vec<Value>,
+    /// The rows that were tested can be seen by readers.
+    pub published: bool,
+    /// Why it could not be asked; from [`trib_core::Error::to_json`].
+    pub error: Option<Value>,
+}
+
+impl Store {
+    /// Keeps what tests have found under a run's id.
+    pub async fn record_tests(&self, run: &str, tests: &[Tested]) -> Result<()> {
+        let at = now();
+        for test in tests {
+            sqlx::query(
+                "insert into trib_tests (environment, run, node, stream, test, severity, status, failures, failing_rows, published, error, tested_at)
+                 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+            )
+            .bind(self.environment.as_str())
+            .bind(run)
+            .bind(test.node.as_str())
+            .bind(test.stream.as_str())
+            .bind(test.test.as_str())
+            .bind(test.severity)
+            .bind(test.verdict.as_str())
+            .bind(test.failures as i64)
+            .bind(json(&test.rows)?)
+            .bind(if test.published { "yes" } else { "no" })
+            .bind(test.error.as_ref().map(json).transpose()?)
+            .bind(at.as_str())
+            .execute(&self.database.pool)
+            .await
+            .map_err(failed)?;
+        }
+        Ok(())
+    }
+}

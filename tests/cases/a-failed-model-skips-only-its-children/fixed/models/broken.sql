@@ -1,0 +1,1 @@
+select n, n as broken from numbers

@@ -1,0 +1,1 @@
+select n, cast('x' || n as bigint) as broken from numbers

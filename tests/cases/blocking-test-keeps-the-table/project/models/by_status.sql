@@ -1,0 +1,1 @@
+select status, count(*) as orders from shop.orders group by status

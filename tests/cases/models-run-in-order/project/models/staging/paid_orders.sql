@@ -1,0 +1,4 @@
+/*---
+materialized: ephemeral
+---*/
+select * from stg_orders where status = 'paid'
