@@ -78,7 +78,7 @@ pub async fn ask(session: &Session, test: &UnitTest) -> Result<UnitTested> {
     }
     let (schema, stream) = queries.rows(&model.sql).await.map_err(|e| missing(e, test).unwrap_or_else(|e| model.mark(e)))?;
     let batches: Vec<RecordBatch> = stream.try_collect().await?;
-    let got: Vec<Value> = batches.iter().flat_map(|b| (0..b.num_rows()).map(|i| rows::row(b, i))).collect();
+    let got: Vec<Value> = batches.iter().flat_map(|b| (0..b.num_rows()).map(|i| Value::Object(rows::row(b, i)))).collect();
     let expected: Vec<Value> = test.spec.expect.iter().map(object).collect();
     let differences = match normal(&expected, &schema) {
         Ok(expected) => differences(expected, got, test.spec.ordered),
@@ -192,7 +192,7 @@ fn normal(expected: &[Value], schema: &SchemaRef) -> Result<Vec<Value>, String> 
         (Some(written), Value::Object(row)) => Value::Object(row.into_iter().filter(|(k, _)| written.contains_key(k)).collect()),
         (_, row) => row,
     };
-    Ok((0..batch.num_rows()).map(|i| named(i, rows::row(&batch, i))).collect())
+    Ok((0..batch.num_rows()).map(|i| named(i, Value::Object(rows::row(&batch, i)))).collect())
 }
 
 /// One line for each cell that differs, and each row that is missing or that nobody expected. Rows are matched with those that are

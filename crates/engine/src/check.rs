@@ -21,7 +21,7 @@ pub async fn count(mut rows: BatchStream, keep: usize) -> Result<Failing> {
         let batch = batch?;
         found.count += batch.num_rows() as u64;
         let wanted = keep.saturating_sub(found.rows.len()).min(batch.num_rows());
-        found.rows.extend((0..wanted).map(|i| json::row(&batch, i)));
+        found.rows.extend((0..wanted).map(|i| Value::Object(json::row(&batch, i))));
     }
     Ok(found)
 }
