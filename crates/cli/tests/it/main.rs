@@ -6,6 +6,8 @@ mod commands;
 mod crash;
 mod declarative;
 mod errors;
+mod faults;
 mod models;
 mod secrets;
 mod trib;
+mod wild;

@@ -3,12 +3,43 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
+use std::process::Stdio;
 
 use trib_testkit::postgres_server::PostgresServer;
 
 use crate::trib::Folder;
 
 const PASSWORD: &str = "pl4nted-s3cret";
+
+/// Whoever lists the machine's processes does not see it either, neither in ours nor in those that it starts.
+#[test]
+fn processes_do_not_show_it() {
+    let server = PostgresServer::shared().unwrap();
+    let database = server.create_database().unwrap();
+    server.sql(&database, "create view slow as select g as id, pg_sleep(0.2)::text as waited from generate_series(1, 1000) g").unwrap();
+    let mut folder = Folder::with(&[
+        ("tributary.yaml", "name: slow\n"),
+        ("connections.yaml", "shop: {connector: postgres, url: \"${SHOP_URL}\"}\n"),
+        ("syncs/slow.yaml", "from: shop\nstreams: [public.slow]\n"),
+    ]);
+    folder.set("SHOP_URL", &server.url(&database));
+    let mut child = folder.command(&["run", "--quiet"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let running = "select count(*) from pg_stat_activity where query like '%slow%' and pid <> pg_backend_pid()";
+    while server.sql(&database, running).unwrap() == "0" {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    // What `ps` shows.
+    let pid = child.id().to_string();
+    let shown = |process: &str| fs::read(format!("/proc/{process}/cmdline")).map(|line| String::from_utf8_lossy(&line).into_owned());
+    let parent =
+        |process: &str| fs::read_to_string(format!("/proc/{process}/stat")).ok()?.rsplit_once(") ")?.1.split(' ').nth(1).map(str::to_owned);
+    let all = fs::read_dir("/proc").unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+    let ours: Vec<String> = all.filter(|p| *p == pid || parent(p).as_ref() == Some(&pid)).filter_map(|p| shown(&p).ok()).collect();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(ours.iter().any(|line| line.contains("run")), "{ours:?}");
+    assert!(ours.iter().all(|line| !line.contains(server.password())), "{ours:?}");
+}
 
 #[test]
 fn a_planted_password_stays_where_it_is() {

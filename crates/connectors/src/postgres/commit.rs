@@ -242,7 +242,7 @@ impl Publishing<'_> {
             last.push(self.rename_key());
         }
         last.extend(existing.into_iter().flat_map(|t| t.dress.clone()));
-        self.session.run(&last.join("; ")).await.map_err(|e| e.stream(table.name.to_string()))?;
+        self.session.run(&last.join("; ")).await?;
         Ok(rows)
     }
 
