@@ -176,7 +176,7 @@ pub async fn seed(session: &Session, seed: &Seed) -> Result<SyncTask> {
 
 fn task(session: &Session, name: &str, source: Arc<dyn Source>, destination: Arc<dyn Destination>, stream: StreamTask) -> Result<SyncTask> {
     let limits = Limits { stall_timeout: PATIENCE, attempts: 2, backoff: Duration::from_secs(5), ..Limits::default() };
-    let identity = identity(session.project()?, name, "", false);
+    let identity = identity(session.project()?, name, "");
     Ok(SyncTask { sync: name.to_owned(), identity, source, destination, streams: vec![stream], limits })
 }
 
