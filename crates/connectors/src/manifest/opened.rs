@@ -123,7 +123,7 @@ impl Opened {
             }
         }
         let context = Context { state, cursor_field, is_parent: parents.contains(name), dir: &self.manifest.dir };
-        Stream::build(&self.env, &Node::new(document, format!("streams[{index}]")), &context)
+        Stream::build(&self.env, &Node::new(document, format!("streams[{index}]")), &context).map_err(|e| e.stream(name))
     }
 
     /// The streams on offer. One that cannot be described does not hide the others: why it is missing stands beside them.

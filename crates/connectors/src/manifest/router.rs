@@ -279,10 +279,9 @@ impl Walk {
 }
 
 async fn next_of_parent(env: &Env, parent: &Parent, current: &mut Option<Current>) -> Result<Option<Slice>> {
-    let of_parent = |e: Error| e.stream(parent.stream.name());
     loop {
         let Some(reading) = current else {
-            let Some(slice) = parent.stream.next_slice().await.map_err(of_parent)? else {
+            let Some(slice) = parent.stream.next_slice().await? else {
                 parent.stream.finish();
                 return Ok(None);
             };
@@ -296,7 +295,7 @@ async fn next_of_parent(env: &Env, parent: &Parent, current: &mut Option<Current
                 None => continue,
             }
         }
-        match parent.stream.next_page(&reading.slice, &mut reading.pages, &mut reading.observed).await.map_err(of_parent)? {
+        match parent.stream.next_page(&reading.slice, &mut reading.pages, &mut reading.observed).await? {
             Some(records) => reading.records = records.into(),
             None => {
                 let done = current.take();

@@ -68,8 +68,7 @@ pub(super) struct Description {
 
 impl Stream {
     pub(super) fn build(env: &Arc<Env>, node: &Node<'_>, context: &Context<'_>) -> Result<Self> {
-        let name = name_of(node)?;
-        Self::build_named(env, node, context, &name).map_err(|e| e.stream(name))
+        Self::build_named(env, node, context, &name_of(node)?)
     }
 
     fn build_named(env: &Arc<Env>, node: &Node<'_>, context: &Context<'_>, name: &str) -> Result<Self> {

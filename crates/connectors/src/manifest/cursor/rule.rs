@@ -16,6 +16,9 @@ use super::window::{Values, WindowRule};
 
 /// `catalog_field` is the cursor that the user chose, where the manifest lets them.
 pub(in super::super) fn build(env: &Arc<Env>, node: &Node<'_>, catalog_field: Option<&str>) -> Result<WindowRule> {
+    if !matches!(node.kind(), "DatetimeBasedCursor" | "IncrementingCountCursor") {
+        return Err(node.unsupported());
+    }
     let scope = env.scope();
     let field = match catalog_field.filter(|_| node.flag("allow_catalog_defined_cursor_field")) {
         Some(chosen) => chosen.to_owned(),
