@@ -3,15 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::datatypes::Field;
+use arrow::datatypes::{Field, SchemaRef};
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 
 use crate::BatchStream;
 use crate::catalog::Catalog;
 use crate::destination::{Capabilities, ColumnType, Destination, ExistingTable, SqlEngine};
 use crate::emitter::Emitter;
 use crate::error::{Code, Error, Result};
-use crate::load::{Lease, Load, LoadId, Marker, Outcome, Part, Receipt, Table};
+use crate::load::{Lease, Load, LoadId, Marker, Outcome, Part, Receipt, Table, TableLoad};
 use crate::name::TableName;
 use crate::source::{Source, Split, SplitEnd, StreamRead};
 use crate::state::State;
@@ -125,13 +126,32 @@ impl Destination for Named<dyn Destination> {
 #[async_trait]
 impl SqlEngine for Named<dyn Destination> {
     async fn query(&self, sql: &str) -> Result<BatchStream> {
-        match self.inner.sql() {
-            Some(engine) => self.named(engine.query(sql).await),
-            None => Err(Error::internal("a destination without SQL was asked a query")),
-        }
+        self.named(self.engine()?.query(sql).await)
     }
 
     fn table(&self, name: &TableName) -> String {
         self.inner.sql().map_or_else(|| name.to_string(), |engine| engine.table(name))
+    }
+
+    async fn describe(&self, sql: &str) -> Result<SchemaRef> {
+        self.named(self.engine()?.describe(sql).await)
+    }
+
+    async fn stage_query(&self, part: &Part, table: &Table, sql: &str, loaded_at: DateTime<Utc>) -> Result<Receipt> {
+        self.named(self.engine()?.stage_query(part, table, sql, loaded_at).await)
+    }
+
+    async fn create_view(&self, name: &TableName, sql: &str) -> Result<()> {
+        self.named(self.engine()?.create_view(name, sql).await)
+    }
+
+    fn staged(&self, load: &TableLoad) -> Option<String> {
+        self.inner.sql()?.staged(load)
+    }
+}
+
+impl Named<dyn Destination> {
+    fn engine(&self) -> Result<&dyn SqlEngine> {
+        self.inner.sql().ok_or_else(|| Error::internal("a destination without SQL was asked a query"))
     }
 }
