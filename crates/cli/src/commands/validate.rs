@@ -12,7 +12,7 @@ use crate::exit::{Exit, Result};
 #[derive(clap::Args, Debug)]
 #[command(before_help = "Example: trib validate")]
 pub struct Args {
-    /// Write the JSON Schema of each kind of file, and of each connector's settings, into this folder
+    /// Write the JSON Schema of each kind of file, manifests included, and of each connector's settings, into this folder
     #[arg(long, value_name = "DIR")]
     schemas: Option<PathBuf>,
 }
@@ -48,9 +48,10 @@ fn write_schemas(dir: &Path, session: &Session) -> Result<usize> {
     let connectors = dir.join("connectors");
     std::fs::create_dir_all(&connectors)?;
     let files = trib_project::schemas::schemas().into_iter().map(|(name, schema)| (dir.join(name), schema));
+    let manifests = (dir.join("manifest.json"), serde_json::from_value(trib_connectors::manifest::manifest_schema()).map_err(Error::from)?);
     let settings = session.registry().all().iter().map(|c| (connectors.join(format!("{}.json", c.name)), c.schema.clone()));
     let mut written = 0;
-    for (path, schema) in files.chain(settings) {
+    for (path, schema) in files.chain([manifests]).chain(settings) {
         let text = serde_json::to_string_pretty(&schema).map_err(Error::from)?;
         std::fs::write(&path, text + "\n").map_err(|e| Error::from(e).detail(path.display().to_string()))?;
         written += 1;

@@ -14,13 +14,13 @@ pub struct Problem {
     pub what: String,
 }
 
-struct FieldRule {
-    name: &'static str,
-    required: bool,
-    rule: Rule,
+pub(super) struct FieldRule {
+    pub(super) name: &'static str,
+    pub(super) required: bool,
+    pub(super) rule: Rule,
 }
 
-enum Rule {
+pub(super) enum Rule {
     Any,
     Null,
     Text,
@@ -35,7 +35,7 @@ enum Rule {
     Either(Vec<Rule>),
 }
 
-static TABLE: LazyLock<HashMap<&'static str, Vec<FieldRule>>> = LazyLock::new(|| {
+pub(super) static TABLE: LazyLock<HashMap<&'static str, Vec<FieldRule>>> = LazyLock::new(|| {
     let mut table: HashMap<&'static str, Vec<FieldRule>> = HashMap::new();
     let mut current = "";
     for line in include_str!("components.txt").lines().filter(|l| !l.starts_with('#')) {

@@ -18,6 +18,7 @@ mod cursor;
 mod decode;
 mod dpath;
 mod dynamic;
+mod editor_schema;
 mod entry;
 mod env;
 mod error_handler;
@@ -45,8 +46,6 @@ mod slice;
 mod source;
 mod span;
 mod stream;
-// Some of its parts are for tests and for the examples only.
-#[allow(dead_code, unused_imports)]
 mod template;
 mod time;
 mod transform;
@@ -54,6 +53,7 @@ mod xml;
 mod yaml;
 
 pub use self::components::Problem;
+pub use self::editor_schema::manifest_schema;
 pub use self::entry::connector;
 pub use self::error_handler::failure_type;
 pub use self::manifest::Manifest;

@@ -135,7 +135,7 @@ pub(super) struct Expr {
 
 impl Expr {
     pub(super) fn new(source: &str, parameters: Arc<Value>) -> Result<Self> {
-        let template = Template::compile(source).map_err(|e| failed(&e).detail(source.to_owned()))?;
+        let template = Template::compile(source).map_err(|e| unusable(&e, source))?;
         let constant = if template.is_constant() { template.eval(&Scope::new(), None).ok().map(Arc::new) } else { None };
         Ok(Self { template: Arc::new(template), source: source.into(), parameters, constant })
     }
@@ -182,11 +182,13 @@ impl Expr {
     }
 
     fn failed(&self, e: &TemplateError) -> Error {
-        failed(e).hint(format!("the template is {}", self.source))
+        unusable(e, &self.source)
     }
 }
 
 /// A template's failure holds no values, so its text may be shown.
-fn failed(e: &TemplateError) -> Error {
-    Error::new(Code::ConfigInvalid, "a template of the manifest cannot be evaluated").detail(e.to_string())
+fn unusable(e: &TemplateError, source: &str) -> Error {
+    Error::new(Code::ConfigInvalid, "a template of the manifest cannot be evaluated")
+        .detail(e.to_string())
+        .hint(format!("the template is {source}"))
 }

@@ -30,10 +30,6 @@ impl<'a> Arguments<'a> {
         Self::default()
     }
 
-    pub(super) fn positional(positional: Vec<Val<'a>>) -> Self {
-        Self { positional, named: Vec::new() }
-    }
-
     /// The arguments in the order of `names`, the first `required` of which must be there. Python's `TypeError` otherwise.
     pub(super) fn bind<const N: usize>(self, callee: &str, names: [&str; N], required: usize) -> Outcome<[Option<Val<'a>>; N]> {
         if self.positional.len() > N {

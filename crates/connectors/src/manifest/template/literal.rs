@@ -2,6 +2,8 @@
 //!
 //! Literals that JSON has no place for (sets, bytes, complex numbers, infinities, integers beyond 64 bits) are not taken, so their text stays.
 
+use std::collections::HashMap;
+
 use serde_json::{Map, Number, Value};
 
 use super::repr::python_float;
@@ -22,11 +24,7 @@ pub(super) enum Literal {
     Dict(Vec<(Literal, Literal)>),
 }
 
-/// The value that `text` is a literal of, if it is one.
-pub(crate) fn literal_eval(text: &str) -> Option<Value> {
-    literal(text)?.into_json()
-}
-
+/// The literal that `text` is, if it is one.
 pub(super) fn literal(text: &str) -> Option<Literal> {
     // Most texts are words; they are refused before anything is set up.
     let text = text.trim_start_matches([' ', '\t']);
@@ -59,12 +57,27 @@ impl Literal {
             Literal::List(items) | Literal::Tuple(items) => Value::Array(items.into_iter().map(Literal::into_json).collect::<Option<_>>()?),
             Literal::Dict(entries) => {
                 let mut map = Map::new();
+                // 1, 1.0 and True are one key, which keeps the name that it was given first.
+                let mut numbers = HashMap::new();
                 for (key, value) in entries {
-                    map.insert(key.into_key()?, value.into_json()?);
+                    let name = match key.as_whole() {
+                        Some(number) => numbers.entry(number).or_insert(key.into_key()?).clone(),
+                        None => key.into_key()?,
+                    };
+                    map.insert(name, value.into_json()?);
                 }
                 Value::Object(map)
             }
         })
+    }
+
+    fn as_whole(&self) -> Option<i128> {
+        match self {
+            Literal::Bool(flag) => Some(i128::from(*flag)),
+            Literal::Int(int) => Some(*int),
+            Literal::Float(float) if float.fract() == 0.0 && float.abs() < 9e15 => Some(*float as i128),
+            _ => None,
+        }
     }
 
     /// As Python's `json.dumps` writes keys; a list or dict is no key.

@@ -39,9 +39,8 @@ use std::borrow::Cow;
 use serde_json::{Map, Value};
 
 pub(crate) use error::TemplateError;
-pub(crate) use literal::literal_eval;
 pub use protocol::interpolate;
-pub(crate) use repr::{python_repr, python_str};
+pub(crate) use repr::python_str;
 pub(crate) use scope::Scope;
 
 use ast::Stmt;
@@ -129,14 +128,6 @@ impl Template {
             Err(TemplateError::Undefined(_)) => Ok(Value::Null),
             Err(error) => Err(error),
         }
-    }
-
-    /// The evaluated value as Python writes it.
-    pub(crate) fn text(&self, scope: &Scope<'_>) -> Result<String, TemplateError> {
-        Ok(match self.eval(scope, None)? {
-            Value::String(text) => text,
-            other => python_str(&other),
-        })
     }
 
     /// As a condition: nothing and the use of what is not there are false, and so is what [`is_falsy`] says.

@@ -30,6 +30,7 @@ impl<'a> Scope<'a> {
         Self { variables: Vec::with_capacity(8), now: Utc::now() }
     }
 
+    #[cfg(test)]
     /// A fixed time for `now_utc`, `today_utc` and `day_delta`.
     pub(crate) fn at(mut self, now: DateTime<Utc>) -> Self {
         self.now = now;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use chrono::{Days, NaiveDate, NaiveDateTime, TimeDelta};
+use chrono::{Days, NaiveDate, NaiveDateTime};
 
 use super::{DateError, in_range};
 
@@ -62,10 +62,6 @@ impl Delta {
 
     pub(crate) fn total_seconds(self) -> f64 {
         self.0 as f64 / 1e6
-    }
-
-    pub(crate) fn span(self) -> TimeDelta {
-        TimeDelta::microseconds(self.0)
     }
 
     /// A date some days on: the part below a day does not count.
