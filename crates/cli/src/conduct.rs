@@ -135,7 +135,8 @@ impl Conductor<'_> {
                     failed.insert(&node.name);
                     unfinished.node(&node.name);
                 } else {
-                    running.push(async move { (node, self.one(node).await) });
+                    // Whatever waits, waits in here: the loop must go on asking the other nodes, which may hold what is waited for.
+                    running.push(async move { (node, self.recorded(node).await) });
                 }
             }
             let Some((node, ran)) = running.next().await else { break };
@@ -143,9 +144,6 @@ impl Conductor<'_> {
             if !ran.went_well() {
                 failed.insert(&node.name);
                 self.note_unfinished(&mut unfinished, node, &ran);
-            }
-            if let Err(e) = self.runtime.store.record_tests(&self.runtime.run, &ran.tests).await {
-                self.watch.note(&node.name, None, &format!("what the tests have found could not be recorded: {e}"));
             }
             summary.take(&node.name, ran);
         }
@@ -168,6 +166,15 @@ impl Conductor<'_> {
         for test in ran.tests.iter().filter(|t| matches!(t.verdict, Verdict::Failed | Verdict::Broken)) {
             unfinished.stream(&node.name, &test.stream);
         }
+    }
+
+    /// One node, and what its tests have found, in the control database.
+    async fn recorded(&self, node: &GraphNode) -> Ran {
+        let ran = self.one(node).await;
+        if let Err(e) = self.runtime.store.record_tests(&self.runtime.run, &ran.tests).await {
+            self.watch.note(&node.name, None, &format!("what the tests have found could not be recorded: {e}"));
+        }
+        ran
     }
 
     async fn one(&self, node: &GraphNode) -> Ran {
