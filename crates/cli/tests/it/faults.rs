@@ -79,7 +79,7 @@ fn lake(path: &str) -> (Connector, Value) {
 async fn the_source_is_cut_in_mid_read() {
     let server = PostgresServer::shared().unwrap();
     let proxy = Proxy::start(([127, 0, 0, 1], server.port()).into()).await.unwrap();
-    let bench = Bench::reading(lake("lake"), |url| url.replace(&server.port().to_string(), &proxy.address().port().to_string()));
+    let bench = Bench::reading(lake("lake"), |url| url.replace(&format!(":{}/", server.port()), &format!(":{}/", proxy.address().port())));
     // Before anything was loaded, and when there is something to be kept.
     for before in [0, 60_000] {
         proxy.cut_after(3_000_000);
