@@ -49,7 +49,8 @@ NAMELESS = ["core", "kit", "engine", "project", "store", "runtime"]
 # Names that those rooms may use all the same, and why.
 NAMED_ALL_THE_SAME = {
     "store": {"postgres", "sqlite"},  # the control database lives in these two itself
-    "project": {"lake"},  # every project has a warehouse that is a lake, unless it says otherwise
+    # every project has a warehouse that is a lake, unless it says otherwise; Meltano's plugins become Singer's connections
+    "project": {"lake", "singer"},
 }
 
 # Folders of those rooms that hold a user's project, not our code.

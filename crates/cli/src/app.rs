@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
+use trib_core::secret::redact_url;
 use trib_core::{Code, Connector, Destination, Error, Source};
 use trib_engine::{Engine, NativeTable, Queries};
 use trib_project::select::{Manifest, select};
@@ -186,6 +187,23 @@ pub fn holder() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname");
     let host = host.map_or_else(|_| std::env::var("HOSTNAME").unwrap_or_else(|_| "here".to_owned()), |h| h.trim().to_owned());
     format!("{user}@{host}, process {}", std::process::id())
+}
+
+/// A URL with its user and without its secrets, or a path that is the same from wherever it is named.
+pub fn place(text: &str) -> String {
+    if text.contains("://") {
+        let user = url::Url::parse(text).map(|url| url.username().to_owned()).unwrap_or_default();
+        return format!("{}{user}", redact_url(text));
+    }
+    std::path::absolute(text).map_or_else(|_| text.to_owned(), |p| p.to_string_lossy().into_owned())
+}
+
+/// Where commands without a project keep what they must remember.
+pub fn data_folder(command: &str) -> Result<PathBuf> {
+    let home = || std::env::home_dir().map(|home| home.join(".local/share"));
+    let data = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(|p| p.is_absolute()).or_else(home);
+    let data = data.ok_or_else(|| usage("there is no place for what the command must remember").hint("set XDG_DATA_HOME or HOME"))?;
+    Ok(data.join("tributary").join(command))
 }
 
 /// A mistake in the call.

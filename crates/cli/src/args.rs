@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    airbyte, backfill, cancel, check, completions, connectors, copy, discover, fmt, init, lineage, logs, ls, maintain, pause, plan,
-    preview, query, rejected, resume, run, runs, state, status, test, validate,
+    airbyte, backfill, cancel, check, completions, connectors, copy, discover, fmt, import, init, lineage, logs, ls, maintain, pause, plan,
+    preview, query, rejected, resume, run, runs, state, status, tap, target, test, validate,
 };
 
 /// Moves data: out of databases and files, into a warehouse or lake.
@@ -72,6 +72,9 @@ pub enum Command {
     Resume(resume::Args),
     Copy(copy::Args),
     Airbyte(airbyte::Args),
+    Import(import::Args),
+    Tap(tap::Args),
+    Target(target::Args),
     Maintain(maintain::Args),
     Completions(completions::Args),
 }

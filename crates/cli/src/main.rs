@@ -23,6 +23,8 @@ mod testing;
 mod unfinished;
 mod unit_tests;
 
+use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -39,7 +41,7 @@ const STACK: usize = 8 << 20;
 
 fn main() -> ExitCode {
     // Help, version and mistakes in the call end the process here, before anything is set up.
-    let cli = Cli::parse();
+    let cli = Cli::parse_from(arguments());
     let output = Output::new(&cli.global);
     output::init_tracing(&cli.global);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(STACK).build() {
@@ -54,7 +56,20 @@ fn main() -> ExitCode {
     });
     // Blocking reads that were given up are not waited for.
     runtime.shutdown_background();
+    trib_kit::process::end_all();
     exit.into()
+}
+
+/// Meltano starts taps and targets without a word that says which they are to be: the name of a link to this program does.
+fn arguments() -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = std::env::args_os().collect();
+    let name = arguments.first().and_then(|program| Some(Path::new(program).file_name()?.to_string_lossy().into_owned()));
+    for command in ["tap", "target"] {
+        if name.as_deref() == Some(&format!("{command}-trib")) {
+            arguments.insert(1, command.into());
+        }
+    }
+    arguments
 }
 
 impl From<Exit> for ExitCode {

@@ -177,7 +177,7 @@ pub async fn seed(session: &Session, seed: &Seed) -> Result<SyncTask> {
 fn task(session: &Session, name: &str, source: Arc<dyn Source>, destination: Arc<dyn Destination>, stream: StreamTask) -> Result<SyncTask> {
     let limits = Limits { stall_timeout: PATIENCE, attempts: 2, backoff: Duration::from_secs(5), ..Limits::default() };
     let identity = identity(session.project()?, name, "");
-    Ok(SyncTask { sync: name.to_owned(), identity, source, destination, streams: vec![stream], limits })
+    Ok(SyncTask { sync: name.to_owned(), identity, source, destination, streams: vec![stream], renew: None, limits })
 }
 
 /// All rows of a stream into a table, as the project wrote their names.

@@ -64,6 +64,11 @@ fn level(event: &Event) -> Level {
     match event {
         Event::Failed(_) => Level::Error,
         Event::Retrying { .. } | Event::Recovered { .. } => Level::Warn,
+        Event::Said { level, .. } => match level {
+            trib_core::Level::Debug | trib_core::Level::Info => Level::Info,
+            trib_core::Level::Warn => Level::Warn,
+            trib_core::Level::Error => Level::Error,
+        },
         _ => Level::Info,
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use trib_core::{Catalog, Code, Connector, Error, Source};
 use trib_project::select::Selection;
 use trib_project::{Connection, StreamPlan, Sync, check_writers};
-use trib_runtime::SyncTask;
+use trib_runtime::{Renew, SyncTask, TOGETHER};
 use trib_store::{Pause, Store};
 
 use crate::app::Session;
@@ -80,8 +80,9 @@ async fn source_of(session: &Session, sync: &Sync, name: &str, wanted: &Wanted<'
     let task = SyncTask {
         sync: shown_name(project, &sync.name, name),
         identity,
-        source,
+        source: source.clone(),
         destination,
+        renew: source.streams_together().then(|| renewal(sync, name, &plans, connector.pushes_filter, wanted.ask)),
         streams,
         limits: limits(&sync.spec, project.threads, connection.threads),
     };
@@ -114,8 +115,25 @@ async fn discover(source: &dyn Source, sync: &Sync) -> Result<Catalog> {
     Ok(source.discover(&[]).await?)
 }
 
+/// Streams that were loaded before: scopes, or what the state of a scope of many streams names.
 async fn loaded_before(store: &Arc<Store>, identity: &str) -> Result<Vec<String>> {
-    Ok(store.scopes(identity).await?.into_keys().collect())
+    let scopes = store.scopes(identity).await?;
+    let streams = scopes.values().flat_map(|s| s.state.streams.keys().cloned()).collect::<Vec<_>>();
+    Ok(scopes.into_keys().filter(|s| s != TOGETHER).chain(streams).collect())
+}
+
+/// The same streams, as what they are like at the source has changed while they were read.
+fn renewal(sync: &Sync, connection: &str, plans: &[StreamPlan], pushes_filter: bool, ask: &Ask) -> Renew {
+    let (sync, connection, ask) = (sync.clone(), connection.to_owned(), ask.clone());
+    let names: Vec<String> = plans.iter().map(|p| p.stream.clone()).collect();
+    Arc::new(move |catalog| {
+        let resolved = sync.streams_for(&connection, catalog)?;
+        if let Some(error) = resolved.errors.into_iter().find(|e| e.place().stream.as_ref().is_some_and(|s| names.contains(s))) {
+            return Err(error);
+        }
+        let chosen = resolved.streams.iter().filter(|p| names.contains(&p.stream));
+        chosen.map(|p| stream_task(p, catalog.stream(&p.stream)?, pushes_filter, &ask)).collect()
+    })
 }
 
 #[derive(Default)]

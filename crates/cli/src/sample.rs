@@ -46,7 +46,7 @@ pub async fn first_rows(source: &Arc<dyn Source>, read: &StreamRead, rows: usize
                     left -= taken;
                 }
                 Message::Reject { row, .. } => sample.rejected.push(row),
-                Message::Batch { .. } | Message::Schema { .. } => {}
+                Message::Batch { .. } | Message::Schema { .. } | Message::Log { .. } => {}
             }
             if left == 0 {
                 stop.store(true, Ordering::Relaxed);

@@ -21,6 +21,7 @@ pub fn on_signal(output: Output) -> CancellationToken {
             token.cancel();
             output.note("stopping: what is not published yet will not be; once more to end at once");
             either(&mut interrupt, &mut terminate).await;
+            trib_kit::process::end_all();
             std::process::exit(Exit::Interrupted as i32);
         });
     });

@@ -8,6 +8,8 @@ pub mod files;
 pub mod manifest;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+#[cfg(feature = "singer")]
+pub mod singer;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 
@@ -18,6 +20,8 @@ pub fn connectors() -> Vec<Connector> {
         files::connector(),
         #[cfg(feature = "postgres")]
         postgres::connector(),
+        #[cfg(feature = "singer")]
+        singer::connector(),
         #[cfg(feature = "sqlite")]
         sqlite::connector(),
     ]

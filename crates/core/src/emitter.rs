@@ -26,6 +26,20 @@ pub enum Message {
         stream: Arc<str>,
         row: RejectedRow,
     },
+    /// For the run's log.
+    Log {
+        level: Level,
+        text: String,
+    },
+}
+
+/// How much a line of a log matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    Debug,
+    Info,
+    Warn,
+    Error,
 }
 
 /// A source's end of the channel. Sending waits while the other end is busy, which is all the
@@ -65,6 +79,11 @@ impl Emitter {
         self.stop.load(Ordering::Relaxed)
     }
 
+    /// True when nobody takes anything any more: the load has failed, or was stopped.
+    pub fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+
     async fn send(&mut self, message: Message) -> Result<()> {
         // The other end is dropped when the load has failed or was cancelled; its error is the one that counts.
         self.sender.send(message).await.map_err(|_| Error::new(Code::Cancelled, "the read was stopped"))
@@ -81,6 +100,11 @@ impl Emitter {
     /// For sources that read on a blocking thread.
     pub fn reject_blocking(&mut self, stream: &str, row: RejectedRow) -> Result<()> {
         self.send_blocking(Message::Reject { stream: stream.into(), row })
+    }
+
+    /// Writes a line to the run's log, for sources that read on a blocking thread. It must not hold secrets.
+    pub fn log_blocking(&mut self, level: Level, text: String) -> Result<()> {
+        self.send_blocking(Message::Log { level, text })
     }
 
     fn send_blocking(&mut self, message: Message) -> Result<()> {

@@ -28,7 +28,7 @@ pub mod turn;
 pub use catalog::{Catalog, Stream};
 pub use connector::{Connector, ConnectorConfig, Context};
 pub use destination::{Capabilities, ColumnType, Destination, ExistingTable, SqlEngine};
-pub use emitter::{Emitter, Message};
+pub use emitter::{Emitter, Level, Message};
 pub use error::{Blame, Code, Error, Place, Result, Retry};
 pub use load::{Lease, Load, LoadId, Marker, Outcome, Part, Receipt, RejectedRow, Table, TableLoad};
 pub use mode::{ReadMode, WriteMode};

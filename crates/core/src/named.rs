@@ -53,6 +53,10 @@ impl Source for Named<dyn Source> {
         self.inner.streams_together()
     }
 
+    fn remembered_elsewhere(&self) -> bool {
+        self.inner.remembered_elsewhere()
+    }
+
     async fn plan(&self, reads: &[StreamRead], state: &State) -> Result<Vec<Split>> {
         self.named(self.inner.plan(reads, state).await)
     }

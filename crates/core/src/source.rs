@@ -27,7 +27,16 @@ pub trait Source: Send + Sync {
     async fn discover(&self, only: &[String]) -> Result<Catalog>;
 
     /// Whether all streams come out of one split (a change log, a Singer tap), and so share loads.
+    ///
+    /// Such a source may end a split early when a stream takes a shape that was not planned, or a new one appears. It is then asked to
+    /// [`Source::discover`] again, and the rest is planned by what it says.
     fn streams_together(&self) -> bool {
+        false
+    }
+
+    /// Whether somebody else remembers what was acknowledged, and sends again all that was not (a pipe, a message queue). Then the markers at the
+    /// destination only number the loads: what the control database knows decides nothing, and may be missing.
+    fn remembered_elsewhere(&self) -> bool {
         false
     }
 
@@ -65,7 +74,7 @@ pub trait Source: Send + Sync {
     fn advance(&self, reads: &[StreamRead], state: &State, ends: &[SplitEnd]) -> Result<State>;
 
     /// Tells the system that `state` is safe at the destination (to confirm a log position, say).
-    /// Called after each commit; may be called again with the same state.
+    /// Called after each commit, and when a read has ended without rows; may be called again with the same state.
     async fn acknowledge(&self, _state: &State) -> Result<()> {
         Ok(())
     }

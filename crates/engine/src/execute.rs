@@ -10,12 +10,14 @@ use futures::StreamExt;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use trib_core::{
-    BatchStream, Code, Destination, Emitter, Error, Message, Part, Receipt, RejectedRow, Result, Source, Split, SplitEnd, turn,
+    BatchStream, Code, Destination, Emitter, Error, Level, Message, Part, Receipt, RejectedRow, Result, Source, Split, SplitEnd, turn,
 };
 use trib_kit::sql::ANSI;
 
 use crate::conform::{Conformed, Stamp, TableConform, conform};
 use crate::plan::{SharedPlan, StreamPlan};
+use crate::shelf::Shelf;
+use crate::spill::Spill;
 
 /// Messages between a source and the router, and batches between the router and a stage: with batches of a few megabytes this
 /// is what bounds a split's memory.
@@ -43,12 +45,14 @@ pub struct SplitTask {
     /// Identity of the sync, for the names of staged parts.
     pub sync: String,
     pub stamp: Stamp,
-    pub plans: HashMap<String, SharedPlan>,
+    pub plans: Arc<Shelf>,
     pub progress: HashMap<String, Arc<Progress>>,
     /// Set by whoever watches the load's budget.
     pub stop: Arc<AtomicBool>,
     /// Takes rejected rows, by stream.
     pub rejects: mpsc::Sender<(String, Vec<RejectedRow>)>,
+    /// Takes what the source says for the run's log. Must not block.
+    pub log: Arc<dyn Fn(Level, String) + Send + Sync>,
 }
 
 /// How a split went.
@@ -68,18 +72,13 @@ pub async fn run_split(task: SplitTask) -> Result<SplitResult> {
     let waiting = waiting(&task);
     tasks.spawn(async move { turn::counted(waiting, source.read(&split, &mut emitter)).await.map(Done::Read) });
 
-    let mut streams: HashMap<String, mpsc::Sender<Result<RecordBatch>>> = HashMap::new();
-    for stream in &task.split.streams {
-        if task.plans.get(stream).is_some_and(|p| p.stages_nothing_too()) {
-            start_stream(stream, &task, &mut streams, &mut tasks)?;
-        }
-    }
+    let mut router = Router { task: &task, live: HashMap::new(), waiting: Vec::new(), tasks };
     let mut outcome = Outcome::default();
     loop {
         tokio::select! {
             message = messages.recv() => match message {
                 Some(message) => {
-                    if let Err(e) = route(message, &task, &mut streams, &mut tasks).await {
+                    if let Err(e) = router.route(message).await {
                         // A closed channel means that its reader has failed; that reader's error is the one that counts.
                         outcome.fail(e);
                         break;
@@ -87,7 +86,7 @@ pub async fn run_split(task: SplitTask) -> Result<SplitResult> {
                 }
                 None => break,
             },
-            Some(done) = tasks.join_next() => outcome.take(done),
+            Some(done) = router.tasks.join_next() => outcome.take(done),
         }
         if outcome.error.is_some() {
             break;
@@ -96,30 +95,27 @@ pub async fn run_split(task: SplitTask) -> Result<SplitResult> {
     drop(messages);
     if outcome.error.is_some() {
         // Stages still waiting for rows are told, so that none of them takes an early end for a complete part.
-        for sender in streams.values() {
+        for sender in router.live.values() {
             let _ = sender.try_send(Err(Error::new(Code::Cancelled, "the read failed")));
         }
-        while let Some(done) = tokio::time::timeout(std::time::Duration::from_secs(5), tasks.join_next()).await.ok().flatten() {
+        while let Some(done) = tokio::time::timeout(std::time::Duration::from_secs(5), router.tasks.join_next()).await.ok().flatten() {
             outcome.take(done);
         }
-        tasks.abort_all();
+        router.tasks.abort_all();
     } else {
         // The source may have ended with an error after its last batch: stages must not finish before that is known.
         while outcome.end.is_none() && outcome.error.is_none() {
-            match tasks.join_next().await {
+            match router.tasks.join_next().await {
                 Some(done) => outcome.take(done),
                 None => break,
             }
         }
         if outcome.error.is_some() {
-            for sender in streams.values() {
+            for sender in router.live.values() {
                 let _ = sender.send(Err(Error::new(Code::Cancelled, "the read failed"))).await;
             }
         }
-        drop(streams);
-        while let Some(done) = tasks.join_next().await {
-            outcome.take(done);
-        }
+        router.finish(&mut outcome).await;
     }
     match (outcome.error, outcome.end) {
         (Some(e), _) => Err(e),
@@ -133,7 +129,7 @@ async fn run_inside(task: &SplitTask, sql: &str) -> Result<SplitResult> {
     let engine = task.destination.sql().ok_or_else(|| Error::internal("a query is to run inside a system that knows no SQL"))?;
     let mut receipts = Vec::new();
     for stream in &task.split.streams {
-        let plan = task.plans.get(stream).ok_or_else(|| Error::internal("a stream without a plan"))?;
+        let plan = task.plans.plan(stream).await?.ok_or_else(|| Error::internal("a stream without a plan"))?;
         for table in plan.conforms().map(|c| &c.table) {
             // Columns that the table keeps and the query no longer has.
             let gone = table.data_columns().filter(|f| plan.spec.schema.field_with_name(f.name()).is_err());
@@ -184,42 +180,141 @@ impl Outcome {
     }
 }
 
-async fn route(
-    message: Message,
-    task: &SplitTask,
-    streams: &mut HashMap<String, mpsc::Sender<Result<RecordBatch>>>,
-    tasks: &mut JoinSet<Result<Done>>,
-) -> Result<()> {
-    match message {
-        Message::Reject { stream, row } => {
-            count(task, &stream, |p| p.rows_rejected.fetch_add(1, Ordering::Relaxed));
-            let row = match task.plans.get(stream.as_ref()) {
-                Some(plan) => plan.steps.kept.undecoded(row),
-                // Of a stream that the sync leaves out.
-                None => return Ok(()),
-            };
-            send_rejects(&task.rejects, &stream, vec![row]).await
-        }
-        Message::Schema { stream, schema } => match task.plans.get(stream.as_ref()) {
-            Some(plan) => adapted(&RecordBatch::new_empty(schema), &plan.spec.schema, &stream).map(|_| ()),
-            None => Ok(()),
-        },
-        Message::Batch { stream, batch } => {
-            let Some(plan) = task.plans.get(stream.as_ref()) else {
-                // A split over many streams also carries those that the sync leaves out.
-                return Ok(());
-            };
-            count(task, &stream, |p| {
-                p.rows_read.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
-                p.bytes_read.fetch_add(batch.get_array_memory_size() as u64, Ordering::Relaxed)
-            });
-            let batch = adapted(&batch, &plan.spec.schema, &stream)?;
-            if !streams.contains_key(stream.as_ref()) {
-                start_stream(&stream, task, streams, tasks)?;
+/// Brings each stream's batches to its stages.
+struct Router<'a> {
+    task: &'a SplitTask,
+    /// The stream whose stages are open: the first that had rows.
+    live: HashMap<String, mpsc::Sender<Result<RecordBatch>>>,
+    /// The others, in the order in which they came. They are staged when the read has ended: a stage that waits for rows holds a connection for which another may
+    /// wait, and a writer's memory, and a split can have hundreds of streams.
+    waiting: Vec<(SharedPlan, Spill)>,
+    tasks: JoinSet<Result<Done>>,
+}
+
+impl Router<'_> {
+    async fn route(&mut self, message: Message) -> Result<()> {
+        let task = self.task;
+        match message {
+            Message::Reject { stream, row } => {
+                count(task, &stream, |p| p.rows_rejected.fetch_add(1, Ordering::Relaxed));
+                let row = match task.plans.plan(&stream).await? {
+                    Some(plan) => plan.steps.kept.undecoded(row),
+                    // Of a stream that the sync leaves out.
+                    None => return Ok(()),
+                };
+                send_rejects(&task.rejects, &stream, vec![row]).await
             }
-            let sender = streams.get(stream.as_ref()).ok_or_else(|| Error::internal("the stream was just started"))?;
-            sender.send(Ok(batch)).await.map_err(|_| Error::new(Code::Cancelled, "the load was stopped"))
+            Message::Log { level, text } => {
+                (task.log)(level, text);
+                Ok(())
+            }
+            Message::Schema { stream, schema } => match task.plans.plan(&stream).await? {
+                Some(plan) => adapted(&RecordBatch::new_empty(schema), &plan.spec.schema, &stream).map(|_| ()),
+                None => Ok(()),
+            },
+            Message::Batch { stream, batch } => {
+                let Some(plan) = task.plans.plan(&stream).await? else {
+                    // A split over many streams also carries those that the sync leaves out.
+                    return Ok(());
+                };
+                count(task, &stream, |p| {
+                    p.rows_read.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
+                    p.bytes_read.fetch_add(batch.get_array_memory_size() as u64, Ordering::Relaxed)
+                });
+                let batch = adapted(&batch, &plan.spec.schema, &stream)?;
+                if let Some((_, spill)) = self.waiting.iter_mut().find(|(waiting, _)| waiting.spec.stream == *stream) {
+                    return spill.write(&batch);
+                }
+                let sender = match self.live.get(stream.as_ref()) {
+                    Some(sender) => sender.clone(),
+                    None if self.live.is_empty() => self.start(plan),
+                    None => {
+                        let mut spill = Spill::new(task.plans.spill(), &plan.spec.schema)?;
+                        spill.write(&batch)?;
+                        self.waiting.push((plan, spill));
+                        return Ok(());
+                    }
+                };
+                sender.send(Ok(batch)).await.map_err(|_| Error::new(Code::Cancelled, "the load was stopped"))
+            }
         }
+    }
+
+    /// Ends the open stages, then stages the streams that have waited, one by one.
+    async fn finish(mut self, outcome: &mut Outcome) {
+        let begun: Vec<String> = self.live.keys().cloned().chain(self.waiting.iter().map(|(plan, _)| plan.spec.stream.clone())).collect();
+        self.live.clear();
+        self.join(outcome).await;
+        for plan in self.task.plans.plans().await {
+            let stream = &plan.spec.stream;
+            if plan.stages_nothing_too() && self.task.split.streams.contains(stream) && !begun.contains(stream) {
+                self.start(plan);
+                self.live.clear();
+                self.join(outcome).await;
+            }
+        }
+        for (plan, spill) in std::mem::take(&mut self.waiting) {
+            if outcome.error.is_some() {
+                return;
+            }
+            let sender = self.start(plan);
+            self.live.clear();
+            self.tasks.spawn_blocking(move || {
+                let feed = || -> Result<()> {
+                    for batch in spill.read()? {
+                        if sender.blocking_send(Ok(batch?)).is_err() {
+                            // The stage has failed, and says why itself.
+                            break;
+                        }
+                    }
+                    Ok(())
+                };
+                feed().inspect_err(|_| {
+                    let _ = sender.blocking_send(Err(Error::new(Code::Cancelled, "the load failed")));
+                })?;
+                Ok(Done::Conformed)
+            });
+            self.join(outcome).await;
+        }
+    }
+
+    async fn join(&mut self, outcome: &mut Outcome) {
+        while let Some(done) = self.tasks.join_next().await {
+            outcome.take(done);
+        }
+    }
+
+    /// Starts a stream's conforming task and one stage per table.
+    fn start(&mut self, plan: SharedPlan) -> mpsc::Sender<Result<RecordBatch>> {
+        let task = self.task;
+        let stream = plan.spec.stream.clone();
+        let mut stages = Vec::new();
+        for conform in plan.conforms() {
+            let (sender, receiver) = mpsc::channel::<Result<RecordBatch>>(IN_FLIGHT);
+            let rows: BatchStream = Box::pin(tokio_stream(receiver));
+            let part = Part { load: task.stamp.load.clone(), sync: task.sync.clone(), split: task.ordinal, attempt: task.attempt };
+            let (destination, table) = (task.destination.clone(), conform.table.clone());
+            let name = stream.clone();
+            let waiting = waiting(task);
+            self.tasks.spawn(async move {
+                let receipt = turn::counted(waiting, destination.stage(&part, &table, rows)).await.map_err(|e| e.stream(name))?;
+                Ok(Done::Staged(Box::new(receipt)))
+            });
+            stages.push(sender);
+        }
+        let (sender, receiver) = mpsc::channel(IN_FLIGHT);
+        let conformer = Conformer {
+            stream: stream.clone(),
+            plan,
+            stamp: task.stamp.clone(),
+            position: i64::from(task.ordinal) << 40,
+            stages,
+            rejects: task.rejects.clone(),
+            progress: task.progress.get(&stream).cloned().unwrap_or_default(),
+        };
+        self.tasks.spawn(async move { conformer.run(receiver).await.map(|()| Done::Conformed) });
+        self.live.insert(stream, sender.clone());
+        sender
     }
 }
 
@@ -272,43 +367,6 @@ fn adapted(batch: &RecordBatch, planned: &SchemaRef, stream: &str) -> Result<Rec
         })
         .collect();
     Ok(RecordBatch::try_new(planned.clone(), columns?)?)
-}
-
-/// Starts a stream's conforming task and one stage per table.
-fn start_stream(
-    stream: &str,
-    task: &SplitTask,
-    streams: &mut HashMap<String, mpsc::Sender<Result<RecordBatch>>>,
-    tasks: &mut JoinSet<Result<Done>>,
-) -> Result<()> {
-    let plan = task.plans.get(stream).cloned().ok_or_else(|| Error::internal("a stream without a plan"))?;
-    let mut stages = Vec::new();
-    for conform in plan.conforms() {
-        let (sender, receiver) = mpsc::channel::<Result<RecordBatch>>(IN_FLIGHT);
-        let rows: BatchStream = Box::pin(tokio_stream(receiver));
-        let part = Part { load: task.stamp.load.clone(), sync: task.sync.clone(), split: task.ordinal, attempt: task.attempt };
-        let (destination, table) = (task.destination.clone(), conform.table.clone());
-        let name = stream.to_owned();
-        let waiting = waiting(task);
-        tasks.spawn(async move {
-            let receipt = turn::counted(waiting, destination.stage(&part, &table, rows)).await.map_err(|e| e.stream(name))?;
-            Ok(Done::Staged(Box::new(receipt)))
-        });
-        stages.push(sender);
-    }
-    let (sender, receiver) = mpsc::channel(IN_FLIGHT);
-    let conformer = Conformer {
-        stream: stream.to_owned(),
-        plan,
-        stamp: task.stamp.clone(),
-        position: i64::from(task.ordinal) << 40,
-        stages,
-        rejects: task.rejects.clone(),
-        progress: task.progress.get(stream).cloned().unwrap_or_default(),
-    };
-    tasks.spawn(async move { conformer.run(receiver).await.map(|()| Done::Conformed) });
-    streams.insert(stream.to_owned(), sender);
-    Ok(())
 }
 
 fn tokio_stream(receiver: mpsc::Receiver<Result<RecordBatch>>) -> impl futures::Stream<Item = Result<RecordBatch>> + Send {

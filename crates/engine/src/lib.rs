@@ -21,6 +21,8 @@ pub mod query_source;
 pub mod range;
 pub mod rejected;
 pub mod session;
+pub mod shelf;
+mod spill;
 pub mod steps;
 
 pub use catalog::{Queries, Relation, Tables};
@@ -30,3 +32,4 @@ pub use native::NativeTable;
 pub use plan::{StreamPlan, StreamSpec, TablePlan};
 pub use query_source::QuerySource;
 pub use session::Engine;
+pub use shelf::Shelf;

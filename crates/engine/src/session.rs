@@ -21,6 +21,7 @@ pub const NO_SCHEMA: &str = "public";
 #[derive(Clone, Debug)]
 pub struct Engine {
     environment: Arc<RuntimeEnv>,
+    spill: Arc<Path>,
     threads: usize,
 }
 
@@ -33,7 +34,7 @@ impl Engine {
             .with_temp_file_path(spill)
             .build_arc()
             .map_err(query_error)?;
-        Ok(Self { environment, threads })
+        Ok(Self { environment, spill: spill.into(), threads })
     }
 
     /// A session with an empty catalog.
@@ -76,6 +77,11 @@ impl Engine {
             DataType::BinaryView => DataType::Binary,
             other => other,
         })
+    }
+
+    /// The folder for what does not fit into memory.
+    pub fn spill(&self) -> &Path {
+        &self.spill
     }
 
     pub fn threads(&self) -> usize {

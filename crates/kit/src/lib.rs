@@ -2,5 +2,8 @@
 
 pub mod cursor;
 pub mod http;
+pub mod process;
 pub mod sql;
 pub mod storage;
+pub mod tape;
+pub mod value;

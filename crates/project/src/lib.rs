@@ -13,6 +13,7 @@ pub mod environment;
 mod files;
 pub mod format;
 pub mod graph;
+pub mod import;
 pub mod interpolate;
 pub mod load;
 pub mod model;

@@ -12,6 +12,7 @@ use crate::pattern::Pattern;
 use crate::place::At;
 use crate::yaml::{Content, Node};
 
+#[derive(Clone)]
 pub struct Sync {
     pub name: String,
     pub spec: SyncSpec,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use trib_core::load::TableOutcome;
-use trib_core::{Error, LoadId, State};
+use trib_core::{Error, Level, LoadId, State};
 use trib_engine::Progress;
 
 /// Receives events in order, on the thread on which they happen: it must not block.
@@ -34,6 +34,11 @@ pub enum Event {
     },
     /// Something that a person should know: a schema change, a column that loses precision.
     Note(String),
+    /// A line that the source wrote for the run's log.
+    Said {
+        level: Level,
+        text: String,
+    },
     /// A load is being published.
     Committing {
         load: LoadId,
@@ -62,7 +67,7 @@ impl Event {
         match self {
             Event::Started { expected, .. } => ("started".to_owned(), expected.map(|rows| json!({"expected_rows": rows}))),
             Event::Recovered { what, load } => (format!("load {load}: {what}"), None),
-            Event::Note(text) => (text.clone(), None),
+            Event::Note(text) | Event::Said { text, .. } => (text.clone(), None),
             Event::Committing { load, rows } => (format!("publishing load {load} ({rows} rows)"), None),
             Event::Committed { load, tables, state } => {
                 (format!("load {load} is visible"), Some(json!({"tables": tables, "state": state})))

@@ -1,7 +1,7 @@
 //! The run loop: leases, recovery, loads, retries, limits, events. Knows no connector, no terminal and no web.
 //!
 //! [`run_sync`] carries out a [`SyncTask`]: it takes the sync's lease, opens the destination, and lets each stream go through its loads side
-//! by side. What happens in which order, and what a crash at each point leads to, stands in [`trib_core::protocol`].
+//! by side (all together, where the source has one split for them). What happens in which order, and what a crash at each point leads to, stands in [`trib_core::protocol`].
 
 mod event;
 mod fault;
@@ -9,11 +9,12 @@ mod lease;
 mod load;
 mod outline;
 mod retry;
-mod stream;
+mod scope;
 mod sync;
 mod task;
 
 pub use event::{Event, NoObserver, Observer};
 pub use outline::{StreamOutline, TableOutline, outline};
+pub use scope::TOGETHER;
 pub use sync::{StreamReport, SyncReport, recover_state, reset, run_sync};
-pub use task::{Audit, Budget, Compare, Limits, Refresh, Runtime, StreamTask, SyncTask, new_id};
+pub use task::{Audit, Budget, Compare, Limits, Refresh, Renew, Runtime, StreamTask, SyncTask, new_id};

@@ -2,31 +2,33 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use trib_core::load::too_many_rejected;
-use trib_core::{Code, Error, LoadId, Receipt, RejectedRow, Result, Split, SplitEnd, WriteMode};
+use trib_core::{Code, Error, Level, LoadId, Receipt, RejectedRow, Result, Split, SplitEnd};
 use trib_engine::conform::Stamp;
-use trib_engine::plan::SharedPlan;
-use trib_engine::{Progress, SplitResult, SplitTask, run_split};
+use trib_engine::{Progress, Shelf, SplitResult, SplitTask, run_split};
 
+use crate::event::Event;
 use crate::task::{Limits, Runtime, SyncTask};
 
 /// How often the budget and the stall timeout are looked at.
 const WATCH: Duration = Duration::from_millis(200);
 
-/// What is needed to read one load of one stream.
+/// What is needed to read one load.
 pub struct Reading<'a> {
     pub runtime: &'a Runtime,
     pub task: &'a SyncTask,
-    pub scope: &'a str,
-    pub plan: SharedPlan,
+    pub plans: Arc<Shelf>,
     pub stamp: Stamp,
-    pub progress: Arc<Progress>,
+    /// By stream.
+    pub progress: HashMap<String, Arc<Progress>>,
+    /// Rejected rows are kept. The load before a prune has kept what it could not take.
+    pub keep: bool,
     /// Whether the budget may cut the read.
     pub may_stop: bool,
     pub lost: &'a CancellationToken,
@@ -36,6 +38,8 @@ pub struct Reading<'a> {
 pub struct Staged {
     pub ends: Vec<SplitEnd>,
     pub receipts: Vec<Receipt>,
+    /// Rows that never came to a stage.
+    pub rejected: u64,
 }
 
 impl Reading<'_> {
@@ -45,29 +49,27 @@ impl Reading<'_> {
         let keep = Keep {
             runtime: self.runtime.clone(),
             sync: self.task.identity.clone(),
-            scope: self.scope.to_owned(),
             load: self.stamp.load.clone(),
             most: self.task.limits.rejected,
-            // The load before a prune has kept what it could not take.
-            keep: self.plan.spec.write != WriteMode::Prune,
+            keep: self.keep,
         };
         let most = keep.most;
         let keep = tokio::spawn(keep.run(received));
         let staged = self.splits(splits, rejects).await;
         let kept = keep.await.map_err(|_| Error::internal("keeping rejected rows has panicked"))?;
-        let (staged, kept) = match (staged, kept) {
+        let ((ends, receipts), rejected) = match (staged, kept) {
             // When rows can no longer be kept, reading is stopped, and only says so.
             (Err(stopped), Err(why)) if stopped.code() == Code::Cancelled => return Err(why),
             (staged, kept) => (staged?, kept?),
         };
-        let by_destination: Vec<&RejectedRow> = staged.receipts.iter().flat_map(|r| &r.rejected).collect();
+        let by_destination: Vec<&RejectedRow> = receipts.iter().flat_map(|r| &r.rejected).collect();
         match by_destination.last() {
-            Some(last) if kept + by_destination.len() as u64 > most => Err(too_many_rejected(most, last)),
-            _ => Ok(staged),
+            Some(last) if rejected + by_destination.len() as u64 > most => Err(too_many_rejected(most, last)),
+            _ => Ok(Staged { ends, receipts, rejected }),
         }
     }
 
-    async fn splits(&self, splits: Vec<Split>, rejects: mpsc::Sender<(String, Vec<RejectedRow>)>) -> Result<Staged> {
+    async fn splits(&self, splits: Vec<Split>, rejects: mpsc::Sender<(String, Vec<RejectedRow>)>) -> Result<(Vec<SplitEnd>, Vec<Receipt>)> {
         let side_by_side = self.task.limits.splits.min(self.task.destination.capabilities().parallel_parts).max(1);
         let stop = Arc::new(AtomicBool::new(false));
         let mut waiting: VecDeque<(u32, Split)> = splits.into_iter().enumerate().map(|(i, s)| (i as u32, s)).collect();
@@ -106,7 +108,13 @@ impl Reading<'_> {
         }
         done.sort_by_key(|(ordinal, _)| *ordinal);
         let (ends, receipts): (Vec<_>, Vec<_>) = done.into_iter().map(|(_, r)| (r.end, r.receipts)).unzip();
-        Ok(Staged { ends, receipts: receipts.into_iter().flatten().collect() })
+        Ok((ends, receipts.into_iter().flatten().collect()))
+    }
+
+    /// What the source says goes to whoever follows the run.
+    fn log(&self) -> Arc<dyn Fn(Level, String) + Send + Sync> {
+        let (observer, sync) = (self.runtime.observer.clone(), self.task.sync.clone());
+        Arc::new(move |level, text| observer.event(&sync, None, &Event::Said { level, text }))
     }
 
     fn split_task(
@@ -116,7 +124,6 @@ impl Reading<'_> {
         stop: Arc<AtomicBool>,
         rejects: mpsc::Sender<(String, Vec<RejectedRow>)>,
     ) -> SplitTask {
-        let stream = self.plan.spec.stream.clone();
         SplitTask {
             source: self.task.source.clone(),
             destination: self.task.destination.clone(),
@@ -125,10 +132,11 @@ impl Reading<'_> {
             attempt: 0,
             sync: self.task.identity.clone(),
             stamp: self.stamp.clone(),
-            plans: HashMap::from([(stream.clone(), self.plan.clone())]),
-            progress: HashMap::from([(stream, self.progress.clone())]),
+            plans: self.plans.clone(),
+            progress: self.progress.clone(),
             stop,
             rejects,
+            log: self.log(),
         }
     }
 }
@@ -146,7 +154,6 @@ pub fn cancelled(runtime: &Runtime) -> Error {
 struct Keep {
     runtime: Runtime,
     sync: String,
-    scope: String,
     load: LoadId,
     /// With more of them than this the load fails: rows that are not kept would be lost.
     most: u64,
@@ -158,68 +165,59 @@ impl Keep {
     /// Until all senders are gone. Returns how many there were.
     async fn run(self, mut received: mpsc::Receiver<(String, Vec<RejectedRow>)>) -> Result<u64> {
         const CHUNK: usize = 500;
-        let mut rows = Vec::new();
+        let mut waiting: HashMap<String, Vec<RejectedRow>> = HashMap::new();
         let mut count = 0;
-        while let Some((_, more)) = received.recv().await {
+        while let Some((stream, more)) = received.recv().await {
             count += more.len() as u64;
             if let Some(last) = more.last().filter(|_| count > self.most) {
                 return Err(too_many_rejected(self.most, last));
             }
+            let rows = waiting.entry(stream.clone()).or_default();
             rows.extend(more);
             if rows.len() >= CHUNK {
-                self.write(&rows).await?;
+                self.write(&stream, rows).await?;
                 rows.clear();
             }
         }
-        self.write(&rows).await?;
+        for (stream, rows) in &waiting {
+            self.write(stream, rows).await?;
+        }
         Ok(count)
     }
 
-    async fn write(&self, rows: &[RejectedRow]) -> Result<()> {
+    async fn write(&self, stream: &str, rows: &[RejectedRow]) -> Result<()> {
         if rows.is_empty() || !self.keep {
             return Ok(());
         }
-        self.runtime.store.reject(&self.runtime.run, &self.sync, &self.scope, &self.load, rows).await
+        self.runtime.store.reject(&self.runtime.run, &self.sync, stream, &self.load, rows).await
     }
 }
 
 /// Watches a load's budget and its signs of life.
 struct Watch<'a> {
-    progress: &'a Progress,
+    progress: &'a HashMap<String, Arc<Progress>>,
     limits: &'a Limits,
     began: Instant,
-    rows_before: u64,
-    bytes_before: u64,
-    last_seen: (u64, u64, u64),
+    before: Moved,
+    last_seen: Moved,
     last_sign: Instant,
 }
 
 impl<'a> Watch<'a> {
-    fn new(progress: &'a Progress, limits: &'a Limits) -> Self {
+    fn new(progress: &'a HashMap<String, Arc<Progress>>, limits: &'a Limits) -> Self {
         let now = Instant::now();
-        Self {
-            progress,
-            limits,
-            began: now,
-            rows_before: progress.rows_read.load(Ordering::Relaxed),
-            bytes_before: progress.bytes_read.load(Ordering::Relaxed),
-            last_seen: (0, 0, 0),
-            last_sign: now,
-        }
+        Self { progress, limits, began: now, before: Moved::of(progress), last_seen: Moved::default(), last_sign: now }
     }
 
     fn spent(&self) -> bool {
-        let budget = self.limits.budget;
-        self.progress.rows_read.load(Ordering::Relaxed) - self.rows_before >= budget.rows
-            || self.progress.bytes_read.load(Ordering::Relaxed) - self.bytes_before >= budget.bytes
-            || self.began.elapsed() >= budget.time
+        let (budget, now) = (self.limits.budget, Moved::of(self.progress));
+        now.read - self.before.read >= budget.rows || now.bytes - self.before.bytes >= budget.bytes || self.began.elapsed() >= budget.time
     }
 
     fn check_stall(&mut self, running: usize) -> Result<()> {
-        let load = |n: &std::sync::atomic::AtomicU64| n.load(Ordering::Relaxed);
-        let seen = (load(&self.progress.rows_read), load(&self.progress.rows_staged), load(&self.progress.rows_rejected));
+        let seen = Moved::of(self.progress);
         // Splits that all wait for a connection which others have are not stuck.
-        let waits = running > 0 && self.progress.waiting.load(Ordering::Relaxed) >= running;
+        let waits = running > 0 && self.progress.values().any(|p| p.waiting.load(Ordering::Relaxed) >= running);
         if seen != self.last_seen || waits {
             self.last_seen = seen;
             self.last_sign = Instant::now();
@@ -228,7 +226,28 @@ impl<'a> Watch<'a> {
             return Ok(());
         }
         Err(Error::new(Code::Stalled, "no row has moved for longer than `stall_timeout`")
-            .detail(format!("{} s without a sign of life after {} rows", self.limits.stall_timeout.as_secs(), seen.0))
+            .detail(format!("{} s without a sign of life after {} rows", self.limits.stall_timeout.as_secs(), seen.read))
             .hint("a lock at the source or the destination may hold it; raise `stall_timeout` if the query needs longer to begin"))
+    }
+}
+
+/// What all streams of a load have moved together.
+#[derive(Clone, Copy, Default, PartialEq)]
+struct Moved {
+    read: u64,
+    bytes: u64,
+    staged: u64,
+    rejected: u64,
+}
+
+impl Moved {
+    fn of(progress: &HashMap<String, Arc<Progress>>) -> Self {
+        let sum = |count: fn(&Progress) -> &AtomicU64| progress.values().map(|p| count(p).load(Ordering::Relaxed)).sum();
+        Self {
+            read: sum(|p| &p.rows_read),
+            bytes: sum(|p| &p.bytes_read),
+            staged: sum(|p| &p.rows_staged),
+            rejected: sum(|p| &p.rows_rejected),
+        }
     }
 }

@@ -6,6 +6,7 @@ use trib_core::source::NullCursor;
 use trib_core::{Read, Result, State, WriteMode};
 use trib_engine::StreamPlan;
 
+use crate::scope::TOGETHER;
 use crate::task::{Refresh, Runtime, StreamTask, SyncTask};
 
 /// One stream of a plan.
@@ -46,7 +47,8 @@ pub async fn outline(runtime: &Runtime, task: &SyncTask, stream: &StreamTask) ->
     let write = spec.write.as_str();
     let plan = StreamPlan::compile(&runtime.engine, spec, task.destination.as_ref()).await?;
     stream.check_compare(&plan)?;
-    let scope = runtime.store.scope(&task.identity, &stream.spec.stream).await?;
+    let name = if task.source.streams_together() { TOGETHER } else { &stream.spec.stream };
+    let scope = runtime.store.scope(&task.identity, name).await?;
     let (known, state): (Option<Known>, State) = scope.map_or((None, State::default()), |s| (Some(s.known), s.state));
     let tables = plan
         .tables

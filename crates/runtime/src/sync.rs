@@ -2,19 +2,18 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::StreamExt;
 use trib_core::{Code, Error, LoadId, Marker, Result, TableName};
-use trib_engine::Progress;
-use trib_store::{Counts, Status, StreamEnd};
+use trib_store::{Status, StreamEnd};
 
 use crate::event::Event;
 use crate::fault;
 use crate::lease::Keeper;
 use crate::load::cancelled;
 use crate::retry;
-use crate::stream::{StreamOutcome, StreamRun};
+use crate::scope::{ScopeRun, StreamOutcome, Track};
 use crate::task::{Runtime, StreamTask, SyncTask};
 
 /// How a sync went, stream by stream.
@@ -52,12 +51,14 @@ async fn with_lease(runtime: &Runtime, task: &SyncTask, keeper: &Keeper) -> Resu
     let markers = open(runtime, task, keeper).await?;
     fault::point("opened");
     let task_ref = &task;
-    let runs = task.streams.iter().map(|stream| {
-        let marker = markers.iter().find(|m| m.scope == stream.spec.stream).cloned();
-        run_stream(runtime, task_ref, stream.clone(), keeper, marker)
+    let runs = task.scopes().into_iter().map(|scope| {
+        let marker = markers.iter().find(|m| m.scope == scope).cloned();
+        let mut streams = task_ref.streams.clone();
+        streams.retain(|s| task_ref.source.streams_together() || s.spec.stream == scope);
+        run_scope(runtime, task_ref, scope, streams, keeper, marker)
     });
-    let streams = futures::stream::iter(runs).buffered(task.limits.streams.max(1)).collect::<Vec<_>>().await;
-    Ok(SyncReport { sync: task.sync.clone(), streams })
+    let reports = futures::stream::iter(runs).buffered(task.limits.streams.max(1)).collect::<Vec<_>>().await;
+    Ok(SyncReport { sync: task.sync.clone(), streams: reports.into_iter().flatten().collect() })
 }
 
 /// Takes the destination over, and sweeps what crashed loads have left there.
@@ -88,26 +89,34 @@ async fn open(runtime: &Runtime, task: &SyncTask, keeper: &Keeper) -> Result<Vec
     Ok(markers)
 }
 
-async fn run_stream(runtime: &Runtime, task: &SyncTask, stream: StreamTask, keeper: &Keeper, marker: Option<Marker>) -> StreamReport {
-    let began = Instant::now();
-    let (name, table) = (stream.spec.stream.clone(), stream.spec.table.clone());
-    let progress = Arc::new(Progress::default());
-    let mut run = StreamRun { runtime, task, stream, keeper, progress: progress.clone(), outcome: StreamOutcome::default() };
-    let begun = runtime.store.stream_progress(&runtime.run, &task.sync, &name, &Counts::default()).await;
-    let result = match begun {
-        Ok(()) => run.run(marker).await,
-        Err(e) => Err(e),
-    };
-    let mut outcome = run.outcome;
+async fn run_scope(
+    runtime: &Runtime,
+    task: &SyncTask,
+    scope: String,
+    streams: Vec<StreamTask>,
+    keeper: &Keeper,
+    marker: Option<Marker>,
+) -> Vec<StreamReport> {
+    let mut run = ScopeRun { runtime, task, scope, streams, keeper, tracks: Vec::new(), loads: 0 };
+    let error = run.run(marker).await.err().map(Arc::new);
+    let mut reports = Vec::new();
+    for track in run.tracks {
+        reports.push(report(runtime, &task.sync, track, error.clone()).await);
+    }
+    reports
+}
+
+/// Ends a stream's part of the run: tells and records how it went.
+async fn report(runtime: &Runtime, sync: &str, track: Track, error: Option<Arc<Error>>) -> StreamReport {
+    let Track { stream, table, began, progress, mut outcome, .. } = track;
     outcome.counts.read = progress.rows_read.load(Ordering::Relaxed);
     outcome.counts.bytes = progress.bytes_read.load(Ordering::Relaxed);
     outcome.counts.rejected = progress.rows_rejected.load(Ordering::Relaxed);
-    let error = result.err().map(Arc::new);
     let event = match &error {
         None => Event::Finished,
         Some(e) => Event::Failed(e.clone()),
     };
-    runtime.observer.event(&task.sync, Some(&name), &event);
+    runtime.observer.event(sync, Some(&stream), &event);
     let end = StreamEnd {
         status: status(error.as_deref()),
         counts: outcome.counts,
@@ -117,10 +126,10 @@ async fn run_stream(runtime: &Runtime, task: &SyncTask, stream: StreamTask, keep
         error: error.as_ref().map(|e| e.to_json()),
     };
     // The run's record is for people; that it cannot be written must not turn a good load into a failed one.
-    if let Err(e) = runtime.store.finish_stream(&runtime.run, &task.sync, &name, &end).await {
-        runtime.observer.event(&task.sync, Some(&name), &Event::Note(format!("the outcome could not be recorded: {e}")));
+    if let Err(e) = runtime.store.finish_stream(&runtime.run, sync, &stream, &end).await {
+        runtime.observer.event(sync, Some(&stream), &Event::Note(format!("the outcome could not be recorded: {e}")));
     }
-    StreamReport { stream: name, table, outcome, took: began.elapsed(), error }
+    StreamReport { stream, table, outcome, took: began.elapsed(), error }
 }
 
 fn status(error: Option<&Error>) -> Status {
@@ -138,7 +147,7 @@ pub async fn reset(runtime: &Runtime, task: &SyncTask) -> Result<Vec<String>> {
     let keeper = Keeper::take(runtime, &task.identity).await?;
     let result = async {
         let tables: Vec<TableName> = task.streams.iter().map(|s| s.spec.table.clone()).collect();
-        let scopes: Vec<String> = task.streams.iter().map(|s| s.spec.stream.clone()).collect();
+        let scopes = task.scopes();
         task.destination.open(&keeper.lease, &tables).await?;
         task.destination.forget(&keeper.lease, &scopes, &tables).await?;
         runtime.store.reset(&keeper.lease, &scopes).await?;
@@ -155,7 +164,8 @@ pub async fn recover_state(runtime: &Runtime, task: &SyncTask) -> Result<Vec<Mar
     let result = async {
         let tables: Vec<TableName> = task.streams.iter().map(|s| s.spec.table.clone()).collect();
         let markers = task.destination.open(&keeper.lease, &tables).await?;
-        let wanted: Vec<Marker> = markers.into_iter().filter(|m| task.streams.iter().any(|s| s.spec.stream == m.scope)).collect();
+        let scopes = task.scopes();
+        let wanted: Vec<Marker> = markers.into_iter().filter(|m| scopes.contains(&m.scope)).collect();
         for marker in &wanted {
             runtime.store.adopt(&keeper.lease, marker).await?;
         }

@@ -8,11 +8,12 @@ use chrono::Utc;
 use rand::Rng;
 use tokio_util::sync::CancellationToken;
 use trib_core::load::{Deletes, MOST_REJECTED};
-use trib_core::{Code, Destination, Error, Load, Read, Result, Source, StreamRead, WriteMode};
+use trib_core::{Catalog, Code, Destination, Error, Load, Read, Result, Source, StreamRead, WriteMode};
 use trib_engine::{Engine, StreamPlan, StreamSpec};
 use trib_store::Store;
 
 use crate::event::Observer;
+use crate::scope::TOGETHER;
 
 /// What all syncs of a run share.
 #[derive(Clone)]
@@ -38,7 +39,22 @@ pub struct SyncTask {
     pub source: Arc<dyn Source>,
     pub destination: Arc<dyn Destination>,
     pub streams: Vec<StreamTask>,
+    /// For sources whose streams come together and may change while they are read.
+    pub renew: Option<Renew>,
     pub limits: Limits,
+}
+
+/// Makes the streams' tasks anew from what the source offers now.
+pub type Renew = Arc<dyn Fn(&Catalog) -> Result<Vec<StreamTask>> + Send + Sync>;
+
+impl SyncTask {
+    /// What state and markers are kept under: each stream, or all of them as one.
+    pub fn scopes(&self) -> Vec<String> {
+        if self.source.streams_together() {
+            return vec![TOGETHER.to_owned()];
+        }
+        self.streams.iter().map(|s| s.spec.stream.clone()).collect()
+    }
 }
 
 /// One stream of a sync.

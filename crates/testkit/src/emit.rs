@@ -49,7 +49,7 @@ pub async fn collect_until(source: &dyn Source, split: &Split, stop: bool) -> Re
             match message {
                 Message::Batch { batch, .. } => emitted.batches.push(batch),
                 Message::Reject { row, .. } => emitted.rejected.push(row),
-                Message::Schema { .. } => {}
+                Message::Schema { .. } | Message::Log { .. } => {}
             }
         }
         emitted

@@ -1,7 +1,6 @@
 //! `trib copy`
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,7 +19,7 @@ use trib_project::pattern::Pattern;
 use trib_runtime::{Limits, Refresh, Runtime, StreamTask, SyncTask, new_id, run_sync};
 use trib_store::{RunEnd, RunStart, Store};
 
-use crate::app::{Session, engine, holder, usage};
+use crate::app::{Session, data_folder, engine, holder, place, usage};
 use crate::exit::{Exit, Result};
 use crate::observe::Watch;
 use crate::output;
@@ -105,7 +104,7 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit> {
 
     let patterns: Vec<Pattern> = args.streams.iter().map(|p| Pattern::new(p)).collect::<trib_core::Result<_>>()?;
     let identity = identity(args);
-    let folder = data_folder()?;
+    let folder = data_folder(COPY)?;
     let control = format!("{identity}.db");
     let (catalog, store) = tokio::join!(offered(source.as_ref(), &patterns), Store::open(&control, &folder, COPY));
     let (catalog, store) = (catalog?, Arc::new(store?));
@@ -125,7 +124,8 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit> {
     let start = RunStart { id: run.clone(), command, selection: args.streams.clone(), holder: holder(), ..RunStart::default() };
     store.start_run(&start).await?;
     let limits = Limits { backoff: BACKOFF, ..Limits::default() };
-    let task = SyncTask { sync: COPY.to_owned(), identity: format!("{COPY}:{identity}"), source, destination, streams, limits };
+    let task =
+        SyncTask { sync: COPY.to_owned(), identity: format!("{COPY}:{identity}"), source, destination, streams, renew: None, limits };
     let asked = task.streams.clone();
     let mut summary = Summary::default();
     match run_sync(&runtime, task).await {
@@ -161,25 +161,11 @@ fn with_format(connector: &Connector, mut settings: Value, format: Option<&str>)
 /// What makes two copies the same: both places (user, host and path, never a password) and the streams.
 fn identity(args: &Args) -> String {
     let mut digest = Sha256::new();
-    let user = |text: &str| url::Url::parse(text).map(|url| url.username().to_owned()).unwrap_or_default();
-    let place = |text: &str| if text.contains("://") { format!("{}{}", redact_url(text), user(text)) } else { absolute(text) };
     for part in [place(&args.from), place(&args.to)].iter().chain(&args.streams).chain(args.schema.iter()) {
         digest.update((part.len() as u64).to_le_bytes());
         digest.update(part);
     }
     hex::encode(&digest.finalize()[..8])
-}
-
-/// The same place from wherever it is named.
-fn absolute(path: &str) -> String {
-    std::path::absolute(path).map_or_else(|_| path.to_owned(), |p| p.to_string_lossy().into_owned())
-}
-
-fn data_folder() -> Result<PathBuf> {
-    let home = || std::env::home_dir().map(|home| home.join(".local/share"));
-    let data = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(|p| p.is_absolute()).or_else(home);
-    let data = data.ok_or_else(|| usage("there is no place for what the copy must remember").hint("set XDG_DATA_HOME or HOME"))?;
-    Ok(data.join("tributary").join(COPY))
 }
 
 /// The catalog, no more of it than is needed where the streams are named one by one.

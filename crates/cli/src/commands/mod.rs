@@ -9,6 +9,7 @@ pub mod connectors;
 pub mod copy;
 pub mod discover;
 pub mod fmt;
+pub mod import;
 pub mod init;
 pub mod lineage;
 pub mod logs;
@@ -24,6 +25,8 @@ pub mod run;
 pub mod runs;
 pub mod state;
 pub mod status;
+pub mod tap;
+pub mod target;
 pub mod test;
 pub mod validate;
 
@@ -59,6 +62,9 @@ pub async fn run(cli: Cli, output: Output) -> Result<Exit> {
         Command::Resume(args) => resume::run(&args, &session).await,
         Command::Copy(args) => copy::run(&args, &session).await,
         Command::Airbyte(args) => airbyte::run(&args).await,
+        Command::Import(args) => import::run(&args, &session).await,
+        Command::Tap(args) => tap::run(&args, &session).await,
+        Command::Target(args) => target::run(&args, &session).await,
         Command::Maintain(args) => maintain::run(&args, &session).await,
         Command::Completions(args) => Ok(completions::run(&args)),
     }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
+use trib_core::Level;
 use trib_engine::Progress;
 use trib_runtime::Event;
 
@@ -142,6 +143,8 @@ fn print_line(sync: &str, stream: Option<&str>, event: &Event) {
         Event::Started { expected: Some(expected), .. } => format!("started, about {}", rows(*expected)),
         // The summary says how it ended.
         Event::Finished | Event::Committed { .. } => return,
+        // The log has the rest.
+        Event::Said { level, .. } if *level < Level::Warn => return,
         Event::Failed(error) => format!("failed: {error}"),
         other => other.describe().0,
     };
@@ -170,6 +173,7 @@ fn print_json(sync: &str, stream: Option<&str>, event: &Event) {
         Event::Started { .. } => "started",
         Event::Recovered { .. } => "recovered",
         Event::Note(_) => "note",
+        Event::Said { .. } => "said",
         Event::Committing { .. } => "committing",
         Event::Committed { .. } => "committed",
         Event::Retrying { .. } => "retrying",
@@ -270,6 +274,7 @@ impl Display for Bars {
                     stream.publishing = matches!(event, Event::Committing { .. });
                 }
             }
+            Event::Said { level, .. } if *level < Level::Warn => {}
             other => self.say(&format!("  {name}: {}", other.describe().0)),
         }
     }

@@ -9,5 +9,7 @@ mod errors;
 mod faults;
 mod models;
 mod secrets;
+mod singer;
+mod target;
 mod trib;
 mod wild;

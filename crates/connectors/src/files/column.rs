@@ -17,7 +17,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use trib_core::logical::{FieldExt, Logical};
 use trib_core::{Error, Result};
 
-use super::value;
+use trib_kit::value;
 
 /// Rows of a batch that cannot be delivered, each with its first reason.
 #[derive(Debug, Default)]

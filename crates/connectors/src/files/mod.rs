@@ -30,7 +30,6 @@ mod split;
 mod stage;
 mod state;
 mod streams;
-mod value;
 mod window;
 
 use trib_core::Connector;

@@ -174,7 +174,7 @@ pub async fn read(source: &Arc<dyn Source>, read: &StreamRead, state: &State, st
             match message {
                 Message::Batch { batch, .. } => batches.push(batch),
                 Message::Reject { row, .. } => rejected.push(row),
-                Message::Schema { .. } => {}
+                Message::Schema { .. } | Message::Log { .. } => {}
             }
         }
         ends.push(reading.await.unwrap()?);

@@ -16,7 +16,7 @@ use trib_core::name::Naming;
 use trib_core::transform::Transform;
 use trib_core::*;
 use trib_engine::conform::Stamp;
-use trib_engine::{Engine, Progress, SplitResult, SplitTask, StreamPlan, StreamSpec, run_split};
+use trib_engine::{Engine, Progress, Shelf, SplitResult, SplitTask, StreamSpec, run_split};
 
 pub enum Push {
     Batch(RecordBatch),
@@ -193,8 +193,9 @@ impl Ran {
 }
 
 pub async fn run(spec: StreamSpec, pushes: Vec<Push>, destination: ListDestination) -> Result<Ran> {
-    let plan = Arc::new(StreamPlan::compile(&engine(), spec, &destination).await?);
     let destination = Arc::new(destination);
+    let plans = Arc::new(Shelf::new(engine(), destination.clone(), [spec]));
+    plans.plan("s").await?;
     let (rejects, mut received) = tokio::sync::mpsc::channel(64);
     let task = SplitTask {
         source: Arc::new(ListSource(Mutex::new(pushes))),
@@ -204,10 +205,11 @@ pub async fn run(spec: StreamSpec, pushes: Vec<Push>, destination: ListDestinati
         attempt: 0,
         sync: "sync".into(),
         stamp: Stamp { load: LoadId("l1".into()), loaded_at: chrono::DateTime::UNIX_EPOCH },
-        plans: HashMap::from([("s".to_owned(), plan)]),
+        plans,
         progress: HashMap::from([("s".to_owned(), Arc::new(Progress::default()))]),
         stop: Arc::new(AtomicBool::new(false)),
         rejects,
+        log: Arc::new(|_, _| {}),
     };
     let result = run_split(task).await;
     let mut rejected = vec![];

@@ -6,4 +6,5 @@ mod connectors;
 mod errors;
 mod example;
 mod folder;
+mod meltano;
 mod streams;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
 
-use super::super::value;
+use trib_kit::value;
 
 const INTEGER: u16 = 1;
 const DECIMAL: u16 = 1 << 1;

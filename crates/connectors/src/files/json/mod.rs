@@ -3,7 +3,6 @@
 pub mod read;
 mod records;
 mod shape;
-mod tape;
 pub mod write;
 
 pub use shape::Shape;

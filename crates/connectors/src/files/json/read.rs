@@ -13,11 +13,11 @@ use trib_core::{Error, Result};
 use super::super::column::{self, Cell, Refused, sql_name};
 use super::super::csv::read::without;
 use super::super::sink::{Sink, rejected};
-use super::super::value;
 use super::super::window::Window;
 use super::records::Records;
 use super::shape::Shape;
-use super::tape::{Kind, Node, Tape};
+use trib_kit::tape::{Kind, Node, Tape};
+use trib_kit::value;
 
 /// Text that becomes one batch, about.
 const BATCH: usize = 1 << 20;

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, FieldRef};
 use trib_core::logical::{FieldExt, Logical};
 
-use super::super::value;
-use super::tape::{Kind, Node, Tape};
+use trib_kit::tape::{Kind, Node, Tape};
+use trib_kit::value;
 
 /// Objects with more names than this are maps whose names are data.
 const MOST_FIELDS: usize = 1000;

@@ -1,0 +1,355 @@
+//! A run of Singer messages, from a tap's output or from standard input, into batches.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::datatypes::SchemaRef;
+use trib_core::{Code, Emitter, Error, Level, Result};
+use trib_kit::tape::Tape;
+
+use super::batch;
+use super::decoder::Decoder;
+use super::lines::{Lines, Next};
+use super::message::{BatchMessage, Message, SchemaMessage, parse};
+use super::schema;
+
+/// How long to wait for a message before looking at anything else.
+const PATIENCE: Duration = Duration::from_millis(200);
+/// JSON that may wait in the batches of all streams together.
+const WAITING_BYTES: usize = 16 << 20;
+/// STATE messages of one load that are kept; beyond, only the last counts.
+const MOST_STATES: usize = 1000;
+const STATE_BYTES: usize = 1 << 20;
+
+/// A stream as its last SCHEMA message has it.
+pub struct Known {
+    pub schema: SchemaRef,
+    pub key: Vec<String>,
+    pub bookmarks: Vec<String>,
+    /// All columns that there are, of which `schema` may have only some.
+    pub offered: Vec<String>,
+}
+
+pub struct Input {
+    lines: Lines,
+    tape: Tape,
+    rules: Rules,
+    /// In the order in which they were declared; the decoders stand at the same places.
+    known: Vec<Known>,
+    decoders: Vec<Decoder>,
+    /// Places by the names that messages use.
+    by_name: HashMap<String, usize>,
+    /// The decoder of the last record.
+    last: usize,
+    states: Vec<String>,
+    state_bytes: usize,
+    /// Streams whose ACTIVATE_VERSION was seen.
+    versions: HashSet<String>,
+    /// What is to be done now and then beside reading.
+    chore: Option<Chore>,
+    ended: bool,
+}
+
+/// See [`Input::every_now_and_then`].
+type Chore = Box<dyn FnMut(&mut Emitter) -> Result<()> + Send>;
+
+/// A chore comes after this many messages.
+const NOW_AND_THEN: u64 = 4096;
+
+/// What is left to do with a message.
+enum Rest {
+    Nothing,
+    State,
+    Schema(SchemaMessage),
+    Batch(BatchMessage),
+    Version(String),
+}
+
+/// What the two users of messages do differently.
+#[derive(Clone, Copy)]
+pub struct Rules {
+    /// Structs and lists, where the schema declares them; JSON otherwise.
+    pub nested: bool,
+    /// A record needs its key, and a SCHEMA before it.
+    pub strict: bool,
+}
+
+/// Why reading has come to a pause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pause {
+    /// There is nothing more.
+    End,
+    /// The load's budget is spent, and here is a place to stop.
+    Budget,
+    /// The next message is a SCHEMA that changes a stream, or that brings a new one.
+    Schema,
+}
+
+impl Input {
+    pub fn new(lines: Lines, rules: Rules) -> Self {
+        Self {
+            lines,
+            tape: Tape::default(),
+            rules,
+            known: Vec::new(),
+            decoders: Vec::new(),
+            by_name: HashMap::new(),
+            last: 0,
+            states: Vec::new(),
+            state_bytes: 0,
+            versions: HashSet::new(),
+            chore: None,
+            ended: false,
+        }
+    }
+
+    pub fn ended(&self) -> bool {
+        self.ended
+    }
+
+    /// The streams that were declared so far.
+    pub fn known(&self) -> impl Iterator<Item = (&str, &Known)> {
+        self.decoders.iter().zip(&self.known).map(|(decoder, known)| (decoder.stream.as_ref(), known))
+    }
+
+    /// Declares a stream as somebody outside wants it, or as its SCHEMA message says.
+    pub fn declare(&mut self, stream: &str, known: Known) -> Result<()> {
+        let key: &[String] = if self.rules.strict { &known.key } else { &[] };
+        if let Some(&at) = self.by_name.get(stream) {
+            let name = self.decoders[at].stream.clone();
+            self.decoders[at] = Decoder::new(&name, known.schema.clone(), key)?;
+            self.known[at] = known;
+            return Ok(());
+        }
+        self.decoders.push(Decoder::new(stream, known.schema.clone(), key)?);
+        self.known.push(known);
+        self.by_name.insert(stream.to_owned(), self.decoders.len() - 1);
+        Ok(())
+    }
+
+    /// Messages call the stream by this name too.
+    pub fn alias(&mut self, stream: &str, name: &str) {
+        if let Some(&at) = self.by_name.get(stream) {
+            self.by_name.entry(name.to_owned()).or_insert(at);
+        }
+    }
+
+    /// Something to do while reading, such as passing a log on.
+    pub fn every_now_and_then(&mut self, chore: impl FnMut(&mut Emitter) -> Result<()> + Send + 'static) {
+        self.chore = Some(Box::new(chore));
+    }
+
+    /// STATE messages since the last call, in order, as they were written.
+    pub fn take_states(&mut self) -> Vec<String> {
+        self.state_bytes = 0;
+        std::mem::take(&mut self.states)
+    }
+
+    /// Takes all messages up to the first that has rows: streams are declared as they say. Blocks.
+    pub fn to_rows(&mut self) -> Result<()> {
+        loop {
+            let schema = match self.lines.next(PATIENCE)? {
+                Next::Waiting => continue,
+                Next::End => {
+                    self.ended = true;
+                    return Ok(());
+                }
+                Next::Line { text, number } => match parse(text, &mut self.tape).map_err(|e| at(&e, number, text))? {
+                    Message::Schema(message) => Some(message),
+                    Message::State(value) => {
+                        keep(&mut self.states, &mut self.state_bytes, value);
+                        continue;
+                    }
+                    Message::Record { stream, .. } if self.rules.strict && !self.by_name.contains_key(stream.as_ref()) => {
+                        return Err(no_schema(&stream).row(format!("line {number}")));
+                    }
+                    Message::Record { .. } | Message::Batch(_) => None,
+                    Message::ActivateVersion { .. } | Message::Other => continue,
+                },
+            };
+            let Some(message) = schema else {
+                self.lines.push_back();
+                return Ok(());
+            };
+            // Streams that nobody asked a tap for stay unknown.
+            if self.rules.strict || self.by_name.contains_key(&message.stream) {
+                let known = shape(&message, self.rules)?;
+                self.declare(&message.stream, known)?;
+            }
+        }
+    }
+
+    /// Pushes rows until there is a reason to pause. When it may not stop (a read that must be complete), a SCHEMA that changes a stream is a
+    /// reason only before the first row, and an error later. Blocks.
+    pub fn read(&mut self, out: &mut Emitter, may_stop: bool) -> Result<Pause> {
+        let pause = self.messages(out, may_stop)?;
+        self.do_chore(out)?;
+        self.give_all(out)?;
+        self.ended = pause == Pause::End;
+        Ok(pause)
+    }
+
+    fn messages(&mut self, out: &mut Emitter, may_stop: bool) -> Result<Pause> {
+        let (mut waiting, mut rows) = (0, false);
+        let mut messages = 0u64;
+        loop {
+            messages += 1;
+            if messages.is_multiple_of(NOW_AND_THEN) {
+                self.do_chore(out)?;
+            }
+            let (text, number) = match self.lines.next(PATIENCE)? {
+                Next::Line { text, number } => (text, number),
+                Next::End => return Ok(Pause::End),
+                Next::Waiting if out.is_closed() => return Err(Error::new(Code::Cancelled, "the read was stopped")),
+                Next::Waiting if may_stop && self.rules.strict && out.should_stop() => return Ok(Pause::Budget),
+                Next::Waiting => {
+                    // What has come is on its way while nothing more comes.
+                    self.give_all(out)?;
+                    self.do_chore(out)?;
+                    waiting = 0;
+                    continue;
+                }
+            };
+            // What concerns more than the record's own stream is done when the line is no longer needed.
+            let rest = match parse(text, &mut self.tape).map_err(|e| at(&e, number, text))? {
+                Message::Record { stream, record } => {
+                    let found = match self.decoders.get(self.last) {
+                        Some(decoder) if *decoder.stream == *stream => Some(self.last),
+                        _ => self.by_name.get(stream.as_ref()).copied(),
+                    };
+                    let Some(found) = found else {
+                        if self.rules.strict {
+                            return Err(no_schema(&stream).row(format!("line {number}")));
+                        }
+                        continue;
+                    };
+                    self.last = found;
+                    rows = true;
+                    let decoder = &mut self.decoders[found];
+                    let full = decoder.add(record, number);
+                    waiting += record.bytes().len();
+                    if full {
+                        waiting = waiting.saturating_sub(decoder.bytes());
+                        give(decoder, out)?;
+                    }
+                    Rest::Nothing
+                }
+                Message::State(value) => {
+                    keep(&mut self.states, &mut self.state_bytes, value);
+                    Rest::State
+                }
+                Message::Schema(message) => Rest::Schema(message),
+                Message::Batch(message) => Rest::Batch(message),
+                Message::ActivateVersion { stream } => Rest::Version(stream),
+                Message::Other => Rest::Nothing,
+            };
+            match rest {
+                Rest::Nothing if waiting > WAITING_BYTES => {
+                    self.give_all(out)?;
+                    waiting = 0;
+                }
+                Rest::Nothing => {}
+                Rest::State if may_stop && out.should_stop() => return Ok(Pause::Budget),
+                Rest::State => {}
+                Rest::Schema(message) if self.changes(&message)? => {
+                    if rows && !may_stop {
+                        return Err(Error::new(Code::ContractBroken, "the source's schema changed while it was read")
+                            .stream(&message.stream)
+                            .hint("a table that is replaced or mirrored takes one schema per load: run again, or read incrementally"));
+                    }
+                    self.lines.push_back();
+                    return Ok(Pause::Schema);
+                }
+                Rest::Schema(_) => {}
+                Rest::Batch(message) => {
+                    rows = true;
+                    self.batch(&message, out)?;
+                }
+                Rest::Version(stream) => {
+                    if self.versions.insert(stream.clone()) {
+                        out.log_blocking(Level::Info, format!("{stream}: ACTIVATE_VERSION is not followed, rows of older versions stay"))?;
+                    }
+                }
+            }
+        }
+    }
+
+    fn do_chore(&mut self, out: &mut Emitter) -> Result<()> {
+        self.chore.as_mut().map_or(Ok(()), |chore| chore(out))
+    }
+
+    fn give_all(&mut self, out: &mut Emitter) -> Result<()> {
+        self.decoders.iter_mut().try_for_each(|decoder| give(decoder, out))
+    }
+
+    /// Whether a SCHEMA message says anything new.
+    fn changes(&mut self, message: &SchemaMessage) -> Result<bool> {
+        let Some(known) = self.by_name.get(&message.stream).map(|at| &self.known[*at]) else {
+            return Ok(self.rules.strict);
+        };
+        let now = shape(message, self.rules)?;
+        if self.rules.strict {
+            return Ok(now.schema != known.schema || now.key != known.key);
+        }
+        // What is asked of a tap may be less than it says, and what it says less than was offered. A column of which nobody has heard is news.
+        let same = |field: &arrow::datatypes::FieldRef| {
+            now.schema.field_with_name(field.name()).map_or(true, |f| f.data_type() == field.data_type())
+        };
+        let heard_of = |field: &arrow::datatypes::FieldRef| known.offered.contains(field.name());
+        Ok(!known.schema.fields().iter().all(same) || !now.schema.fields().iter().all(heard_of))
+    }
+
+    fn batch(&mut self, message: &BatchMessage, out: &mut Emitter) -> Result<()> {
+        let Some(&found) = self.by_name.get(&message.stream) else {
+            return if self.rules.strict { Err(no_schema(&message.stream)) } else { Ok(()) };
+        };
+        let decoder = &mut self.decoders[found];
+        give(decoder, out)?;
+        batch::read(message, decoder, out)
+    }
+}
+
+/// Bytes of a line that an error shows.
+const SHOWN: usize = 200;
+
+/// The same error with the line that it is about.
+fn at(error: &Error, number: u64, line: &[u8]) -> Error {
+    let shown = String::from_utf8_lossy(&line[..line.len().min(SHOWN)]);
+    Error::new(error.code(), error.message())
+        .detail(format!("{}: {shown}", error.detail_text().unwrap_or_default()))
+        .row(format!("line {number}"))
+        .hint("each line of a tap's standard output must be a Singer message; logs belong on standard error")
+}
+
+fn no_schema(stream: &str) -> Error {
+    Error::new(Code::DataInvalid, "a record came before the SCHEMA message of its stream").stream(stream)
+}
+
+fn shape(message: &SchemaMessage, rules: Rules) -> Result<Known> {
+    let schema = schema::columns(&message.schema, rules.nested).map_err(|e| e.stream(&message.stream))?;
+    let names = |list: &Option<Vec<String>>| list.clone().unwrap_or_default();
+    let offered = schema.fields().iter().map(|f| f.name().clone()).collect();
+    Ok(Known { schema, key: names(&message.key_properties), bookmarks: names(&message.bookmark_properties), offered })
+}
+
+fn keep(states: &mut Vec<String>, bytes: &mut usize, text: &str) {
+    if states.len() >= MOST_STATES || *bytes + text.len() > STATE_BYTES {
+        states.clear();
+        *bytes = 0;
+    }
+    *bytes += text.len();
+    states.push(text.to_owned());
+}
+
+/// Gives on what a stream has.
+pub fn give(decoder: &mut Decoder, out: &mut Emitter) -> Result<()> {
+    let Some(decoded) = decoder.take()? else {
+        return Ok(());
+    };
+    let stream: Arc<str> = decoder.stream.clone();
+    for row in decoded.rejected {
+        out.reject_blocking(&stream, row)?;
+    }
+    out.batch_blocking(&stream, decoded.batch)
+}

@@ -1,0 +1,182 @@
+//! Batches as Singer's messages.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StructArray};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, FieldRef, Schema};
+use arrow::error::ArrowError;
+use arrow::json::writer::{Encoder, EncoderFactory, EncoderOptions, NullableEncoder, make_encoder};
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Map, Value, json};
+use trib_core::Result;
+use trib_core::logical::{FieldExt, Logical};
+
+use super::schema::of_field;
+
+/// A SCHEMA message, as one line.
+pub fn schema_line(stream: &str, schema: &Schema, key: &[String], bookmarks: &[String]) -> Result<Vec<u8>> {
+    line(&json!({
+        "type": "SCHEMA", "stream": stream, "schema": stream_schema(schema), "key_properties": key, "bookmark_properties": bookmarks,
+    }))
+}
+
+/// The JSON Schema of a stream's records.
+pub fn stream_schema(schema: &Schema) -> Value {
+    let properties: Map<String, Value> = schema.fields().iter().map(|f| (f.name().clone(), of_field(f))).collect();
+    json!({"type": "object", "properties": properties})
+}
+
+/// A STATE message, as one line.
+pub fn state_line(state: &Value) -> Result<Vec<u8>> {
+    line(&json!({"type": "STATE", "value": state}))
+}
+
+fn line(message: &Value) -> Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(message)?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+/// A batch's RECORD messages, one line each. `extracted` is the time at which the rows were read, as RFC 3339 has it.
+pub fn record_lines(stream: &str, batch: &RecordBatch, extracted: &str, out: &mut Vec<u8>) -> Result<()> {
+    let rows = StructArray::from(batch.clone());
+    let field: FieldRef = Arc::new(Field::new("record", rows.data_type().clone(), false));
+    let options = EncoderOptions::default().with_explicit_nulls(true).with_encoder_factory(Arc::new(Singer));
+    let mut encoder = make_encoder(&field, &rows, &options)?;
+    let head = format!(r#"{{"type":"RECORD","stream":{},"record":"#, serde_json::to_string(stream)?);
+    let tail = format!(r#","time_extracted":{}}}"#, serde_json::to_string(extracted)?);
+    for row in 0..rows.len() {
+        out.extend_from_slice(head.as_bytes());
+        encoder.encode(row, out);
+        out.extend_from_slice(tail.as_bytes());
+        out.push(b'\n');
+    }
+    Ok(())
+}
+
+/// Where JSON Schema has another form for a value than Arrow's encoder.
+#[derive(Debug)]
+struct Singer;
+
+impl EncoderFactory for Singer {
+    fn make_default_encoder<'a>(
+        &self,
+        field: &'a FieldRef,
+        array: &'a dyn Array,
+        _options: &'a EncoderOptions,
+    ) -> Result<Option<NullableEncoder<'a>>, ArrowError> {
+        let nulls = array.logical_nulls();
+        let encoder: Box<dyn Encoder> = match (field.logical(), array.data_type()) {
+            (Some(Logical::Json), DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View) => {
+                Box::new(Raw(cast(array, &DataType::Utf8)?))
+            }
+            (Some(Logical::Uuid), DataType::FixedSizeBinary(16)) => Box::new(Uuids(cast(array, &DataType::Binary)?)),
+            (_, DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_)) => {
+                Box::new(Base64(cast(array, &DataType::Binary)?))
+            }
+            // JSON Schema's points in time have a zone.
+            (_, DataType::Timestamp(unit, None)) => {
+                let zoned = cast(array, &DataType::Timestamp(*unit, Some("UTC".into())))?;
+                Box::new(Shown(zoned))
+            }
+            _ => return Ok(None),
+        };
+        Ok(Some(NullableEncoder::new(encoder, nulls)))
+    }
+}
+
+struct Raw(ArrayRef);
+
+impl Encoder for Raw {
+    fn encode(&mut self, row: usize, out: &mut Vec<u8>) {
+        // A text of several lines would be several messages. Line ends stand in JSON only between its parts.
+        out.extend(self.0.as_string::<i32>().value(row).bytes().map(|b| if matches!(b, b'\n' | b'\r') { b' ' } else { b }));
+    }
+}
+
+struct Base64(ArrayRef);
+
+impl Encoder for Base64 {
+    fn encode(&mut self, row: usize, out: &mut Vec<u8>) {
+        let _ = write!(out, "\"{}\"", STANDARD.encode(self.0.as_binary::<i32>().value(row)));
+    }
+}
+
+struct Uuids(ArrayRef);
+
+impl Encoder for Uuids {
+    fn encode(&mut self, row: usize, out: &mut Vec<u8>) {
+        let id = uuid::Uuid::from_slice(self.0.as_binary::<i32>().value(row)).unwrap_or_default();
+        let _ = write!(out, "\"{id}\"");
+    }
+}
+
+/// Values whose text needs no escapes.
+struct Shown(ArrayRef);
+
+impl Encoder for Shown {
+    fn encode(&mut self, row: usize, out: &mut Vec<u8>) {
+        const OPTIONS: FormatOptions<'_> = FormatOptions::new().with_display_error(true);
+        if let Ok(formatter) = ArrayFormatter::try_new(&self.0, &OPTIONS) {
+            let _ = write!(out, "\"{}\"", formatter.value(row));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::singer::decoder::Decoder;
+    use crate::singer::schema;
+    use arrow::array::{BinaryArray, Decimal128Array, StringArray, TimestampMicrosecondArray};
+    use arrow::datatypes::TimeUnit;
+    use trib_kit::tape::Tape;
+
+    #[test]
+    fn what_is_written_is_read() {
+        let fields = vec![
+            Field::new("d", DataType::Decimal128(38, 20), true),
+            Field::new("j", DataType::Utf8, true).with_logical(Logical::Json),
+            Field::new("b", DataType::Binary, true),
+            Field::new("t", DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), true),
+            Field::new("s", DataType::Utf8, true),
+        ];
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(
+                Decimal128Array::from(vec![Some(i128::from(u64::MAX) * 1_000_000_000_000_001), None])
+                    .with_precision_and_scale(38, 20)
+                    .unwrap(),
+            ),
+            Arc::new(StringArray::from(vec![Some("{\"a\":\n1.10}"), None])),
+            Arc::new(BinaryArray::from_opt_vec(vec![Some(&[0u8, 255]), None])),
+            Arc::new(TimestampMicrosecondArray::from(vec![Some(1_600_000_000_123_456), None]).with_timezone("UTC")),
+            Arc::new(StringArray::from(vec![Some("a\n\"é"), None])),
+        ];
+        let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap();
+        let mut lines = Vec::new();
+        record_lines("s", &batch, "2026-01-01T00:00:00Z", &mut lines).unwrap();
+        let text = String::from_utf8(lines).unwrap();
+        assert_eq!(text.lines().count(), 2, "{text}");
+        let columns = schema::columns(&stream_schema(&batch.schema()), true).unwrap();
+        let mut decoder = Decoder::new("s", columns, &[]).unwrap();
+        for line in text.lines() {
+            let record = serde_json::from_str::<Map<String, Value>>(line).unwrap();
+            assert_eq!(record["time_extracted"], "2026-01-01T00:00:00Z");
+            let raw = line.split_once(r#""record":"#).unwrap().1.rsplit_once(r#","time_extracted""#).unwrap().0;
+            let mut tape = Tape::default();
+            let node = tape.parse(raw.as_bytes(), 0, raw.len()).unwrap();
+            decoder.add(crate::singer::value::Value::new(&tape, raw.as_bytes(), node), 1);
+        }
+        let back = decoder.take().unwrap().unwrap().batch;
+        for (i, name) in ["d", "j", "b", "t", "s"].iter().enumerate() {
+            if *name != "j" {
+                assert_eq!(back.column(i), batch.column(i), "{name}");
+            }
+        }
+        assert_eq!(back.column(1).as_string::<i32>().value(0), r#"{"a": 1.10}"#);
+    }
+}
