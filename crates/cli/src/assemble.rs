@@ -48,7 +48,8 @@ fn prefix(project: &Project) -> String {
 
 /// A sync as runs show it: each source of a sync that has several, or had another, is a sync of its own there.
 pub fn shown_name(project: &Project, sync: &str, connection: &str) -> String {
-    let only = project.sync(sync).is_ok_and(|s| s.spec.from.0 == [connection]);
+    // A model and a seed are read from no connection.
+    let only = connection.is_empty() || project.sync(sync).is_ok_and(|s| s.spec.from.0 == [connection]);
     if only { sync.to_owned() } else { format!("{sync}@{connection}") }
 }
 

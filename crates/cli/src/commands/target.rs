@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Be a Singer target: load the messages that come on standard input
 #[derive(clap::Args, Debug)]
 #[command(
-    before_help = "Example: tap-github --config tap.json | trib target --to lake:./warehouse --schema github > state.jsonl",
+    before_help = "Example: trib target --to lake:./warehouse --schema github < messages.jsonl > state.jsonl",
     after_help = "STATE messages are written to standard output as soon as all that came before them is visible at the destination, in \
                   their order. Everything else goes to standard error."
 )]

@@ -23,7 +23,7 @@ state() { echo '{"type": "STATE", "value": {"at": '$1'}}'; }
 "#;
     let sync = format!("from: tap\nstreams: {{s: {{read: incremental, write: {write}}}}}\n");
     let folder = Folder::with(&[
-        ("tributary.yaml", "name: t\ndefaults: {sync: {retry: {attempts: 1}, stall_timeout: 2s}}\n"),
+        ("tributary.yaml", "name: t\ndefaults: {sync: {retry: {attempts: 1}, stall_timeout: 10s}}\n"),
         ("connections.yaml", "tap: {connector: singer, tap: t, command: [./tap.sh], config: {password: hunter2-hunter2}}\n"),
         ("syncs/s.yaml", &sync),
         (

@@ -78,14 +78,16 @@ const REFUSED: &[(&str, &str)] = &[
     ("record_missing_key_property", "a record has no value for a key property"),
 ];
 
-fn all_streams(folder: &Folder, to: &str) {
+/// `schema` is how the destination writes it before a table.
+fn all_streams(folder: &Folder, to: &str, schema: &str) {
+    let query = |sql: &str| query(folder, to, &sql.replace("raw.", schema));
     let streams = streams();
     let open = |name: &str| File::open(streams.join(format!("{name}.singer"))).unwrap();
     for (name, sql, expected) in LOADED {
         let result = load(folder, to, open(name));
         assert_eq!(result.status, Some(0), "{name}: {}", result.all());
         // Databases differ in how they show a double.
-        let got = query(folder, to, sql);
+        let got = query(sql);
         assert_eq!(got.replace("621.0", "621"), expected.replace("621.0", "621"), "{name}");
         if *name == "multiple_state_messages" {
             let states: Vec<serde_json::Value> = result.out.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
@@ -106,18 +108,18 @@ fn all_streams(folder: &Folder, to: &str) {
     let result = load(folder, to, open("encoded_string_data"));
     assert_eq!(result.status, Some(0), "{}", result.all());
     let kept = if result.err.contains("rejected") { "10,10" } else { "11,11" };
-    assert_eq!(query(folder, to, "select count(*), count(info) from raw.test_strings"), kept, "{}", result.err);
-    assert_eq!(query(folder, to, "select info from raw.test_strings where id = 2"), "απλή συμβολοσειρά");
+    assert_eq!(query("select count(*), count(info) from raw.test_strings"), kept, "{}", result.err);
+    assert_eq!(query("select info from raw.test_strings where id = 2"), "απλή συμβολοσειρά");
 }
 
 #[test]
 fn the_sdks_streams_into_the_lake() {
-    all_streams(&project("other: {connector: files, path: ./x}\n"), "warehouse");
+    all_streams(&project("other: {connector: files, path: ./x}\n"), "warehouse", "raw.");
 }
 
 #[test]
 fn the_sdks_streams_into_sqlite() {
-    all_streams(&project("db: {connector: sqlite, path: ./raw.db}\n"), "db");
+    all_streams(&project("db: {connector: sqlite, path: ./raw.db}\n"), "db", "raw__");
 }
 
 #[test]
@@ -126,7 +128,7 @@ fn the_sdks_streams_into_postgres() {
     let database = server.create_database().unwrap();
     let mut folder = project("db: {connector: postgres, url: \"${URL}\"}\n");
     folder.set("URL", &server.url(&database));
-    all_streams(&folder, "db");
+    all_streams(&folder, "db", "raw.");
 }
 
 /// A STATE comes back while the pipe is still open, when what came before it can be seen.
