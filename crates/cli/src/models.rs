@@ -5,12 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
-use trib_core::contract::Contract;
 use trib_core::error::closest;
-use trib_core::load::Deletes;
 use trib_core::name::Naming;
 use trib_core::source::{Cursor, NullCursor};
-use trib_core::transform::Transform;
 use trib_core::{Code, Destination, Error, Read, Source, SqlEngine, TableName, WriteMode};
 use trib_engine::catalog::Over;
 use trib_engine::{InsideSource, Queries, QuerySource, StreamSpec, Tables};
@@ -182,33 +179,8 @@ fn task(session: &Session, name: &str, source: Arc<dyn Source>, destination: Arc
 
 /// All rows of a stream into a table, as the project wrote their names.
 fn stored(stream: &str, schema: SchemaRef, table: TableName, write: WriteMode) -> StreamTask {
-    StreamTask {
-        spec: StreamSpec {
-            stream: stream.to_owned(),
-            schema,
-            transform: Transform::default(),
-            table,
-            naming: Naming::Keep,
-            key: Vec::new(),
-            write,
-            deletes: Deletes::Hard,
-            scope: None,
-            contract: Contract::default(),
-            partition_by: Vec::new(),
-            system_columns: true,
-            changes: false,
-        },
-        read: Read::Full,
-        pushed_filter: None,
-        split_by: None,
-        compare: None,
-        // That a query gives no rows is an answer; what empties its sources was guarded there.
-        allow_empty: true,
-        refresh: Refresh::No,
-        rows: None,
-        retries: Vec::new(),
-        audit: None,
-    }
+    // That a query gives no rows is an answer; what empties its sources was guarded there.
+    StreamTask { allow_empty: true, ..StreamTask::whole(StreamSpec::plain(stream, schema, table, write)) }
 }
 
 /// Queries over what the model may read.

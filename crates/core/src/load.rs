@@ -49,6 +49,20 @@ pub struct Marker {
     pub committed_at: DateTime<Utc>,
 }
 
+impl Marker {
+    /// What stands at the destination once a load is committed under a lease, as of the load's own time.
+    pub fn of(load: &Load, lease: &Lease) -> Self {
+        Self {
+            scope: load.scope.clone(),
+            number: load.number,
+            load: load.id.clone(),
+            generation: lease.generation,
+            state: load.state.clone(),
+            committed_at: load.loaded_at,
+        }
+    }
+}
+
 /// A table as a load wants it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Table {

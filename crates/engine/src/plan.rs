@@ -37,6 +37,27 @@ pub struct StreamSpec {
     pub changes: bool,
 }
 
+impl StreamSpec {
+    /// All columns of a stream into a table, as they are; what is to be otherwise is set by who asks.
+    pub fn plain(stream: &str, schema: SchemaRef, table: TableName, write: WriteMode) -> Self {
+        Self {
+            stream: stream.to_owned(),
+            schema,
+            transform: Transform::default(),
+            table,
+            naming: Naming::Keep,
+            key: Vec::new(),
+            write,
+            deletes: Deletes::Hard,
+            scope: None,
+            contract: Contract::default(),
+            partition_by: Vec::new(),
+            system_columns: true,
+            changes: false,
+        }
+    }
+}
+
 /// A compiled stream.
 pub struct StreamPlan {
     pub spec: StreamSpec,

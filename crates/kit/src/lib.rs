@@ -1,5 +1,6 @@
 //! What connectors share. Nothing here knows a connector by name, and nothing here uses DataFusion.
 
+pub mod cause;
 pub mod cursor;
 pub mod http;
 pub mod process;

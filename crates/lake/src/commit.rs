@@ -51,14 +51,7 @@ impl Commit<'_> {
             self.tidy().await;
             return Ok(Outcome { tables: Vec::new(), already_committed: true });
         }
-        let prepared = Marker {
-            scope: load.scope.clone(),
-            number: load.number,
-            load: load.id.clone(),
-            generation: lease.generation,
-            state: load.state.clone(),
-            committed_at: chrono::Utc::now(),
-        };
+        let prepared = Marker { committed_at: chrono::Utc::now(), ..Marker::of(load, lease) };
         marker::prepare(layout, &lease.sync, &prepared).await?;
         let mut outcomes: Vec<Option<TableOutcome>> = vec![None; load.tables.len()];
         let mut anchored = None;

@@ -140,6 +140,22 @@ impl Default for Limits {
 }
 
 impl StreamTask {
+    /// The whole stream, with nothing asked beyond its spec.
+    pub fn whole(spec: StreamSpec) -> Self {
+        Self {
+            spec,
+            read: Read::Full,
+            pushed_filter: None,
+            split_by: None,
+            compare: None,
+            allow_empty: false,
+            refresh: Refresh::No,
+            rows: None,
+            retries: Vec::new(),
+            audit: None,
+        }
+    }
+
     /// Refuses to find deletes by keys where what they delete has rows in child tables, which would stay.
     pub fn check_compare(&self, plan: &StreamPlan) -> Result<()> {
         let deletes = self.compare.is_some_and(|c| c.apply == Deletes::Hard);

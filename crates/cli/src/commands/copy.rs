@@ -6,13 +6,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use trib_core::contract::Contract;
-use trib_core::load::Deletes;
 use trib_core::mode::{Fit, fit};
-use trib_core::name::Naming;
 use trib_core::secret::redact_url;
 use trib_core::source::Cursor;
-use trib_core::transform::Transform;
 use trib_core::{Catalog, Code, Connector, Context, Error, Read, ReadMode, Source, Stream, TableName, WriteMode};
 use trib_engine::StreamSpec;
 use trib_project::pattern::Pattern;
@@ -248,32 +244,14 @@ fn stream_task(args: &Args, stream: &Stream) -> trib_core::Result<StreamTask> {
         }),
     };
     let schema = args.schema.as_ref().map(|s| s.replace("{schema}", stream.schema_name.as_deref().unwrap_or_default()));
-    let spec = StreamSpec {
-        stream: stream.name.clone(),
-        schema: stream.schema.clone(),
-        transform: Transform::default(),
-        table: TableName::new(schema.as_deref(), &stream.table),
-        naming: Naming::Keep,
-        key,
-        write,
-        deletes: Deletes::Hard,
-        scope: None,
-        contract: Contract::default(),
-        partition_by: Vec::new(),
-        system_columns: args.system_columns,
-        changes: false,
-    };
+    let table = TableName::new(schema.as_deref(), &stream.table);
+    let plain = StreamSpec::plain(&stream.name, stream.schema.clone(), table, write);
     Ok(StreamTask {
-        spec,
         read,
-        pushed_filter: None,
-        split_by: None,
-        compare: None,
         allow_empty: args.allow_empty,
         // A copy that replaces needs no memory of the last time.
         refresh: if write == WriteMode::Replace { Refresh::Full } else { Refresh::No },
-        retries: Vec::new(),
         rows: stream.rows,
-        audit: None,
+        ..StreamTask::whole(StreamSpec { key, system_columns: args.system_columns, ..plain })
     })
 }

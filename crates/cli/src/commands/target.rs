@@ -7,13 +7,11 @@ use std::time::Duration;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use trib_connectors::singer::Pipe;
-use trib_core::contract::Contract;
-use trib_core::load::Deletes;
 use trib_core::name::Naming;
 use trib_core::transform::{Nesting, Transform};
-use trib_core::{Catalog, Code, Destination, Error, Read, Source, Stream, TableName, WriteMode};
+use trib_core::{Catalog, Code, Destination, Error, Source, Stream, TableName, WriteMode};
 use trib_engine::StreamSpec;
-use trib_runtime::{Budget, Limits, Refresh, Renew, Runtime, StreamTask, SyncReport, SyncTask, new_id, run_sync};
+use trib_runtime::{Budget, Limits, Renew, Runtime, StreamTask, SyncReport, SyncTask, new_id, run_sync};
 use trib_store::{RunEnd, RunStart, Store};
 
 use crate::app::{Session, data_folder, engine, holder, place, usage};
@@ -208,33 +206,15 @@ fn tasks(settings: Settings, destination: Arc<dyn Destination>) -> Renew {
 fn task(settings: &Settings, destination: &dyn Destination, stream: &Stream) -> StreamTask {
     let upserts = settings.upsert.unwrap_or(true) && destination.capabilities().write_modes.contains(&WriteMode::Upsert);
     let write = if upserts && !stream.primary_key.is_empty() { WriteMode::Upsert } else { WriteMode::Append };
+    let table = TableName::new(settings.schema.as_deref(), &settings.naming.apply(&stream.table));
     let spec = StreamSpec {
-        stream: stream.name.clone(),
-        schema: stream.schema.clone(),
         transform: Transform { nested: settings.nested, ..Transform::default() },
-        table: TableName::new(settings.schema.as_deref(), &settings.naming.apply(&stream.table)),
         naming: settings.naming,
         key: stream.primary_key.clone(),
-        write,
-        deletes: Deletes::Hard,
-        scope: None,
-        contract: Contract::default(),
-        partition_by: Vec::new(),
         system_columns: settings.system_columns,
-        changes: false,
+        ..StreamSpec::plain(&stream.name, stream.schema.clone(), table, write)
     };
-    StreamTask {
-        spec,
-        read: Read::Full,
-        pushed_filter: None,
-        split_by: None,
-        compare: None,
-        allow_empty: true,
-        refresh: Refresh::No,
-        rows: None,
-        retries: Vec::new(),
-        audit: None,
-    }
+    StreamTask { allow_empty: true, ..StreamTask::whole(spec) }
 }
 
 fn tell(summary: &mut Summary, report: SyncReport, output: Output) {

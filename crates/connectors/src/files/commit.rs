@@ -35,17 +35,7 @@ pub async fn commit(place: &Place, style: &Style, load: &Load, lease: &Lease, si
         tables.push(outcome);
         replaced.extend(old);
     }
-    record.markers.insert(
-        load.scope.clone(),
-        Marker {
-            scope: load.scope.clone(),
-            number: load.number,
-            load: load.id.clone(),
-            generation: lease.generation,
-            state: load.state.clone(),
-            committed_at: load.loaded_at,
-        },
-    );
+    record.markers.insert(load.scope.clone(), Marker::of(load, lease));
     manifest::put_sync(place, &record, &version).await?;
     // From here on the load is committed; what follows is tidying up, which the next commit or sweep does again.
     for name in replaced {

@@ -176,6 +176,11 @@ impl Expr {
         }
     }
 
+    /// The text of a setting that may be left out.
+    pub(super) fn text_or(expr: Option<&Self>, usual: &str, scope: &Scope<'_>) -> Result<String> {
+        expr.map_or_else(|| Ok(usual.to_owned()), |e| e.text(scope))
+    }
+
     pub(super) fn truthy(&self, scope: &Scope<'_>) -> Result<bool> {
         let scope = scope.clone().with("parameters", &self.parameters);
         self.template.truthy(&scope).map_err(|e| self.failed(&e))

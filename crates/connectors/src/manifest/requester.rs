@@ -179,7 +179,7 @@ impl Requester {
     }
 
     fn url_of(&self, scope: &Scope<'_>, path: Option<&str>) -> Result<Url> {
-        let text = |expr: &Option<Expr>| expr.as_ref().map_or(Ok(String::new()), |e| e.text(scope));
+        let text = |expr: &Option<Expr>| Expr::text_or(expr.as_ref(), "", scope);
         let (url, base) = (text(&self.url)?, text(&self.url_base)?);
         let path = match path.filter(|p| !p.is_empty()) {
             Some(path) => path.to_owned(),

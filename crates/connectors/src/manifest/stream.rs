@@ -11,7 +11,7 @@ use trib_core::{Code, Error, Result};
 use super::cursor::{Bounds, Observed, PartitionCursor, Window, WindowRule, build_rule};
 use super::env::Env;
 use super::fetch::{Fetch, FetchState};
-use super::node::Node;
+use super::node::{Expr, Node};
 use super::options::RequestOption;
 use super::retriever::{Injections, Place};
 use super::router::{Router, Walk};
@@ -283,7 +283,7 @@ fn injections(env: &Arc<Env>, cursor: Option<&Node<'_>>, router: Option<Arc<Rout
     }
     let Some(cursor) = cursor else { return Ok(injections) };
     let scope = env.scope();
-    let name = |field: &str, usual: &str| cursor.expr(field)?.map_or(Ok(usual.to_owned()), |e| e.text(&scope));
+    let name = |field: &str, usual: &str| Expr::text_or(cursor.expr(field)?.as_ref(), usual, &scope);
     let ends = if cursor.kind() == "IncrementingCountCursor" {
         vec![("start_value_option", "start".to_owned())]
     } else {

@@ -5,13 +5,14 @@ use std::io;
 
 use tokio_postgres::error::DbError;
 use trib_core::{Code, Error};
+use trib_kit::cause;
 
 /// Translates an error of the driver.
 pub fn driver(e: tokio_postgres::Error) -> Error {
     if let Some(db) = e.as_db_error() {
         return server(db);
     }
-    if let Some(io) = find::<io::Error>(&e) {
+    if let Some(io) = cause::find::<io::Error>(&e) {
         return connection(io);
     }
     if e.is_closed() {
@@ -139,17 +140,6 @@ fn chain(e: &(dyn StdError + 'static)) -> String {
         next = cause.source();
     }
     text
-}
-
-fn find<'a, E: StdError + 'static>(e: &'a (dyn StdError + 'static)) -> Option<&'a E> {
-    let mut next = Some(e);
-    while let Some(cause) = next {
-        if let Some(found) = cause.downcast_ref::<E>() {
-            return Some(found);
-        }
-        next = cause.source();
-    }
-    None
 }
 
 #[cfg(test)]

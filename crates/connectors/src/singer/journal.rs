@@ -74,15 +74,7 @@ impl Journal {
         for share in load.tables.iter().filter(|t| !t.receipts.is_empty()) {
             self.write(self.table_file(&share.table.name), share.table.schema.as_ref()).await?;
         }
-        let marker = Marker {
-            scope: load.scope.clone(),
-            number: load.number,
-            load: load.id.clone(),
-            generation: lease.generation,
-            state: load.state.clone(),
-            committed_at: load.loaded_at,
-        };
-        record.markers.insert(load.scope.clone(), marker);
+        record.markers.insert(load.scope.clone(), Marker::of(load, lease));
         self.put(&lease.sync, &record).await
     }
 

@@ -30,14 +30,7 @@ pub fn commit(database: &Database, load: &Load, lease: &Lease) -> Result<Outcome
         return Ok(outcome);
     }
     let tables = publish(&connection, database, load, &relations)?;
-    let marker = Marker {
-        scope: load.scope.clone(),
-        number: load.number,
-        load: load.id.clone(),
-        generation: lease.generation,
-        state: load.state.clone(),
-        committed_at: chrono::Utc::now(),
-    };
+    let marker = Marker { committed_at: chrono::Utc::now(), ..Marker::of(load, lease) };
     marker::write(&connection, &lease.sync, &marker)?.at(&database.path)?;
     connection.execute_batch("COMMIT").at(&database.path)?;
     drop(connection);

@@ -10,8 +10,7 @@ use arrow::datatypes::{DataType, Field, SchemaRef};
 use async_trait::async_trait;
 use futures::TryStreamExt;
 use serde_json::Value;
-use trib_core::contract::Contract;
-use trib_core::load::{Deletes, Durability};
+use trib_core::load::Durability;
 use trib_core::name::Naming;
 use trib_core::transform::Transform;
 use trib_core::*;
@@ -153,19 +152,10 @@ pub fn engine() -> Engine {
 
 pub fn spec(schema: SchemaRef, transform: Transform) -> StreamSpec {
     StreamSpec {
-        stream: "s".into(),
-        schema,
         transform,
-        table: TableName::parse("t"),
         naming: Naming::SnakeCase,
-        key: vec![],
-        write: WriteMode::Append,
-        deletes: Deletes::Hard,
-        scope: None,
-        contract: Contract::default(),
-        partition_by: vec![],
         system_columns: false,
-        changes: false,
+        ..StreamSpec::plain("s", schema, TableName::parse("t"), WriteMode::Append)
     }
 }
 

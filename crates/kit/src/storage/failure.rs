@@ -8,6 +8,8 @@ use object_store::client::{HttpError, HttpErrorKind};
 use trib_core::secret::redact_url;
 use trib_core::{Code, Error};
 
+use crate::cause;
+
 /// What a store's error means. `at` is shown, without its secrets, and so is the store's own text.
 pub fn error(e: object_store::Error, at: &str) -> Error {
     meaning(&e, Cause::of(&e), at)
@@ -15,7 +17,7 @@ pub fn error(e: object_store::Error, at: &str) -> Error {
 
 /// The same for a store's error that is the cause of another; `None` when no store has failed. `at` may be empty.
 pub fn within(e: &(dyn StdError + 'static), at: &str) -> Option<Error> {
-    Some(meaning(find(e)?, Cause::of(e), at))
+    Some(meaning(cause::find(e)?, Cause::of(e), at))
 }
 
 fn meaning(e: &object_store::Error, cause: Cause, at: &str) -> Error {
@@ -29,7 +31,7 @@ fn meaning(e: &object_store::Error, cause: Cause, at: &str) -> Error {
         E::UnknownConfigurationKey { .. } | E::InvalidPath { .. } => (Code::ConfigInvalid, "the location is not right"),
         // Stores say this in the text of an answer that object_store does not take apart.
         E::Generic { .. } if cause.text.contains("NoSuchBucket") => (Code::NotFound, "there is no such bucket"),
-        _ => match (cause.status(), find::<HttpError>(e)) {
+        _ => match (cause.status(), cause::find::<HttpError>(e)) {
             (Some(status), _) => answered(status),
             (None, Some(http)) => cause.transport(http, io_kind(e)),
             (None, None) => match io_kind(e) {
@@ -128,18 +130,7 @@ fn redact_urls(text: &str) -> String {
 
 /// The I/O error at the root of a store's error.
 fn io_kind(e: &object_store::Error) -> Option<io::ErrorKind> {
-    find::<io::Error>(e).map(io::Error::kind)
-}
-
-fn find<'a, E: StdError + 'static>(e: &'a (dyn StdError + 'static)) -> Option<&'a E> {
-    let mut next = Some(e);
-    while let Some(cause) = next {
-        if let Some(found) = cause.downcast_ref::<E>() {
-            return Some(found);
-        }
-        next = cause.source();
-    }
-    None
+    cause::find::<io::Error>(e).map(io::Error::kind)
 }
 
 #[cfg(test)]

@@ -200,15 +200,7 @@ impl Destination for Memory {
             let rows = if self.fault == Fault::LosesUnicode { rows.iter().filter(|r| is_ascii(r)).cloned().collect() } else { rows };
             inner.tables.insert(table.name.clone(), (schema, rows));
         }
-        let marker = Marker {
-            scope: load.scope.clone(),
-            number: load.number,
-            load: load.id.clone(),
-            generation: lease.generation,
-            state: load.state.clone(),
-            committed_at: load.loaded_at,
-        };
-        inner.markers.insert(at, marker);
+        inner.markers.insert(at, Marker::of(load, lease));
         inner.parts.retain(|(id, ..), _| *id != load.id);
         Ok(outcome)
     }

@@ -43,7 +43,7 @@ impl LegacySession {
         if let Some(token) = &*known {
             return Ok((name, token.clone()));
         }
-        let text = |expr: &Option<Expr>| expr.as_ref().map_or(Ok(String::new()), |e| e.text(&env.scope()));
+        let text = |expr: &Option<Expr>| Expr::text_or(expr.as_ref(), "", &env.scope());
         let given = text(&self.session_token)?;
         let token = if !given.is_empty() && self.is_valid(env, &name, &given).await? {
             given
@@ -56,7 +56,7 @@ impl LegacySession {
 
     fn url(&self, env: &Env, path: &Expr) -> Result<Url> {
         let scope = env.scope();
-        let base = self.api_url.as_ref().map_or(Ok(String::new()), |u| u.text(&scope))?;
+        let base = Expr::text_or(self.api_url.as_ref(), "", &scope)?;
         let text = format!("{base}{}", path.text(&scope)?);
         Url::parse(&text).map_err(|_| Error::new(Code::ConfigInvalid, "the address of the login is not a URL"))
     }

@@ -122,7 +122,7 @@ impl Authenticator {
                 secret.extend(option.header(env)?);
             }
             Authenticator::ApiKey { header, token, .. } => {
-                let name = header.as_ref().map_or(Ok(String::new()), |h| h.text(&env.scope()))?;
+                let name = Expr::text_or(header.as_ref(), "", &env.scope())?;
                 let token = token.get(env).await?;
                 if !name.is_empty() {
                     set(&mut own, name, token);
@@ -131,7 +131,7 @@ impl Authenticator {
             Authenticator::Bearer(token) => set(&mut own, AUTHORIZATION.to_owned(), format!("Bearer {}", token.get(env).await?)),
             Authenticator::Basic { username, password } => {
                 let scope = env.scope();
-                let password = password.as_ref().map_or(Ok(String::new()), |p| p.text(&scope))?;
+                let password = Expr::text_or(password.as_ref(), "", &scope)?;
                 let pair = STANDARD.encode(format!("{}:{password}", username.text(&scope)?));
                 set(&mut own, AUTHORIZATION.to_owned(), format!("Basic {pair}"));
             }

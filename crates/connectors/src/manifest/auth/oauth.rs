@@ -140,7 +140,7 @@ impl OAuth {
     async fn renew(&self, env: &Env, known: &mut Known) -> Result<()> {
         let body = self.exchange(env).await?;
         let scope = env.scope();
-        let name = |expr: &Option<Expr>, usual: &str| expr.as_ref().map_or(Ok(usual.to_owned()), |e| e.text(&scope));
+        let name = |expr: &Option<Expr>, usual: &str| Expr::text_or(expr.as_ref(), usual, &scope);
         let access = name(&self.names.access_token, "access_token")?;
         let token = find(&body, &access, 0).map(python_str).filter(|t| !t.is_empty());
         known.token = Some(token.ok_or_else(|| failed().detail(format!("its answer has no `{access}`")))?);
@@ -179,7 +179,7 @@ impl OAuth {
 
     fn fields(&self, env: &Env) -> Result<Map<String, Value>> {
         let scope = env.scope();
-        let name = |expr: &Option<Expr>, usual: &str| expr.as_ref().map_or(Ok(usual.to_owned()), |e| e.text(&scope));
+        let name = |expr: &Option<Expr>, usual: &str| Expr::text_or(expr.as_ref(), usual, &scope);
         let mut fields = Map::new();
         let grant_name = name(&self.names.grant_type, "grant_type")?;
         if let Some(assertion) = &self.assertion {
@@ -212,7 +212,7 @@ impl OAuth {
 
     async fn exchange(&self, env: &Env) -> Result<Value> {
         let scope = env.scope();
-        let endpoint = self.endpoint.as_ref().map_or(Ok(String::new()), |e| e.text(&scope))?;
+        let endpoint = Expr::text_or(self.endpoint.as_ref(), "", &scope)?;
         let mut url =
             Url::parse(&endpoint).map_err(|_| Error::new(Code::ConfigInvalid, "the address that renews the token is not a URL"))?;
         let pairs = super::super::requester::pairs(self.fields(env)?);

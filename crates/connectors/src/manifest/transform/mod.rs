@@ -143,7 +143,7 @@ impl DpathFlatten {
             dpath::get(record, &path).cloned()
         };
         let Some(Value::Object(found)) = found else { return Ok(()) };
-        let text = |expr: &Option<Expr>| expr.as_ref().map_or(Ok(String::new()), |e| e.text(&scope));
+        let text = |expr: &Option<Expr>| Expr::text_or(expr.as_ref(), "", &scope);
         let (prefix, suffix) = (text(&self.prefix)?, text(&self.suffix)?);
         let renamed: Map<String, Value> = found.into_iter().map(|(k, v)| (format!("{prefix}{k}{suffix}"), v)).collect();
         if self.replace_record && !renamed.is_empty() {
