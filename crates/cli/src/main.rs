@@ -7,6 +7,7 @@ mod audit;
 mod commands;
 mod conduct;
 mod exit;
+mod hub;
 mod lineage;
 mod models;
 mod observe;

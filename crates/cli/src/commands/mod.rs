@@ -41,7 +41,7 @@ pub async fn run(cli: Cli, output: Output) -> Result<Exit> {
         Command::Init(args) => init::run(&args, output),
         Command::Validate(args) => validate::run(&args, &session),
         Command::Fmt(args) => fmt::run(&args, &session),
-        Command::Connectors(args) => connectors::run(&args, &session),
+        Command::Connectors(args) => connectors::run(&args, &session).await,
         Command::Check(args) => check::run(&args, &session).await,
         Command::Discover(args) => discover::run(&args, &session).await,
         Command::Ls(args) => ls::run(&args, &session).await,

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use trib_core::Error;
+use trib_project::Lock;
 
 use crate::app::Session;
 use crate::exit::{Exit, Result};
@@ -24,7 +25,11 @@ pub fn run(args: &Args, session: &Session) -> Result<Exit> {
         return Ok(Exit::Success);
     }
     let project = session.project()?;
-    let errors = project.validate_offline(session.registry().all());
+    let mut errors = project.validate_offline(session.registry().all());
+    match Lock::read(&project.dir) {
+        Ok(lock) => errors.extend(lock.breaches(&project.dir)),
+        Err(e) => errors.push(e),
+    }
     if !errors.is_empty() {
         return Err(errors.into());
     }

@@ -7,6 +7,7 @@ mod crash;
 mod declarative;
 mod errors;
 mod faults;
+mod hub;
 mod models;
 mod secrets;
 mod singer;

@@ -1,52 +1,50 @@
-//! `trib connectors`
+//! `trib connectors list` and `show`
 
 use serde_json::{Value, json};
 use trib_core::Connector;
 use trib_core::connector::Verified;
+use trib_project::{Lock, Pin};
 
+use super::add::licence;
 use crate::app::Session;
 use crate::exit::{Exit, Result};
 use crate::output;
 use crate::render::table::{left, render};
 
-/// What can be connected
+/// Every connector that is there
 #[derive(clap::Args, Debug)]
-pub struct Args {
-    #[command(subcommand)]
-    command: Command,
+#[command(before_help = "Example: trib connectors list")]
+pub struct ListArgs {}
+
+/// One connector: what it can do, its settings, how it was verified
+#[derive(clap::Args, Debug)]
+#[command(before_help = "Example: trib connectors show postgres")]
+pub struct ShowArgs {
+    name: String,
 }
 
-#[derive(clap::Subcommand, Debug)]
-enum Command {
-    /// Every connector
-    #[command(before_help = "Example: trib connectors list")]
-    List,
-    /// One connector: what it can do, its settings, how it was verified
-    #[command(before_help = "Example: trib connectors show postgres")]
-    Show { name: String },
-}
-
-pub fn run(args: &Args, session: &Session) -> Result<Exit> {
+pub fn list(session: &Session) -> Exit {
     let registry = session.registry();
-    match &args.command {
-        Command::List => {
-            let columns = [left("connector"), left("ends"), left("verified"), left("what it is")];
-            let row = |c: &Connector| vec![c.name.clone(), ends(c).to_owned(), verified(c).to_owned(), c.description.clone()];
-            let rows: Vec<Vec<String>> = registry.all().iter().map(row).collect();
-            session.output.either(|| registry.all().iter().map(summary).collect(), || render(&columns, &rows, output::width()));
-        }
-        Command::Show { name } => {
-            let connector = registry.get(name)?;
-            session.output.either(
-                || {
-                    let mut all = summary(connector);
-                    all["settings"] = connector.schema.as_value().clone();
-                    all
-                },
-                || show(connector, output::width()),
-            );
-        }
-    }
+    let columns = [left("connector"), left("ends"), left("verified"), left("what it is")];
+    let row = |c: &Connector| vec![c.name.clone(), ends(c).to_owned(), verified(c).to_owned(), c.description.clone()];
+    let rows: Vec<Vec<String>> = registry.all().iter().map(row).collect();
+    session.output.either(|| registry.all().iter().map(summary).collect(), || render(&columns, &rows, output::width()));
+    Exit::Success
+}
+
+pub fn show(args: &ShowArgs, session: &Session) -> Result<Exit> {
+    let connector = session.registry().get(&args.name)?;
+    let mut lock = session.project_dir().ok().map_or_else(|| Ok(Lock::default()), |dir| Lock::read(&dir))?;
+    let pin = lock.connectors.remove(&args.name);
+    session.output.either(
+        || {
+            let mut all = summary(connector);
+            all["settings"] = connector.schema.as_value().clone();
+            all["pinned"] = json!(pin);
+            all
+        },
+        || text(connector, pin.as_ref(), output::width()),
+    );
     Ok(Exit::Success)
 }
 
@@ -75,7 +73,8 @@ fn summary(connector: &Connector) -> Value {
     })
 }
 
-fn show(connector: &Connector, width: Option<usize>) -> String {
+fn text(connector: &Connector, pin: Option<&Pin>, width: Option<usize>) -> String {
+    let pinned = pin.map(|p| format!("\nversion {}, {}, from {}", p.version, licence(&p.licence), p.origin)).unwrap_or_default();
     let schema = connector.schema.as_value();
     let properties = schema.get("properties").and_then(Value::as_object);
     let required: Vec<&str> = schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
@@ -91,7 +90,7 @@ fn show(connector: &Connector, width: Option<usize>) -> String {
     };
     let rows: Vec<Vec<String>> = properties.into_iter().flatten().map(row).collect();
     format!(
-        "{} ({})\n{}\n{}; verified against {}\n\n{}",
+        "{} ({})\n{}\n{}; verified against {}{pinned}\n\n{}",
         connector.title,
         connector.name,
         connector.description,
