@@ -47,7 +47,7 @@ pub trait Destination: Send + Sync {
     /// Writes rows where no reader looks.
     ///
     /// Batches have exactly [`Table::staging_schema`]. An empty stream still gives a receipt (with no rows). When `rows` gives an error,
-    /// stage returns that error and leaves nothing that `abort` would not find. A part that is tried again comes with another
+    /// stage returns that error and leaves nothing that `abort` would not find, nor a thread that still writes. A part that is tried again comes with another
     /// attempt number, and only the attempt whose receipt returned is published.
     async fn stage(&self, part: &Part, table: &Table, rows: BatchStream) -> Result<Receipt>;
 

@@ -1,7 +1,7 @@
 //! Plans and executes loads: what happens to rows between a source's split and a destination's stage.
 //!
 //! [`plan::StreamPlan`] is compiled once per stream and run: row steps ([`steps`]), nesting ([`nest`]), then names, types and
-//! contract ([`conform`]). [`execute::run_split`] drives one split through it. SQL is DataFusion's; columns that only pass through never
+//! contract ([`conform`]). [`execute::run_splits`] drives splits through it. SQL is DataFusion's; columns that only pass through never
 //! meet it.
 
 pub mod cast;
@@ -9,6 +9,7 @@ pub mod catalog;
 pub mod check;
 mod clock;
 pub mod conform;
+mod conformer;
 pub mod execute;
 pub mod inside_source;
 pub mod json;
@@ -20,13 +21,14 @@ pub mod protect;
 pub mod query_source;
 pub mod range;
 pub mod rejected;
+mod router;
 pub mod session;
 pub mod shelf;
 mod spill;
 pub mod steps;
 
 pub use catalog::{Queries, Relation, Tables};
-pub use execute::{Progress, SplitResult, SplitTask, run_split};
+pub use execute::{Progress, SplitResult, SplitTask, run_splits};
 pub use inside_source::InsideSource;
 pub use native::NativeTable;
 pub use plan::{StreamPlan, StreamSpec, TablePlan};

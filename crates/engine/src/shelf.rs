@@ -39,6 +39,11 @@ impl Shelf {
         Ok(Some(plan))
     }
 
+    /// Whether a query looks at a stream as a whole: then all its rows have to come through one task.
+    pub fn in_one_piece(&self) -> bool {
+        self.specs.values().any(|spec| spec.transform.sql.is_some())
+    }
+
     /// Where rows wait for a free stage.
     pub(crate) fn spill(&self) -> &Path {
         self.engine.spill()

@@ -1,4 +1,4 @@
-//! Reading and staging one load: all its splits, side by side, within its budget.
+//! Reading and staging one load: its splits, side by side where nothing looks at a stream as a whole, within its budget.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use trib_core::load::too_many_rejected;
 use trib_core::{Code, Error, Level, LoadId, Receipt, RejectedRow, Result, Split, SplitEnd};
 use trib_engine::conform::Stamp;
-use trib_engine::{Progress, Shelf, SplitResult, SplitTask, run_split};
+use trib_engine::{Progress, Shelf, SplitResult, SplitTask, run_splits};
 
 use crate::event::Event;
 use crate::task::{Limits, Runtime, SyncTask};
@@ -69,25 +69,41 @@ impl Reading<'_> {
         }
     }
 
+    /// Whatever the outcome, nothing is being staged any more when this returns: the destination may be told to remove what was.
     async fn splits(&self, splits: Vec<Split>, rejects: mpsc::Sender<(String, Vec<RejectedRow>)>) -> Result<(Vec<SplitEnd>, Vec<Receipt>)> {
+        let halt = CancellationToken::new();
+        let mut running = JoinSet::new();
+        let result = self.side_by_side(splits, rejects, &halt, &mut running).await;
+        halt.cancel();
+        while running.join_next().await.is_some() {}
+        result
+    }
+
+    async fn side_by_side(
+        &self,
+        splits: Vec<Split>,
+        rejects: mpsc::Sender<(String, Vec<RejectedRow>)>,
+        halt: &CancellationToken,
+        running: &mut JoinSet<Result<(u32, SplitResult)>>,
+    ) -> Result<(Vec<SplitEnd>, Vec<Receipt>)> {
         let side_by_side = self.task.limits.splits.min(self.task.destination.capabilities().parallel_parts).max(1);
         let stop = Arc::new(AtomicBool::new(false));
-        let mut waiting: VecDeque<(u32, Split)> = splits.into_iter().enumerate().map(|(i, s)| (i as u32, s)).collect();
-        let mut running: JoinSet<Result<(u32, SplitResult)>> = JoinSet::new();
+        let groups = if self.plans.in_one_piece() { vec![splits] } else { splits.into_iter().map(|s| vec![s]).collect() };
+        let mut waiting: VecDeque<(u32, Vec<Split>)> = (0..).zip(groups.into_iter().filter(|g| !g.is_empty())).collect();
         let mut done: Vec<(u32, SplitResult)> = Vec::new();
         let mut watch = Watch::new(&self.progress, &self.task.limits);
         loop {
             while running.len() < side_by_side
-                && let Some((ordinal, split)) = waiting.pop_front()
+                && let Some((ordinal, splits)) = waiting.pop_front()
             {
                 if stop.load(Ordering::Relaxed) {
                     // Not begun: all of it is left for the next load.
-                    let end = SplitEnd::stopped(&split, split.clone(), serde_json::Value::Null);
-                    done.push((ordinal, SplitResult { end, receipts: Vec::new() }));
+                    let ends = splits.iter().map(|s| SplitEnd::stopped(s, s.clone(), serde_json::Value::Null)).collect();
+                    done.push((ordinal, SplitResult { ends, receipts: Vec::new() }));
                     continue;
                 }
-                let task = self.split_task(ordinal, split, stop.clone(), rejects.clone());
-                running.spawn(async move { Ok((ordinal, run_split(task).await?)) });
+                let task = self.split_task(ordinal, splits, stop.clone(), halt.clone(), rejects.clone());
+                running.spawn(async move { Ok((ordinal, run_splits(task).await?)) });
             }
             if running.is_empty() {
                 break;
@@ -107,8 +123,8 @@ impl Reading<'_> {
             }
         }
         done.sort_by_key(|(ordinal, _)| *ordinal);
-        let (ends, receipts): (Vec<_>, Vec<_>) = done.into_iter().map(|(_, r)| (r.end, r.receipts)).unzip();
-        Ok((ends, receipts.into_iter().flatten().collect()))
+        let (ends, receipts): (Vec<_>, Vec<_>) = done.into_iter().map(|(_, r)| (r.ends, r.receipts)).unzip();
+        Ok((ends.into_iter().flatten().collect(), receipts.into_iter().flatten().collect()))
     }
 
     /// What the source says goes to whoever follows the run.
@@ -120,14 +136,15 @@ impl Reading<'_> {
     fn split_task(
         &self,
         ordinal: u32,
-        split: Split,
+        splits: Vec<Split>,
         stop: Arc<AtomicBool>,
+        halt: CancellationToken,
         rejects: mpsc::Sender<(String, Vec<RejectedRow>)>,
     ) -> SplitTask {
         SplitTask {
             source: self.task.source.clone(),
             destination: self.task.destination.clone(),
-            split,
+            splits,
             ordinal,
             attempt: 0,
             sync: self.task.identity.clone(),
@@ -135,6 +152,7 @@ impl Reading<'_> {
             plans: self.plans.clone(),
             progress: self.progress.clone(),
             stop,
+            halt,
             rejects,
             log: self.log(),
         }

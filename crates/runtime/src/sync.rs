@@ -51,14 +51,16 @@ async fn with_lease(runtime: &Runtime, task: &SyncTask, keeper: &Keeper) -> Resu
     let markers = open(runtime, task, keeper).await?;
     fault::point("opened");
     let task_ref = &task;
-    let runs = task.scopes().into_iter().map(|scope| {
+    let runs = task.scopes().into_iter().enumerate().map(|(i, scope)| {
         let marker = markers.iter().find(|m| m.scope == scope).cloned();
         let mut streams = task_ref.streams.clone();
         streams.retain(|s| task_ref.source.streams_together() || s.spec.stream == scope);
-        run_scope(runtime, task_ref, scope, streams, keeper, marker)
+        async move { (i, run_scope(runtime, task_ref, scope, streams, keeper, marker).await) }
     });
-    let reports = futures::stream::iter(runs).buffered(task.limits.streams.max(1)).collect::<Vec<_>>().await;
-    Ok(SyncReport { sync: task.sync.clone(), streams: reports.into_iter().flatten().collect() })
+    // One that takes long holds none of the others back; they are told of in the order in which they were asked for.
+    let mut reports = futures::stream::iter(runs).buffer_unordered(task.limits.streams.max(1)).collect::<Vec<_>>().await;
+    reports.sort_by_key(|(i, _)| *i);
+    Ok(SyncReport { sync: task.sync.clone(), streams: reports.into_iter().flat_map(|(_, reports)| reports).collect() })
 }
 
 /// Takes the destination over, and sweeps what crashed loads have left there.

@@ -15,6 +15,7 @@ pub mod conformance;
 pub mod emit;
 pub mod fault;
 pub mod http_fault;
+pub mod in_memory;
 pub mod model;
 pub mod postgres_server;
 pub mod python_venv;

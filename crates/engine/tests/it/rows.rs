@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, IntervalUnit, Schema, SchemaRef};
+use tokio_util::sync::CancellationToken;
 use trib_core::contract::{Contract, NewColumns, TypeChanges};
 use trib_core::destination::{ExistingColumn, ExistingTable};
 use trib_core::transform::{ColumnRule, Mask, Nesting, Transform};
 use trib_core::{Code, TableName, WriteMode};
 
-use crate::memory::{ListDestination, Push, batch, run, spec};
+use crate::memory::{ListDestination, Push, batch, run, run_until, spec};
 
 fn schema(fields: Vec<Field>) -> SchemaRef {
     Arc::new(Schema::new(fields))
@@ -186,4 +187,31 @@ async fn rows_without_their_key_are_rejected() {
     ran.result.as_ref().unwrap();
     assert_eq!(ran.rows("t").len(), 2);
     assert!(ran.rejected[0].reason.contains("NULL"), "{:?}", ran.rejected);
+}
+
+fn numbers() -> SchemaRef {
+    schema(vec![Field::new("n", DataType::Int64, true)])
+}
+
+fn query(sql: &str) -> Transform {
+    Transform { sql: Some(sql.to_owned()), ..Transform::default() }
+}
+
+#[tokio::test]
+async fn a_query_sees_the_rows_of_all_splits_of_its_task() {
+    let split = |from: i64| (from..from + 3).map(|n| Push::Batch(batch(&numbers(), &format!("{{\"n\":{n}}}")))).collect();
+    let spec = spec(numbers(), query("select count(*) as rows, sum(n) as total from input"));
+    let ran = run_until(spec, vec![split(1), split(4), split(7)], ListDestination::new(true), CancellationToken::new()).await.unwrap();
+    assert_eq!(ran.result.as_ref().unwrap().ends.len(), 3);
+    assert_eq!(ran.rows("t"), [r#"{"rows":9,"total":45}"#]);
+}
+
+#[tokio::test]
+async fn a_query_that_needs_no_more_rows_ends_well() {
+    for (sql, expected) in [("select * from input limit 2", 2), ("select * from input where false", 0)] {
+        let many = (0..200).map(|n| Push::Batch(batch(&numbers(), &format!("{{\"n\":{n}}}")))).collect();
+        let ran = run(spec(numbers(), query(sql)), many, ListDestination::new(true)).await.unwrap();
+        let result = ran.result.as_ref().unwrap_or_else(|e| panic!("{sql}: {e:?}"));
+        assert_eq!((result.receipts[0].rows, result.ends.len()), (expected, 1), "{sql}");
+    }
 }

@@ -1,0 +1,5 @@
+//! Syncs between two ends in memory.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod bench;
+mod side_by_side;
