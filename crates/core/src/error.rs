@@ -332,12 +332,14 @@ impl From<std::io::Error> for Error {
             ErrorKind::NotFound => (Code::NotFound, "the file is not there"),
             ErrorKind::PermissionDenied => (Code::PermissionDenied, "the file may not be read or written"),
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded => (Code::ResourceExhausted, "the disk is full"),
+            ErrorKind::FileTooLarge => (Code::ResourceExhausted, "the file is as large as files may be here"),
             ErrorKind::ConnectionRefused => (Code::ConnectionRefused, "the server refused the connection"),
             ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::UnexpectedEof => (Code::ConnectionLost, "the connection broke"),
             ErrorKind::TimedOut => (Code::Timeout, "no answer in time"),
             _ => (Code::Io, "reading or writing failed"),
         };
-        Error::new(code, message).source(e)
+        let error = Error::new(code, message).source(e);
+        if code == Code::ResourceExhausted { error.hint("make room there, and run again") } else { error }
     }
 }
 

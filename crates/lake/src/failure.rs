@@ -20,13 +20,8 @@ pub fn delta(e: DeltaTableError, at: &str) -> Error {
 }
 
 pub fn parquet(e: ParquetError, at: &str) -> Error {
-    match e {
-        ParquetError::External(cause) => match cause.downcast::<object_store::Error>() {
-            Ok(store) => storage::error(*store, at),
-            Err(cause) => Error::new(Code::SystemError, "a Parquet file could not be read or written").detail(at).source(cause),
-        },
-        other => Error::new(Code::SystemError, "a Parquet file could not be read or written").detail(at).source(other),
-    }
+    storage::within(&e, at)
+        .unwrap_or_else(|| Error::new(Code::SystemError, "a Parquet file could not be read or written").detail(at).source(e))
 }
 
 /// An error of a query that the user wrote.

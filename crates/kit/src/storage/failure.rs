@@ -43,7 +43,10 @@ fn meaning(e: &object_store::Error, cause: Cause, at: &str) -> Error {
             },
         },
     };
-    let error = Error::new(code, message).source(cause);
+    let mut error = Error::new(code, message).source(cause);
+    if code == Code::ResourceExhausted {
+        error = error.hint("make room there, and run again");
+    }
     if at.is_empty() { error } else { error.detail(redact_url(at)) }
 }
 
