@@ -16,9 +16,10 @@ use super::error_handler::{body_json, headers_value};
 use super::node::Node;
 use super::options::Options;
 use super::paginator::Paginator;
+use super::records::Records;
 use super::requester::{Answer, Call, Requester};
 use super::retriever::{PageState, Retriever};
-use super::selector::{Extractor, Selector};
+use super::selector::{Extractor, Found, Selector};
 use super::slice::Slice;
 use super::template::python_str;
 
@@ -97,7 +98,7 @@ impl Jobs {
             timeout: Duration::from_secs(60 * number("polling_job_timeout")?.unwrap_or(USUAL_TIMEOUT)),
             wait_after_failure: Duration::from_secs(number("failed_retry_wait_time_in_seconds")?.unwrap_or(0)),
             download: Retriever::plain(needed("download_requester")?, download_decoder, extractor, paginator),
-            selector: Selector::build(&node.need("record_selector")?, transforms, client_side)?,
+            selector: Selector::build(env, &node.need("record_selector")?, transforms, client_side)?,
         })
     }
 
@@ -111,7 +112,7 @@ impl Jobs {
         state: &mut JobState,
         schema: Option<&Value>,
         bounds: Option<&Bounds>,
-    ) -> Result<Option<Vec<Value>>> {
+    ) -> Result<Option<Records>> {
         if state.targets.is_none() {
             let (job, targets) = self.run(env, &state.slice).await?;
             state.targets = Some(targets);
@@ -128,7 +129,7 @@ impl Jobs {
                 Some(records) => {
                     let wants = bounds.map(|b| |record: &Value| b.wants(record));
                     let wants = wants.as_ref().map(|f| f as &dyn Fn(&Value) -> bool).filter(|_| self.selector.is_client_side());
-                    return Ok(Some(self.selector.select(env, &state.slice, records, schema, wants)?));
+                    return Ok(Some(self.selector.select(env, &state.slice, Found::Texts(records), schema, wants)?));
                 }
             }
         }

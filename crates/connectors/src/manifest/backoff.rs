@@ -5,15 +5,16 @@ use regex::Regex;
 use serde_json::Value;
 use trib_core::{Code, Error, Result};
 use trib_kit::http::Response;
+use uuid::Uuid;
 
 use super::env::Env;
 use super::error_handler::{body_json, headers_value};
 use super::node::{Expr, Node};
 
 pub(super) enum Backoff {
-    Constant(Expr),
+    Constant(Expr, f64),
     /// `factor * 2^attempt` seconds, attempts counted from 1.
-    Exponential(Option<Expr>),
+    Exponential(Option<Expr>, f64),
     WaitTimeFromHeader {
         header: Expr,
         regex: Option<Expr>,
@@ -34,9 +35,13 @@ pub(super) enum Backoff {
 impl Backoff {
     pub(super) fn build(node: &Node<'_>) -> Result<Self> {
         let most = node.expr("max_waiting_time_in_seconds")?;
+        let jitter = node.number("jitter_range_in_seconds").unwrap_or(0.0);
+        if jitter < 0.0 {
+            return Err(node.wrong("`jitter_range_in_seconds` is not negative"));
+        }
         Ok(match node.kind() {
-            "ConstantBackoffStrategy" => Backoff::Constant(node.need_expr("backoff_time_in_seconds")?),
-            "ExponentialBackoffStrategy" => Backoff::Exponential(node.expr("factor")?),
+            "ConstantBackoffStrategy" => Backoff::Constant(node.need_expr("backoff_time_in_seconds")?, jitter),
+            "ExponentialBackoffStrategy" => Backoff::Exponential(node.expr("factor")?, jitter),
             "WaitTimeFromHeader" => Backoff::WaitTimeFromHeader { header: node.need_expr("header")?, regex: node.expr("regex")?, most },
             "WaitUntilTimeFromHeader" => Backoff::WaitUntilTimeFromHeader {
                 header: node.need_expr("header")?,
@@ -60,8 +65,11 @@ impl Backoff {
             numeric(&text, pattern.as_deref())
         };
         match self {
-            Backoff::Constant(expr) => number(expr),
-            Backoff::Exponential(factor) => Ok(Some(optional(factor)?.unwrap_or(5.0) * 2f64.powi(attempt.min(30) as i32))),
+            Backoff::Constant(expr, jitter) => Ok(number(expr)?.map(|seconds| spread(seconds, *jitter))),
+            Backoff::Exponential(factor, jitter) => {
+                let seconds = optional(factor)?.unwrap_or(5.0) * 2f64.powi(attempt.min(30) as i32);
+                Ok(Some(spread(seconds, *jitter)))
+            }
             Backoff::WaitTimeFromHeader { header: name, regex, most } => capped(header(name, regex)?, optional(most)?),
             Backoff::WaitUntilTimeFromHeader { header: name, regex, least, most } => {
                 let least = optional(least)?.filter(|s| *s != 0.0);
@@ -83,6 +91,18 @@ impl Backoff {
             }
         }
     }
+}
+
+/// Up to twice the jitter longer, so that clients that were refused together do not come back together.
+fn spread(seconds: f64, jitter: f64) -> f64 {
+    // The low half of a random UUID is random but for its first two bits.
+    let random = Uuid::new_v4().as_u64_pair().1 & ((1 << 53) - 1);
+    seconds + 2.0 * jitter * (random as f64 / (1u64 << 53) as f64)
+}
+
+/// Seconds that a server asks to wait for, as a number or as a date (RFC 9110, 10.2.3).
+pub(super) fn retry_after(response: &Response) -> Option<f64> {
+    numeric(&response.header("retry-after")?, None).ok().flatten().filter(|s| s.is_finite() && *s >= 0.0)
 }
 
 fn as_number(value: &Value) -> Option<f64> {
@@ -132,6 +152,14 @@ mod tests {
         ] {
             assert_eq!(numeric(text, pattern).unwrap(), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn jitter_only_adds() {
+        let waits: Vec<f64> = (0..200).map(|_| spread(10.0, 2.0)).collect();
+        assert!(waits.iter().all(|w| (10.0..14.0).contains(w)));
+        assert!(waits.iter().any(|w| *w < 12.0) && waits.iter().any(|w| *w > 12.0));
+        assert_eq!(spread(10.0, 0.0), 10.0);
     }
 
     #[test]

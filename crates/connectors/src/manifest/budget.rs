@@ -1,12 +1,13 @@
 //! API budgets: how many requests may go out in which time, as the manifest declares and the answers correct.
 
 use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use chrono::Utc;
 use regex::Regex;
 use serde_json::Value;
-use tokio::sync::Mutex;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use trib_core::{Code, Error, Result};
 use trib_kit::http::{Request, Response};
@@ -24,26 +25,50 @@ pub(super) struct Budget {
 
 struct Policy {
     matchers: Vec<Matcher>,
-    /// Empty for one without a limit.
-    rates: Vec<Rate>,
-    /// Windows follow each other; otherwise one window moves along.
-    fixed: bool,
     spent: Mutex<Spent>,
+    /// An answer has come: what it cost begins to run out.
+    answered: Notify,
 }
 
-#[derive(Clone, Copy)]
-struct Rate {
-    limit: u64,
-    interval: Duration,
-}
-
-#[derive(Default)]
 struct Spent {
-    /// When weights were spent, oldest first.
-    calls: VecDeque<(Instant, u64)>,
-    window: Option<(Instant, u64)>,
+    windows: Vec<Window>,
     /// The server has said so.
     closed_until: Option<Instant>,
+}
+
+/// So much within any time of this length. Nobody knows where the server's own windows begin, nor when a request reaches it: the window moves along, and a
+/// request counts from the moment it is sent until that long after its answer. So the server never sees more than it allows, however it counts.
+struct Window {
+    limit: u64,
+    interval: Duration,
+    under_way: u64,
+    /// When answers came and what they cost, oldest first.
+    answered: VecDeque<(Instant, u64)>,
+    /// The sum of them.
+    used: u64,
+}
+
+/// When a request may go out.
+#[derive(Debug, PartialEq)]
+enum Free {
+    Now,
+    At(Instant),
+    /// Not before one that is under way is answered.
+    Unknown,
+}
+
+/// A request that counts, until it is dropped: then it is answered.
+pub(super) struct Spending<'a> {
+    policy: &'a Policy,
+    weight: u64,
+}
+
+impl Drop for Spending<'_> {
+    fn drop(&mut self) {
+        let now = Instant::now();
+        self.policy.spent().windows.iter_mut().for_each(|w| w.settle(self.weight, now));
+        self.policy.answered.notify_waiters();
+    }
 }
 
 struct Matcher {
@@ -67,16 +92,14 @@ impl Budget {
         })
     }
 
-    /// Waits until the request may go out, and counts it.
-    pub(super) async fn acquire(&self, request: &Request) {
-        let matching = self.policies.iter().find_map(|p| Some((p, p.weight(request)?)));
-        if let Some((policy, weight)) = matching {
-            policy.acquire(weight).await;
-        }
+    /// Waits until the request may go out, and counts it; to be dropped when its answer is there.
+    pub(super) async fn acquire(&self, request: &Request) -> Option<Spending<'_>> {
+        let (policy, weight) = self.policies.iter().find_map(|p| Some((p, p.weight(request)?)))?;
+        Some(policy.acquire(weight).await)
     }
 
     /// Learns from what the answer says about what is left.
-    pub(super) async fn learn(&self, request: &Request, response: &Response) {
+    pub(super) fn learn(&self, request: &Request, response: &Response) {
         let Some(policy) = self.policies.iter().find(|p| p.weight(request).is_some()) else { return };
         let number = |name: &str| response.header(name).and_then(|text| text.trim().parse::<f64>().ok());
         let remaining = if self.exhausted.contains(&response.status) { Some(0.0) } else { number(&self.remaining_header) };
@@ -88,7 +111,7 @@ impl Budget {
             // Some send the moment, some the seconds until then.
             let wait = if reset > 1e9 { reset - now } else { reset };
             if wait > 0.0 && wait < 86400.0 {
-                policy.spent.lock().await.closed_until = Some(Instant::now() + Duration::from_secs_f64(wait));
+                policy.spent().closed_until = Some(Instant::now() + Duration::from_secs_f64(wait));
             }
         }
     }
@@ -107,17 +130,26 @@ impl Policy {
             let span = Span::parse(&text).and_then(|s| s.to_std());
             span.ok_or_else(|| node.wrong("an interval is a duration such as PT1S").detail(text))
         };
-        let rates = match node.kind() {
-            "FixedWindowCallRatePolicy" => vec![Rate { limit: number(node, "call_limit")?, interval: interval(node, "period")? }],
+        let window = |limit: u64, interval: Duration| Window { limit, interval, under_way: 0, answered: VecDeque::new(), used: 0 };
+        let windows = match node.kind() {
+            "FixedWindowCallRatePolicy" => vec![window(number(node, "call_limit")?, interval(node, "period")?)],
             "MovingWindowCallRatePolicy" => {
-                let rate = |r: &Node<'_>| Ok(Rate { limit: number(r, "limit")?, interval: interval(r, "interval")? });
+                let rate = |r: &Node<'_>| Ok(window(number(r, "limit")?, interval(r, "interval")?));
                 node.items("rates").iter().map(rate).collect::<Result<_>>()?
             }
             "UnlimitedCallRatePolicy" => Vec::new(),
             _ => return Err(node.unsupported()),
         };
         let matchers = node.items("matchers").iter().map(|m| Matcher::build(m, config)).collect::<Result<_>>()?;
-        Ok(Self { matchers, rates, fixed: node.kind() == "FixedWindowCallRatePolicy", spent: Mutex::default() })
+        Ok(Self::new(matchers, windows))
+    }
+
+    fn new(matchers: Vec<Matcher>, windows: Vec<Window>) -> Self {
+        Self { matchers, spent: Mutex::new(Spent { windows, closed_until: None }), answered: Notify::new() }
+    }
+
+    fn spent(&self) -> MutexGuard<'_, Spent> {
+        self.spent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What the request costs here; nothing when it is none of this policy's.
@@ -128,66 +160,68 @@ impl Policy {
         self.matchers.iter().find(|m| m.matches(request)).map(|m| m.weight)
     }
 
-    async fn acquire(&self, weight: u64) {
+    async fn acquire(&self, weight: u64) -> Spending<'_> {
         loop {
-            let wait = {
-                let mut spent = self.spent.lock().await;
-                match self.wait(&spent, weight, Instant::now()) {
-                    None => {
-                        self.spend(&mut spent, weight, Instant::now());
-                        return;
-                    }
-                    Some(wait) => wait,
-                }
-            };
-            tokio::time::sleep(wait).await;
+            let answered = self.answered.notified();
+            let free = self.spent().take(weight, Instant::now());
+            match free {
+                Free::Now => return Spending { policy: self, weight },
+                Free::Unknown => answered.await,
+                Free::At(at) => tokio::select! {
+                    () = tokio::time::sleep_until(at) => {}
+                    () = answered => {}
+                },
+            }
         }
     }
+}
 
-    fn wait(&self, spent: &Spent, weight: u64, now: Instant) -> Option<Duration> {
-        let mut wait = spent.closed_until.and_then(|until| until.checked_duration_since(now)).filter(|w| !w.is_zero());
-        for rate in &self.rates {
-            let free = if self.fixed {
-                spent
-                    .window
-                    .filter(|(start, used)| now < *start + rate.interval && used + weight > rate.limit)
-                    .map(|(start, _)| start + rate.interval)
-            } else {
-                let inside = || spent.calls.iter().filter(|(at, _)| now < *at + rate.interval);
-                let mut used: u64 = inside().map(|(_, w)| w).sum();
-                let mut free = None;
-                for (at, cost) in inside() {
-                    if used + weight <= rate.limit {
-                        break;
-                    }
-                    used -= cost;
-                    free = Some(*at + rate.interval);
-                }
-                free
-            };
-            if let Some(free) = free.and_then(|at| at.checked_duration_since(now)) {
-                wait = Some(wait.map_or(free, |w| w.max(free)).max(Duration::from_millis(1)));
+impl Spent {
+    /// Counts a request that may go out now.
+    fn take(&mut self, weight: u64, now: Instant) -> Free {
+        let mut latest = self.closed_until.filter(|until| *until > now);
+        for window in &mut self.windows {
+            match window.free(weight, now) {
+                Free::Now => {}
+                Free::At(at) => latest = Some(latest.map_or(at, |l| l.max(at))),
+                Free::Unknown => return Free::Unknown,
             }
         }
-        wait
+        if let Some(at) = latest {
+            return Free::At(at);
+        }
+        for window in &mut self.windows {
+            window.under_way += weight;
+        }
+        Free::Now
+    }
+}
+
+impl Window {
+    fn free(&mut self, weight: u64, now: Instant) -> Free {
+        while let Some((_, cost)) = self.answered.front().filter(|(at, _)| *at + self.interval <= now) {
+            self.used -= cost;
+            self.answered.pop_front();
+        }
+        // One that costs more than there ever is goes out alone.
+        let wanted = self.under_way + self.used + weight.min(self.limit);
+        let mut over = wanted.saturating_sub(self.limit);
+        if over == 0 {
+            return Free::Now;
+        }
+        for (at, cost) in &self.answered {
+            over = over.saturating_sub(*cost);
+            if over == 0 {
+                return Free::At(*at + self.interval);
+            }
+        }
+        Free::Unknown
     }
 
-    fn spend(&self, spent: &mut Spent, weight: u64, now: Instant) {
-        if self.fixed {
-            let interval = self.rates.first().map_or(Duration::ZERO, |r| r.interval);
-            spent.window = match spent.window {
-                Some((start, used)) if now < start + interval => Some((start, used + weight)),
-                _ => Some((now, weight)),
-            };
-        } else {
-            let longest = self.rates.iter().map(|r| r.interval).max().unwrap_or_default();
-            while spent.calls.front().is_some_and(|(at, _)| now >= *at + longest) {
-                spent.calls.pop_front();
-            }
-            if !longest.is_zero() {
-                spent.calls.push_back((now, weight));
-            }
-        }
+    fn settle(&mut self, weight: u64, now: Instant) {
+        self.under_way -= weight;
+        self.used += weight;
+        self.answered.push_back((now, weight));
     }
 }
 
@@ -229,30 +263,90 @@ impl Matcher {
 
 #[cfg(test)]
 mod tests {
+    use std::cmp::Reverse;
+    use std::collections::BinaryHeap;
+
     use super::*;
 
-    fn policy(fixed: bool) -> Policy {
-        let rates = vec![Rate { limit: 2, interval: Duration::from_secs(10) }];
-        Policy { matchers: Vec::new(), rates, fixed, spent: Mutex::default() }
+    fn spent(rates: &[(u64, u64)]) -> Spent {
+        let window = |(limit, seconds): &(u64, u64)| Window {
+            limit: *limit,
+            interval: Duration::from_secs(*seconds),
+            under_way: 0,
+            answered: VecDeque::new(),
+            used: 0,
+        };
+        Spent { windows: rates.iter().map(window).collect(), closed_until: None }
+    }
+
+    #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+    enum Step {
+        Answered,
+        Ask,
+    }
+
+    /// When requests reach a server, in milliseconds since the start, with twenty clients that never rest and take so long on their way there, and as long back.
+    fn arrivals(rates: &[(u64, u64)], seconds: u64, way: impl Fn(usize) -> u64) -> Vec<u64> {
+        let (mut spent, began) = (spent(rates), Instant::now());
+        let mut steps: BinaryHeap<_> = (0..20).map(|client| Reverse((0, Step::Ask, client))).collect();
+        let (mut parked, mut seen) = (Vec::new(), Vec::new());
+        while let Some(Reverse((at, step, client))) = steps.pop() {
+            if at >= seconds * 1000 {
+                break;
+            }
+            let now = began + Duration::from_millis(at);
+            if step == Step::Answered {
+                spent.windows.iter_mut().for_each(|w| w.settle(1, now));
+                parked.push(client);
+                steps.extend(parked.drain(..).map(|client| Reverse((at, Step::Ask, client))));
+                continue;
+            }
+            match spent.take(1, now) {
+                Free::Now => {
+                    seen.push(at + way(client));
+                    steps.push(Reverse((at + 2 * way(client), Step::Answered, client)));
+                }
+                Free::At(until) => steps.push(Reverse(((until - began).as_millis() as u64, Step::Ask, client))),
+                Free::Unknown => parked.push(client),
+            }
+        }
+        seen.sort_unstable();
+        seen
+    }
+
+    fn most_within(seen: &[u64], milliseconds: u64) -> usize {
+        seen.iter().map(|from| seen.iter().filter(|at| (*from..from + milliseconds).contains(at)).count()).max().unwrap_or(0)
     }
 
     #[test]
-    fn windows_open_when_their_time_has_come() {
-        let start = Instant::now();
-        let at = |seconds| start + Duration::from_secs(seconds);
-        for (fixed, third) in [(true, 10), (false, 10)] {
-            let policy = policy(fixed);
-            let mut spent = Spent::default();
-            for second in [0, 4] {
-                assert_eq!(policy.wait(&spent, 1, at(second)), None);
-                policy.spend(&mut spent, 1, at(second));
-            }
-            assert_eq!(policy.wait(&spent, 1, at(5)), Some(Duration::from_secs(third - 5)));
-            assert_eq!(policy.wait(&spent, 1, at(10)), None);
-            policy.spend(&mut spent, 1, at(10));
-            // A window that moves still holds the call at second 4; a new fixed one does not.
-            let expected = (!fixed).then(|| Duration::from_secs(3));
-            assert_eq!(policy.wait(&spent, 1, at(11)), expected, "fixed: {fixed}");
+    fn a_budget_is_used_and_never_exceeded() {
+        for way in [1, 20] {
+            let seen = arrivals(&[(10, 1)], 60, |_| way);
+            assert_eq!(most_within(&seen, 1000), 10, "{way} ms");
+            assert!(seen.len() >= 570, "{way} ms: {} of 600", seen.len());
         }
+        // Ways of all lengths: the server may not see more all the same.
+        assert_eq!(most_within(&arrivals(&[(10, 1)], 60, |client| client as u64 * 37 % 400), 1000), 10);
+        // Both of two limits hold.
+        let seen = arrivals(&[(5, 1), (60, 60)], 180, |_| 1);
+        assert_eq!((most_within(&seen, 1000), most_within(&seen, 60_000)), (5, 60));
+        assert!(seen.len() >= 171, "{}", seen.len());
+    }
+
+    #[test]
+    fn what_costs_too_much_goes_out_alone() {
+        let (mut spent, now) = (spent(&[(2, 10)]), Instant::now());
+        assert_eq!(spent.take(5, now), Free::Now);
+        assert_eq!(spent.take(1, now), Free::Unknown);
+        spent.windows[0].settle(5, now);
+        assert_eq!(spent.take(1, now), Free::At(now + Duration::from_secs(10)));
+        assert_eq!(spent.take(5, now + Duration::from_secs(10)), Free::Now);
+    }
+
+    #[test]
+    fn a_server_that_is_closed_is_waited_for() {
+        let (mut spent, now) = (spent(&[(2, 10)]), Instant::now());
+        spent.closed_until = Some(now + Duration::from_secs(60));
+        assert_eq!(spent.take(1, now), Free::At(now + Duration::from_secs(60)));
     }
 }

@@ -1,5 +1,7 @@
 //! Records into Arrow columns, by the stream's JSON schema.
 
+use std::borrow::Cow;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -11,6 +13,9 @@ use serde_json::Value;
 use trib_core::Result;
 use trib_core::load::RejectedRow;
 use trib_core::logical::{FieldExt, Logical};
+use trib_kit::tape::Kind;
+
+use super::records::Record;
 
 /// The one column of a stream whose schema says nothing: the whole record.
 pub(super) const WHOLE: &str = "record";
@@ -57,10 +62,22 @@ enum Column {
     Time(TimestampMicrosecondBuilder, bool),
 }
 
+/// A value on its way into its column.
+enum Cell<'a> {
+    Null,
+    Integer(i64),
+    Float(f64),
+    Boolean(bool),
+    Text(Cow<'a, str>),
+}
+
 /// Rows on their way into a batch.
 pub(super) struct Columns {
     schema: SchemaRef,
     columns: Vec<Column>,
+    by_name: HashMap<String, usize>,
+    /// Which names stood where in the last record, as they were written, and their columns: the next record mostly has the same order.
+    order: Vec<(Vec<u8>, Option<usize>)>,
     rows: usize,
     /// The key, to name rows by.
     key: Vec<String>,
@@ -69,7 +86,8 @@ pub(super) struct Columns {
 impl Columns {
     pub(super) fn new(schema: SchemaRef, key: Vec<String>) -> Self {
         let columns = schema.fields().iter().map(Column::new).collect();
-        Self { schema, columns, rows: 0, key }
+        let by_name = schema.fields().iter().enumerate().map(|(i, f)| (f.name().clone(), i)).collect();
+        Self { schema, columns, by_name, order: Vec::new(), rows: 0, key }
     }
 
     pub(super) fn rows(&self) -> usize {
@@ -77,23 +95,58 @@ impl Columns {
     }
 
     /// Adds a record. One with a value that its column cannot hold is given back, with the reason.
-    pub(super) fn push(&mut self, record: &Value) -> Option<RejectedRow> {
-        let whole = self.schema.fields().len() == 1 && self.schema.field(0).name() == WHOLE && record.get(WHOLE).is_none();
-        let names = || self.schema.fields().iter().map(|f| f.name().as_str());
-        if !whole {
-            let misfit = names().zip(&self.columns).find(|(name, column)| !column.takes(record.get(*name).unwrap_or(&Value::Null)));
-            if let Some((name, column)) = misfit {
-                let place: Vec<String> = self.key.iter().filter_map(|k| Some(format!("{k}={}", record.get(k)?))).collect();
-                let reason = format!("the value of {name} is no {}", column.named());
-                return Some(RejectedRow { place: place.join(", "), reason, row: record.clone() });
+    pub(super) fn push(&mut self, record: Record<'_>) -> Option<RejectedRow> {
+        let mut values: Vec<Option<Record<'_>>> = vec![None; self.columns.len()];
+        for (place, (name, value)) in record.fields().enumerate() {
+            if let Some(column) = self.column_of(place, name) {
+                values[column] = Some(value);
             }
         }
-        for (field, column) in self.schema.fields().iter().zip(&mut self.columns) {
-            let value = if whole { record } else { record.get(field.name()).unwrap_or(&Value::Null) };
-            column.push(value);
+        if self.columns.len() == 1 && values[0].is_none() && self.schema.field(0).name() == WHOLE {
+            values[0] = Some(record);
+        }
+        let mut cells = Vec::with_capacity(values.len());
+        for (index, value) in values.into_iter().enumerate() {
+            let column = &self.columns[index];
+            let cell = match value.filter(|v| v.kind() != Kind::Null) {
+                None => Cell::Null,
+                Some(value) => match column.read(value) {
+                    Some(cell) => cell,
+                    None => return Some(self.rejected(record, index)),
+                },
+            };
+            cells.push(cell);
+        }
+        for (column, cell) in self.columns.iter_mut().zip(cells) {
+            column.push(cell);
         }
         self.rows += 1;
         None
+    }
+
+    fn rejected(&self, record: Record<'_>, column: usize) -> RejectedRow {
+        let row = record.value();
+        let place: Vec<String> = self.key.iter().filter_map(|k| Some(format!("{k}={}", row.get(k)?))).collect();
+        let reason = format!("the value of {} is no {}", self.schema.field(column).name(), self.columns[column].named());
+        RejectedRow { place: place.join(", "), reason, row }
+    }
+
+    /// The column of a name that stands at `place` in the record.
+    fn column_of(&mut self, place: usize, name: Record<'_>) -> Option<usize> {
+        if let Some((known, column)) = self.order.get(place)
+            && known == name.bytes()
+        {
+            return *column;
+        }
+        let column = name.text().and_then(|text| self.by_name.get(&*text).copied());
+        let entry = (name.bytes().to_vec(), column);
+        match self.order.get_mut(place) {
+            Some(known) => *known = entry,
+            // Records with names of their own, each a little different, are not worth remembering.
+            None if place < 1000 => self.order.push(entry),
+            None => {}
+        }
+        column
     }
 
     /// What was added since the last batch.
@@ -130,34 +183,33 @@ impl Column {
         }
     }
 
-    fn takes(&self, value: &Value) -> bool {
-        value.is_null()
-            || match self {
-                Column::Integer(_) => integer(value).is_some(),
-                Column::Float(_) => float(value).is_some(),
-                Column::Boolean(_) => boolean(value).is_some(),
-                Column::Text(_) | Column::Json(_) => true,
-                Column::Date(_) => date(value).is_some(),
-                Column::Time(_, zoned) => time(value, *zoned).is_some(),
-            }
+    /// The value as this column holds it. APIs are careless with types: what reads as the type of its column is taken for it.
+    fn read<'a>(&self, value: Record<'a>) -> Option<Cell<'a>> {
+        match self {
+            Column::Integer(_) => integer(value).map(Cell::Integer),
+            Column::Float(_) => bare(value)?.parse().ok().map(Cell::Float),
+            Column::Boolean(_) => boolean(value).map(Cell::Boolean),
+            Column::Text(_) if value.kind() == Kind::String => value.text().map(Cell::Text),
+            Column::Text(_) | Column::Json(_) => Some(Cell::Text(value.compact())),
+            Column::Date(_) => date(&value.text().filter(|_| value.kind() == Kind::String)?).map(|d| Cell::Integer(d.into())),
+            Column::Time(_, zoned) => time(value.text().filter(|_| value.kind() == Kind::String)?.trim(), *zoned).map(Cell::Integer),
+        }
     }
 
-    fn push(&mut self, value: &Value) {
-        match self {
-            Column::Integer(column) => column.append_option(integer(value)),
-            Column::Float(column) => column.append_option(float(value)),
-            Column::Boolean(column) => column.append_option(boolean(value)),
-            Column::Text(column) => match value {
-                Value::Null => column.append_null(),
-                Value::String(text) => column.append_value(text),
-                other => column.append_value(other.to_string()),
-            },
-            Column::Json(column) => match value {
-                Value::Null => column.append_null(),
-                other => column.append_value(other.to_string()),
-            },
-            Column::Date(column) => column.append_option(date(value)),
-            Column::Time(column, zoned) => column.append_option(time(value, *zoned)),
+    fn push(&mut self, cell: Cell<'_>) {
+        match (self, cell) {
+            (Column::Integer(column), Cell::Integer(value)) => column.append_value(value),
+            (Column::Float(column), Cell::Float(value)) => column.append_value(value),
+            (Column::Boolean(column), Cell::Boolean(value)) => column.append_value(value),
+            (Column::Text(column) | Column::Json(column), Cell::Text(value)) => column.append_value(value),
+            (Column::Date(column), Cell::Integer(value)) => column.append_option(i32::try_from(value).ok()),
+            (Column::Time(column, _), Cell::Integer(value)) => column.append_value(value),
+            (Column::Integer(column), _) => column.append_null(),
+            (Column::Float(column), _) => column.append_null(),
+            (Column::Boolean(column), _) => column.append_null(),
+            (Column::Text(column) | Column::Json(column), _) => column.append_null(),
+            (Column::Date(column), _) => column.append_null(),
+            (Column::Time(column, _), _) => column.append_null(),
         }
     }
 
@@ -173,47 +225,45 @@ impl Column {
     }
 }
 
-// APIs are careless with types: what reads as the type of its column is taken for it.
-
-fn integer(value: &Value) -> Option<i64> {
-    match value {
-        Value::Number(n) => n.as_i64().or_else(|| n.as_f64().filter(|f| f.fract() == 0.0 && f.abs() < 9e15).map(|f| f as i64)),
-        Value::String(text) => text.trim().parse().ok(),
+/// A number as it is written, in quotes or not.
+fn bare(value: Record<'_>) -> Option<Cow<'_, str>> {
+    match value.kind() {
+        Kind::Number => std::str::from_utf8(value.bytes()).ok().map(Cow::Borrowed),
+        Kind::String => value.text().map(|t| t.trim().to_owned().into()),
         _ => None,
     }
 }
 
-fn float(value: &Value) -> Option<f64> {
-    match value {
-        Value::Number(n) => n.as_f64(),
-        Value::String(text) => text.trim().parse().ok(),
+fn integer(value: Record<'_>) -> Option<i64> {
+    let text = bare(value)?;
+    let whole = |f: f64| (f.fract() == 0.0 && f.abs() < 9e15).then_some(f as i64);
+    trib_kit::value::integer(text.as_bytes()).or_else(|| text.parse().ok().filter(|_| value.kind() == Kind::Number).and_then(whole))
+}
+
+fn boolean(value: Record<'_>) -> Option<bool> {
+    match value.kind() {
+        Kind::True => Some(true),
+        Kind::False => Some(false),
+        Kind::String if value.text()?.eq_ignore_ascii_case("true") => Some(true),
+        Kind::String if value.text()?.eq_ignore_ascii_case("false") => Some(false),
         _ => None,
     }
 }
 
-fn boolean(value: &Value) -> Option<bool> {
-    match value {
-        Value::Bool(b) => Some(*b),
-        Value::String(text) if text.eq_ignore_ascii_case("true") => Some(true),
-        Value::String(text) if text.eq_ignore_ascii_case("false") => Some(false),
-        _ => None,
-    }
-}
-
-fn date(value: &Value) -> Option<i32> {
-    let text = value.as_str()?.trim();
+fn date(text: &str) -> Option<i32> {
+    let text = text.trim();
     let day = NaiveDate::parse_from_str(text.get(..10)?, "%Y-%m-%d").ok()?;
     // A date with a time of day is one only at midnight.
-    let rest = &text[10..];
-    let midnight = rest.is_empty() || time(value, true).is_some_and(|t| t.rem_euclid(86_400_000_000) == 0);
+    let midnight = text.len() == 10 || time(text, true).is_some_and(|t| t.rem_euclid(86_400_000_000) == 0);
     midnight.then(|| day.to_epoch_days())
 }
 
-/// Microseconds since 1970. A zoned column takes times without a zone as UTC; one without takes only those.
-fn time(value: &Value, zoned: bool) -> Option<i64> {
-    let text = value.as_str()?.trim();
+/// Microseconds since 1970. A zoned column takes times without a zone as UTC; one without takes the time as it stands on the clock.
+fn time(text: &str, zoned: bool) -> Option<i64> {
+    if let Some(instant) = trib_kit::value::instant(text.as_bytes()).filter(|i| zoned || !i.zoned) {
+        return instant.seconds.checked_mul(1_000_000)?.checked_add(instant.nanos / 1000);
+    }
     let naive = ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f"].iter().find_map(|f| NaiveDateTime::parse_from_str(text, f).ok());
-    let naive = naive.or_else(|| NaiveDate::parse_from_str(text, "%Y-%m-%d").ok().map(|d| d.and_time(chrono::NaiveTime::MIN)));
     if let Some(naive) = naive {
         return Some(naive.and_utc().timestamp_micros());
     }
@@ -224,9 +274,14 @@ fn time(value: &Value, zoned: bool) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::records::Records;
     use super::*;
     use arrow::util::pretty::pretty_format_batches;
     use serde_json::json;
+
+    fn push(columns: &mut Columns, record: Value) -> Option<RejectedRow> {
+        columns.push(Records::of(&[record]).unwrap().get(0).unwrap())
+    }
 
     #[test]
     fn records_become_columns() {
@@ -236,10 +291,10 @@ mod tests {
             "u": {"type": ["string", "integer"]}}});
         let mut columns = Columns::new(Arc::new(arrow_schema(&schema)), vec!["id".into()]);
         let good = json!({"id": 1, "n": 1.5, "b": true, "s": "x", "at": "2026-01-02T03:04:05.5+02:00", "d": "2026-01-02", "o": {"k": [1]}, "u": "a"});
-        assert!(columns.push(&good).is_none());
-        assert!(columns.push(&json!({"id": "2", "n": null, "s": 5, "at": "2026-01-02", "u": 7})).is_none());
+        assert!(push(&mut columns, good).is_none());
+        assert!(push(&mut columns, json!({"id": "2", "n": null, "s": 5, "at": "2026-01-02", "u": 7})).is_none());
         for (wrong, named) in [(json!({"id": "x"}), "id"), (json!({"id": 3, "at": "soon"}), "at"), (json!({"id": 1.5}), "id")] {
-            let rejected = columns.push(&wrong).unwrap();
+            let rejected = push(&mut columns, wrong).unwrap();
             assert!(rejected.reason.contains(named), "{rejected:?}");
         }
         let shown = pretty_format_batches(&[columns.batch().unwrap()]).unwrap().to_string();
@@ -252,7 +307,7 @@ mod tests {
     #[test]
     fn without_a_schema_the_record_is_the_column() {
         let mut columns = Columns::new(Arc::new(arrow_schema(&json!({"type": "object", "properties": {}}))), Vec::new());
-        assert!(columns.push(&json!({"x": 1})).is_none());
+        assert!(push(&mut columns, json!({"x": 1})).is_none());
         let batch = columns.batch().unwrap();
         assert_eq!(batch.schema().field(0).name(), WHOLE);
         assert_eq!(arrow::util::display::array_value_to_string(batch.column(0), 0).unwrap(), "{\"x\":1}");

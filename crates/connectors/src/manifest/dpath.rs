@@ -137,6 +137,29 @@ pub(super) fn delete(value: &mut Value, glob: &[String]) {
     paths.iter().for_each(|path| remove(value, path));
 }
 
+/// Removes the lists that a path finds, from lists and objects alike.
+pub(super) fn delete_lists(value: &mut Value, glob: &[String]) {
+    let mut paths = Vec::new();
+    // Lists are walked from their end, so that what goes does not move what is still to go.
+    each_match(value, glob, &mut Vec::new(), &mut |path, found| {
+        if found.is_array() {
+            paths.push(path.to_vec());
+        }
+    });
+    for path in &paths {
+        let Some((last, parents)) = path.split_last() else { continue };
+        match get_mut(value, parents) {
+            Some(Value::Object(map)) => drop(map.shift_remove(last)),
+            Some(Value::Array(items)) => {
+                if let Some(index) = index(last, items.len()).filter(|i| *i < items.len()) {
+                    items.remove(index);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
 /// Removes every leaf that satisfies a condition, wherever it is.
 pub(super) fn delete_leaves<E>(value: &mut Value, condition: &mut dyn FnMut(&Value) -> Result<bool, E>) -> Result<(), E> {
     let mut paths = Vec::new();

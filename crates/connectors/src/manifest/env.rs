@@ -7,6 +7,7 @@ use trib_kit::http::Client;
 
 use super::budget::Budget;
 use super::cache::ResponseCache;
+use super::pace::Pace;
 use super::template::Scope;
 
 /// The connector's configuration and its ways to the outside.
@@ -15,6 +16,7 @@ pub(super) struct Env {
     pub(super) config: Arc<Value>,
     pub(super) client: Client,
     pub(super) budget: Option<Budget>,
+    pub(super) pace: Pace,
     pub(super) cache: ResponseCache,
     /// Values of the configuration that nobody may see, longest first.
     pub(super) secrets: Vec<String>,

@@ -17,6 +17,8 @@ pub(super) enum Action {
     ResetPagination,
     RateLimited,
     RefreshTokenThenRetry,
+    ReducePageSize,
+    SplitRequestWindow,
 }
 
 /// The reference's three kinds of failure.
@@ -228,6 +230,8 @@ impl Filter {
             Some("RESET_PAGINATION") => Some(Action::ResetPagination),
             Some("RATE_LIMITED") => Some(Action::RateLimited),
             Some("REFRESH_TOKEN_THEN_RETRY") => Some(Action::RefreshTokenThenRetry),
+            Some("REDUCE_PAGE_SIZE") => Some(Action::ReducePageSize),
+            Some("SPLIT_REQUEST_WINDOW") => Some(Action::SplitRequestWindow),
             Some(other) => {
                 let error = Error::new(Code::Unsupported, "the stream needs a response action that is not built");
                 return Err(error.detail(other).setting(format!("{}.action", node.path)));

@@ -9,6 +9,7 @@ use super::asynchronous::{JobState, Jobs};
 use super::cursor::Bounds;
 use super::env::Env;
 use super::node::Node;
+use super::records::Records;
 use super::retriever::{PageState, Place, Retriever};
 use super::slice::Slice;
 
@@ -52,7 +53,7 @@ impl Fetch {
         state: &mut FetchState,
         schema: Option<&Value>,
         bounds: Option<&Bounds>,
-    ) -> Result<Option<Vec<Value>>> {
+    ) -> Result<Option<Records>> {
         match (self, state) {
             (Fetch::Pages(retriever), FetchState::Pages(state)) => retriever.next_page(env, state, schema, bounds).await,
             (Fetch::Jobs(jobs), FetchState::Job(state)) => jobs.next_page(env, state, schema, bounds).await,

@@ -16,14 +16,24 @@ use super::dynamic;
 use super::env::Env;
 use super::manifest::Manifest;
 use super::node::{Expr, Node};
+use super::pace::Pace;
 use super::router::parent_names;
 use super::stream::{Context, Stream};
-use super::template::python_str;
+use super::template::{Scope, python_str};
 
 /// Slices that are read side by side, where the manifest says nothing.
 const USUAL_CONCURRENCY: usize = 2;
 /// For whom a tester names other streams to be checked.
 const CHECK_NAMES: &str = "__airbyte_check_stream_names";
+
+fn concurrency(manifest: &Manifest, config: &Value) -> Result<usize> {
+    let Some(level) = manifest.root().get("concurrency_level") else { return Ok(USUAL_CONCURRENCY) };
+    let value = level.need_expr("default_concurrency")?.eval(&Scope::new().with("config", config))?;
+    let default = value.as_u64().or_else(|| value.as_str().and_then(|t| t.parse().ok()));
+    let default = default.ok_or_else(|| level.wrong("`default_concurrency` does not give a whole number"))?;
+    let most = level.integer("max_concurrency").and_then(|m| u64::try_from(m).ok()).unwrap_or(u64::MAX);
+    Ok(usize::try_from(default.min(most)).unwrap_or(1).clamp(1, 256))
+}
 
 /// A connector that can talk to its API. Opening one does no I/O.
 pub struct Opened {
@@ -58,10 +68,12 @@ impl Opened {
 
     fn env(manifest: &Manifest, config: Value, secrets: Vec<String>) -> Result<Env> {
         let budget = manifest.root().get("api_budget").map(|b| Budget::build(&b, &config)).transpose()?;
+        let pace = Pace::new(concurrency(manifest, &config)?);
         Ok(Env {
             config: Arc::new(config),
             client: Client::new(concat!("tributary/", env!("CARGO_PKG_VERSION")), Duration::from_secs(300))?,
             budget,
+            pace,
             cache: ResponseCache::default(),
             secrets,
             changed_config: std::sync::Mutex::default(),
@@ -70,12 +82,7 @@ impl Opened {
 
     /// How many slices may be read at once.
     pub fn concurrency(&self) -> Result<usize> {
-        let Some(level) = self.manifest.root().get("concurrency_level") else { return Ok(USUAL_CONCURRENCY) };
-        let value = level.need_expr("default_concurrency")?.eval(&self.env.scope())?;
-        let default = value.as_u64().or_else(|| value.as_str().and_then(|t| t.parse().ok()));
-        let default = default.ok_or_else(|| level.wrong("`default_concurrency` does not give a whole number"))?;
-        let most = level.integer("max_concurrency").and_then(|m| u64::try_from(m).ok()).unwrap_or(u64::MAX);
-        Ok(usize::try_from(default.min(most)).unwrap_or(1).clamp(1, 256))
+        concurrency(&self.manifest, &self.env.config)
     }
 
     /// A configuration that authenticators have changed, to be kept by the user; once.

@@ -41,6 +41,8 @@ pub(super) struct Page<'a> {
     pub(super) raw_count: usize,
     pub(super) emitted: usize,
     pub(super) last_record: Option<&'a Value>,
+    /// The page size that was asked for, in place of the manifest's.
+    pub(super) size: Option<i64>,
 }
 
 impl Paginator {
@@ -97,13 +99,14 @@ impl Paginator {
         matches!(self.token, TokenPlace::Path).then(|| python_str(token))
     }
 
-    pub(super) fn options(&self, env: &Env, token: Option<&Value>) -> Result<Options> {
+    /// `size` takes the place of the manifest's page size.
+    pub(super) fn options(&self, env: &Env, token: Option<&Value>, size: Option<i64>) -> Result<Options> {
         let mut options = Options::default();
         if let (TokenPlace::Option(option), Some(token)) = (&self.token, token) {
             option.inject(env, &mut options, token.clone())?;
         }
         if let Some(option) = &self.size_option
-            && let Some(size) = self.size(env, None)?.filter(|s| *s != 0)
+            && let Some(size) = size.map_or_else(|| self.size(env, None), |s| Ok(Some(s)))?.filter(|s| *s != 0)
         {
             option.inject(env, &mut options, size.into())?;
         }
@@ -114,20 +117,20 @@ impl Paginator {
     pub(super) fn next(&self, env: &Env, page: &Page<'_>, last_token: Option<&Value>, slice: &Slice) -> Result<Option<Value>> {
         let next = match &self.strategy {
             Strategy::Page { start, .. } => {
-                if self.is_last(self.size(env, None)?, page) {
+                if self.is_last(self.size_of(env, page, None)?, page) {
                     return Ok(None);
                 }
                 Value::from(whole(last_token)?.unwrap_or(*start) + 1)
             }
             Strategy::Offset { .. } => {
-                if self.is_last(self.size(env, Some(page.body))?, page) {
+                if self.is_last(self.size_of(env, page, Some(page.body))?, page) {
                     return Ok(None);
                 }
                 Value::from(whole(last_token)?.unwrap_or(0) + page.raw_count as i64)
             }
             Strategy::Cursor { value, stop } => {
                 let headers = headers_with_links(page.response);
-                let size = self.size(env, None)?.map_or(Value::Null, Value::from);
+                let size = self.size_of(env, page, None)?.map_or(Value::Null, Value::from);
                 let emitted = Value::from(page.emitted);
                 let scope = slice
                     .record_scope(env.scope())
@@ -149,6 +152,20 @@ impl Paginator {
 
     fn is_last(&self, size: Option<i64>, page: &Page<'_>) -> bool {
         page.raw_count == 0 || size.is_some_and(|size| size != 0 && (page.raw_count as i64) < size)
+    }
+
+    fn size_of(&self, env: &Env, page: &Page<'_>, response: Option<&Value>) -> Result<Option<i64>> {
+        page.size.map_or_else(|| self.size(env, response), |size| Ok(Some(size)))
+    }
+
+    /// Whether the size of a page can be changed while pages are read: page numbers would then mean other records.
+    pub(super) fn can_shrink(&self) -> bool {
+        !matches!(self.strategy, Strategy::Page { .. }) && self.size_option.is_some() && !matches!(self.token, TokenPlace::Path)
+    }
+
+    /// The manifest's page size, as far as it is known before the first answer.
+    pub(super) fn configured_size(&self, env: &Env) -> Result<Option<i64>> {
+        self.size(env, None)
     }
 
     fn size(&self, env: &Env, response: Option<&Value>) -> Result<Option<i64>> {

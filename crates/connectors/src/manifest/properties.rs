@@ -85,7 +85,7 @@ async fn fetch(env: &Env, path: &[Expr], retriever: &Retriever) -> Result<Vec<St
     let mut names = Vec::new();
     let mut state = PageState::new(Slice::default(), retriever);
     while let Some(records) = Box::pin(retriever.next_page(env, &mut state, None, None)).await? {
-        names.extend(records.iter().filter_map(|r| dpath::get(r, &scope_path)).map(python_str));
+        names.extend(records.iter().filter_map(|r| dpath::get(&r.value(), &scope_path).map(python_str)));
     }
     Ok(names)
 }

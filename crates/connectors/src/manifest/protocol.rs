@@ -12,6 +12,7 @@ use super::error_handler::failure_type;
 use super::manifest::Manifest;
 use super::opened::{Opened, StreamInfo};
 use super::read::{Event, Selection};
+use super::records::Records;
 
 /// Writes messages, and remembers whether anything failed.
 pub struct Messages<W: Write> {
@@ -123,13 +124,13 @@ impl<W: Write> Messages<W> {
         }
     }
 
-    fn records(&mut self, stream: &str, records: &[Value]) -> Result<()> {
+    fn records(&mut self, stream: &str, records: &Records) -> Result<()> {
         // By hand, since this is where the time goes: a message is a frame around the record.
         let head = format!("{{\"type\":\"RECORD\",\"record\":{{\"stream\":{},\"data\":", Value::from(stream));
         let tail = format!(",\"emitted_at\":{}}}}}\n", Utc::now().timestamp_millis());
-        for record in records {
+        for record in records.iter() {
             self.out.write_all(head.as_bytes())?;
-            serde_json::to_writer(&mut self.out, record).map_err(|e| Error::from(std::io::Error::from(e)))?;
+            self.out.write_all(&record.line())?;
             self.out.write_all(tail.as_bytes())?;
         }
         Ok(())
@@ -264,7 +265,7 @@ mod tests {
     #[test]
     fn records_are_framed() {
         let mut messages = Messages::new(Vec::new());
-        messages.event(Event::Records { stream: "a\"b".into(), records: vec![json!({"x": 1})] }).unwrap();
+        messages.event(Event::Records { stream: "a\"b".into(), records: Records::of(&[json!({"x": 1})]).unwrap() }).unwrap();
         let lines: Vec<Value> = std::str::from_utf8(&messages.out).unwrap().lines().map(|l| serde_json::from_str(l).unwrap()).collect();
         assert_eq!(lines[0]["trace"]["stream_status"]["status"], "RUNNING");
         assert_eq!((&lines[1]["record"]["stream"], &lines[1]["record"]["data"]), (&json!("a\"b"), &json!({"x": 1})));

@@ -10,6 +10,7 @@ use trib_core::{Code, Error, Result};
 
 use super::cursor::Observed;
 use super::opened::Opened;
+use super::records::Records;
 use super::slice::Slice;
 use super::stream::Stream;
 
@@ -36,7 +37,7 @@ pub enum Event {
     },
     Records {
         stream: Arc<str>,
-        records: Vec<Value>,
+        records: Records,
     },
     State {
         stream: Arc<str>,

@@ -9,6 +9,7 @@ use trib_kit::http::{Request, Response, shown};
 use url::Url;
 
 use super::auth::Authenticator;
+use super::backoff::retry_after;
 use super::env::Env;
 use super::error_handler::{Action, ErrorHandler, FailureType, Resolution, error_message};
 use super::node::{Expr, Node};
@@ -70,8 +71,17 @@ pub(super) struct Call<'a> {
 
 pub(super) enum Answer {
     Response(Response),
+    Refused(Refusal),
+}
+
+/// The manifest knows what to ask instead. Each with what the API said.
+pub(super) enum Refusal {
     /// Begin with the first page again.
     Reset,
+    /// Ask for smaller pages.
+    Smaller(String),
+    /// Ask for a narrower window.
+    Split(String),
 }
 
 impl Requester {
@@ -137,7 +147,9 @@ impl Requester {
                     }
                     return Ok(Answer::Response(response));
                 }
-                Action::ResetPagination => return Ok(Answer::Reset),
+                Action::ResetPagination => return Ok(Answer::Refused(Refusal::Reset)),
+                Action::ReducePageSize => return Ok(Answer::Refused(Refusal::Smaller(said(env, &sent?, &resolution)))),
+                Action::SplitRequestWindow => return Ok(Answer::Refused(Refusal::Split(said(env, &sent?, &resolution)))),
                 Action::Fail => return Err(refused(env, &request, &sent?, &resolution)),
                 Action::RefreshTokenThenRetry if refreshed.is_none() => {
                     refreshed = Some(Box::pin(self.auth.refresh(env)).await?);
@@ -148,7 +160,9 @@ impl Requester {
                 }
                 Action::Retry | Action::RateLimited => {}
             }
-            let seconds = self.handler.backoff(env, sent.as_ref().ok(), attempt)?;
+            let limited = sent.as_ref().is_ok_and(|r| r.status == 429) || resolution.action == Action::RateLimited;
+            let told = || sent.as_ref().ok().filter(|r| limited || r.status == 503).and_then(retry_after);
+            let seconds = self.handler.backoff(env, sent.as_ref().ok(), attempt)?.or_else(told);
             if attempt >= most || began.elapsed() >= MOST_TIME {
                 return Err(match sent {
                     Ok(response) => refused(env, &request, &response, &resolution).hint(format!("tried {attempt} times")),
@@ -157,8 +171,12 @@ impl Requester {
             }
             // A wait that somebody asked for gets a second on top: clocks differ.
             let wait = seconds.map_or_else(|| 2f64.powi(attempt.min(12) as i32 - 1), |s| s + 1.0).clamp(0.0, 86_400.0);
-            tracing::info!(url = shown(&request.url), attempt, wait, "the request is sent again");
-            tokio::time::sleep(Duration::from_secs_f64(wait)).await;
+            let wait = Duration::from_secs_f64(wait);
+            tracing::info!(url = shown(&request.url), attempt, seconds = wait.as_secs_f64(), "the request is sent again");
+            if limited {
+                env.pace.limited(&request.url, wait);
+            }
+            tokio::time::sleep(wait).await;
         }
     }
 
@@ -168,12 +186,17 @@ impl Requester {
         {
             return Ok(kept);
         }
-        if let Some(budget) = &env.budget {
-            budget.acquire(request).await;
-        }
+        let _under_way = env.pace.enter(&request.url).await;
+        let _spending = match &env.budget {
+            Some(budget) => budget.acquire(request).await,
+            None => None,
+        };
         let response = env.client.send(request.clone()).await?;
         if let Some(budget) = &env.budget {
-            budget.learn(request, &response).await;
+            budget.learn(request, &response);
+        }
+        if response.ok() {
+            env.pace.answered(&request.url);
         }
         Ok(response)
     }
@@ -381,11 +404,16 @@ fn refused(env: &Env, request: &Request, response: &Response, resolution: &Resol
         (FailureType::Transient, _) => (Code::Unavailable, "the API could not answer"),
         (FailureType::System, _) => (Code::SystemError, "the API refuses the request"),
     };
+    let detail = format!("{} {} answered {}: {}", request.method, shown(&request.url), response.status, said(env, response, resolution));
+    Error::new(code, what).detail(env.without_secrets(&detail))
+}
+
+/// The manifest's words for an answer, and the API's own.
+fn said(env: &Env, response: &Response, resolution: &Resolution) -> String {
     let told: String = error_message(response).unwrap_or_default().chars().take(500).collect();
     let parts = [resolution.message.clone().unwrap_or_default(), told];
     let said: Vec<String> = parts.into_iter().filter(|p| !p.trim().is_empty()).collect();
-    let detail = format!("{} {} answered {}: {}", request.method, shown(&request.url), response.status, said.join(": "));
-    Error::new(code, what).detail(env.without_secrets(&detail))
+    env.without_secrets(&said.join(": "))
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde_json::{Map, Value};
 use trib_core::{Code, Error, Result};
+use trib_kit::http::Response;
+use url::Url;
 
 use super::cursor::Observed;
 use super::dpath;
@@ -15,6 +17,7 @@ use super::fetch::FetchState;
 use super::node::{Expr, Node};
 use super::options::{Options, RequestOption};
 use super::parameters::truthy;
+use super::records::Records;
 use super::slice::Slice;
 use super::stream::{Context, Stream};
 use super::template::python_str;
@@ -47,6 +50,8 @@ pub(super) struct Parent {
     option: Option<RequestOption>,
     incremental: bool,
     extra_fields: Vec<Vec<Expr>>,
+    /// Where a record holds the first page of its children.
+    lazy: Option<Vec<Expr>>,
 }
 
 impl Router {
@@ -137,9 +142,8 @@ fn inject(env: &Env, option: &RequestOption, value: Option<&Value>, options: &mu
 impl Parent {
     fn build(env: &Arc<Env>, node: &Node<'_>, context: &Context<'_>) -> Result<Self> {
         let scope = env.scope();
-        if let Some(pointer) = node.get("lazy_read_pointer").filter(|p| truthy(p.value)) {
-            return Err(pointer.unsupported());
-        }
+        // Later reads want what is new, and ask for it themselves.
+        let lazy = node.get("lazy_read_pointer").filter(|p| truthy(p.value) && context.state.is_empty());
         let stream = node.need("stream")?;
         let incremental = node.flag("incremental_dependency");
         let state = if incremental { parent_state(&stream, context.state, env)? } else { Map::new() };
@@ -154,6 +158,7 @@ impl Parent {
             option: RequestOption::optional(node, "request_option")?,
             incremental,
             extra_fields: node.items("extra_fields").iter().map(fields).collect::<Result<_>>()?,
+            lazy: lazy.map(|_| node.exprs("lazy_read_pointer")).transpose()?,
         })
     }
 
@@ -167,7 +172,13 @@ impl Parent {
             let path = path.iter().map(|p| p.text(&scope)).collect::<Result<Vec<_>>>()?;
             extra.insert(path.join("."), dpath::get(record, &path).cloned().unwrap_or(Value::Null));
         }
-        Ok(Some(Slice::new(partition, Map::new(), extra)))
+        let slice = Slice::new(partition, Map::new(), extra);
+        let Some(pointer) = &self.lazy else { return Ok(Some(slice)) };
+        let path = pointer.iter().map(|p| p.text(&scope)).collect::<Result<Vec<_>>>()?;
+        let children = dpath::get(record, &path).cloned().unwrap_or_else(|| Value::Array(Vec::new()));
+        let url = Url::parse("about:blank").map_err(|e| Error::internal("no address").source(e))?;
+        let body = serde_json::to_vec(&children)?.into();
+        Ok(Some(slice.with_given(Response { status: 200, headers: Vec::new(), url, body })))
     }
 }
 
@@ -202,7 +213,9 @@ pub(super) struct Current {
     slice: Slice,
     pages: FetchState,
     observed: Observed,
-    records: VecDeque<Value>,
+    records: Records,
+    /// How many of them were taken.
+    taken: usize,
 }
 
 impl Walk {
@@ -286,17 +299,18 @@ async fn next_of_parent(env: &Env, parent: &Parent, current: &mut Option<Current
                 return Ok(None);
             };
             let pages = parent.stream.pages(&slice);
-            *current = Some(Current { slice, pages, observed: Observed::default(), records: VecDeque::new() });
+            *current = Some(Current { slice, pages, observed: Observed::default(), records: Records::default(), taken: 0 });
             continue;
         };
-        if let Some(record) = reading.records.pop_front() {
-            match parent.slice_of(env, &record, &reading.slice)? {
+        if let Some(record) = reading.records.get(reading.taken) {
+            reading.taken += 1;
+            match parent.slice_of(env, &record.value(), &reading.slice)? {
                 Some(slice) => return Ok(Some(slice)),
                 None => continue,
             }
         }
         match parent.stream.next_page(&reading.slice, &mut reading.pages, &mut reading.observed).await? {
-            Some(records) => reading.records = records.into(),
+            Some(records) => (reading.records, reading.taken) = (records, 0),
             None => {
                 let done = current.take();
                 if let Some(done) = done {

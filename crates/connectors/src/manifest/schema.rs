@@ -9,6 +9,7 @@ use trib_core::{Code, Error, Result};
 use super::dpath;
 use super::env::Env;
 use super::node::{Expr, Node};
+use super::records::Record;
 use super::retriever::{PageState, Place, Retriever};
 use super::slice::Slice;
 use super::transform::Transform;
@@ -138,7 +139,7 @@ impl Dynamic {
         while first.is_none() {
             match Box::pin(self.retriever.next_page(env, &mut pages, None, None)).await? {
                 None => break,
-                Some(records) => first = records.into_iter().next(),
+                Some(records) => first = records.get(0).map(Record::value),
             }
         }
         let path = |exprs: &[Expr]| exprs.iter().map(|e| e.text(&env.scope())).collect::<Result<Vec<_>>>();

@@ -1,23 +1,51 @@
 //! From an answer's values to a stream's records: extract, filter, transform, normalise.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 use trib_core::Result;
 
 use super::dpath;
 use super::env::Env;
+use super::expander::Expander;
 use super::node::{Expr, Node};
 use super::normalize::normalize;
 use super::parameters::truthy;
+use super::records::{Records, Writer};
 use super::slice::Slice;
 use super::transform::Transform;
 
 pub(super) struct Selector {
     pub(super) extractor: Extractor,
+    pub(super) expander: Option<Expander>,
     filter: Option<Expr>,
     transforms: Vec<Transform>,
     transform_first: bool,
     normalizes: bool,
     client_side: bool,
+}
+
+/// What an answer holds, before the manifest does anything with it.
+pub(super) enum Found {
+    Texts(Records),
+    Trees(Vec<Value>),
+}
+
+impl Found {
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Found::Texts(records) => records.len(),
+            Found::Trees(records) => records.len(),
+        }
+    }
+
+    /// Each record as a tree, one at a time.
+    fn try_each(self, mut each: impl FnMut(Value) -> Result<()>) -> Result<()> {
+        match self {
+            Found::Texts(records) => records.iter().try_for_each(|r| each(r.value())),
+            Found::Trees(records) => records.into_iter().try_for_each(each),
+        }
+    }
 }
 
 pub(super) enum Extractor {
@@ -26,12 +54,14 @@ pub(super) enum Extractor {
 }
 
 impl Extractor {
+    /// One that expands no records, which only a stream's selector can.
     pub(super) fn build(node: &Node<'_>) -> Result<Self> {
+        node.get("record_expander").map_or_else(|| Self::build_path(node), |expander| Err(expander.unsupported()))
+    }
+
+    fn build_path(node: &Node<'_>) -> Result<Self> {
         match node.kind() {
-            "DpathExtractor" => match node.get("record_expander") {
-                Some(expander) => Err(expander.unsupported()),
-                None => Ok(Extractor::Dpath(node.exprs("field_path")?)),
-            },
+            "DpathExtractor" => Ok(Extractor::Dpath(node.exprs("field_path")?)),
             "CombinedExtractor" => Ok(Extractor::Combined {
                 parts: node.items("extractors").iter().map(Self::build).collect::<Result<_>>()?,
                 first_match: node.text("mode") == Some("first_match"),
@@ -55,6 +85,13 @@ impl Extractor {
             }
             Extractor::Combined { .. } => None,
         }
+    }
+
+    /// The way to the records, where it is one that needs no search.
+    pub(super) fn plain_path(&self, env: &Env) -> Result<Option<Vec<String>>> {
+        let Extractor::Dpath(path) = self else { return Ok(None) };
+        let path = path.iter().map(|p| p.text(&env.scope())).collect::<Result<Vec<_>>>()?;
+        Ok((!path.iter().any(|p| p == "*")).then_some(path))
     }
 
     /// The records in these values; `keep` leaves the values whole, at the price of a copy.
@@ -108,7 +145,8 @@ impl Extractor {
 
 impl Selector {
     /// `client_side` is that records are filtered by the cursor, which needs them transformed unless the manifest says otherwise.
-    pub(super) fn build(node: &Node<'_>, transforms: &[Node<'_>], client_side: bool) -> Result<Self> {
+    pub(super) fn build(env: &Arc<Env>, node: &Node<'_>, transforms: &[Node<'_>], client_side: bool) -> Result<Self> {
+        let extractor = node.need("extractor")?;
         let filter = match node.get("record_filter") {
             None => None,
             Some(filter) if filter.kind() == "RecordFilter" => filter.expr("condition")?.filter(|c| !c.source().is_empty()),
@@ -120,7 +158,8 @@ impl Selector {
             Some(part) => return Err(part.unsupported()),
         };
         Ok(Self {
-            extractor: Extractor::build(&node.need("extractor")?)?,
+            expander: extractor.get("record_expander").map(|e| Expander::build(env, &e)).transpose()?,
+            extractor: Extractor::build_path(&extractor)?,
             filter,
             transforms: transforms.iter().map(Transform::build).collect::<Result<_>>()?,
             transform_first: node.get("transform_before_filtering").map_or(client_side, |t| t.value == &Value::Bool(true)),
@@ -131,7 +170,15 @@ impl Selector {
 
     /// Only what is extracted.
     pub(super) fn plain(extractor: Extractor) -> Self {
-        Self { extractor, filter: None, transforms: Vec::new(), transform_first: false, normalizes: false, client_side: false }
+        Self {
+            extractor,
+            expander: None,
+            filter: None,
+            transforms: Vec::new(),
+            transform_first: false,
+            normalizes: false,
+            client_side: false,
+        }
     }
 
     /// Whether the cursor filters records.
@@ -148,15 +195,18 @@ impl Selector {
         &self,
         env: &Env,
         slice: &Slice,
-        records: Vec<Value>,
+        found: Found,
         schema: Option<&Value>,
         wanted: Option<&dyn Fn(&Value) -> bool>,
-    ) -> Result<Vec<Value>> {
+    ) -> Result<Records> {
         if self.filter.is_none() && self.transforms.is_empty() && wanted.is_none() && !self.normalizes {
-            return Ok(records);
+            return match found {
+                Found::Texts(records) => Ok(records),
+                Found::Trees(records) => Records::of(&records),
+            };
         }
-        let mut kept = Vec::with_capacity(records.len());
-        for mut record in records {
+        let mut kept = Writer::default();
+        found.try_each(|mut record| {
             let passes = |record: &Value| -> Result<bool> {
                 if wanted.is_some_and(|wanted| !wanted(record)) {
                     return Ok(false);
@@ -169,19 +219,19 @@ impl Selector {
             if self.transform_first {
                 transform(&mut record)?;
                 if !passes(&record)? {
-                    continue;
+                    return Ok(());
                 }
             } else {
                 if !passes(&record)? {
-                    continue;
+                    return Ok(());
                 }
                 transform(&mut record)?;
             }
             if let (true, Some(schema)) = (self.normalizes, schema) {
                 normalize(&mut record, schema);
             }
-            kept.push(record);
-        }
-        Ok(kept)
+            kept.push(&record)
+        })?;
+        Ok(kept.finish())
     }
 }

@@ -1,6 +1,9 @@
 //! A piece of a stream's read: what its routers and its cursor say about the requests that it takes.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
+use trib_kit::http::Response;
 
 use super::cursor::Bounds;
 use super::template::Scope;
@@ -16,6 +19,8 @@ pub(super) struct Slice {
     attributes: Value,
     /// Which of its records the cursor has not seen before.
     bounds: Option<Bounds>,
+    /// The answer to its first request, where a parent's record has brought it along.
+    given: Option<Arc<Response>>,
 }
 
 impl Default for Slice {
@@ -30,7 +35,7 @@ impl Slice {
         merged.extend(cursor.clone());
         let attributes = [("partition", partition.clone()), ("cursor_slice", cursor), ("extra_fields", extra.clone())];
         let attributes = attributes.into_iter().map(|(name, map)| (name.to_owned(), Value::Object(map))).collect();
-        Self { partition, extra, merged: Value::Object(merged), attributes: Value::Object(attributes), bounds: None }
+        Self { partition, extra, merged: Value::Object(merged), attributes: Value::Object(attributes), bounds: None, given: None }
     }
 
     pub(super) fn of_partition(partition: Map<String, Value>) -> Self {
@@ -43,7 +48,22 @@ impl Slice {
 
     /// This partition within a window of the cursor.
     pub(super) fn within(&self, cursor: Map<String, Value>) -> Self {
-        Self::new(self.partition.clone(), cursor, self.extra.clone())
+        let given = self.given.clone();
+        Self { given, ..Self::new(self.partition.clone(), cursor, self.extra.clone()) }
+    }
+
+    /// Another window of the same, with the same bounds.
+    pub(super) fn moved(&self, cursor: Map<String, Value>) -> Self {
+        self.within(cursor).with_bounds(self.bounds.clone())
+    }
+
+    pub(super) fn with_given(mut self, given: Response) -> Self {
+        self.given = Some(Arc::new(given));
+        self
+    }
+
+    pub(super) fn given(&self) -> Option<&Response> {
+        self.given.as_deref()
     }
 
     pub(super) fn with_extra(&self, name: &str, value: Value) -> Self {
@@ -60,6 +80,11 @@ impl Slice {
 
     pub(super) fn bounds(&self) -> Option<&Bounds> {
         self.bounds.as_ref()
+    }
+
+    /// Whether it asks for the same.
+    pub(super) fn is(&self, other: &Slice) -> bool {
+        self.merged == other.merged
     }
 
     pub(super) fn get(&self, key: &str) -> Option<&Value> {

@@ -149,7 +149,7 @@ impl Source for ManifestSource {
             match event {
                 Event::Started { .. } => {}
                 Event::Records { records, .. } => {
-                    for record in &records {
+                    for record in records.iter() {
                         if let Some(rejected) = rows.push(record) {
                             out.reject(name, rejected).await?;
                         }

@@ -1,8 +1,10 @@
 //! ISO 8601 durations: calendar months, and exact time.
 
-use std::time::Duration;
+use std::time::Duration as StdDuration;
 
 use chrono::{DateTime, FixedOffset, Months, TimeDelta};
+
+use super::template::datetime::Duration;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Span {
@@ -11,38 +13,10 @@ pub(super) struct Span {
 }
 
 impl Span {
-    /// `P1Y2M3DT4H5M6.7S`, `P2W`; a sign may stand before it.
+    /// `P1Y2M3DT4H5M6.7S`, `P2W`; a sign may stand before it. What templates take for a duration is one here.
     pub(super) fn parse(text: &str) -> Option<Self> {
-        let text = text.trim();
-        let (sign, rest) = match text.strip_prefix('-') {
-            Some(rest) => (-1, rest),
-            None => (1, text.strip_prefix('+').unwrap_or(text)),
-        };
-        let rest = rest.strip_prefix('P')?;
-        let (date, time) = rest.split_once('T').unwrap_or((rest, ""));
-        if date.is_empty() && time.is_empty() {
-            return None;
-        }
-        let mut span = Self::default();
-        for (amount, unit) in amounts(date)? {
-            match unit {
-                'Y' => span.months += (amount * 12.0) as i32,
-                'M' => span.months += amount as i32,
-                'W' => span.micros += micros(amount, 7 * 86_400)?,
-                'D' => span.micros += micros(amount, 86_400)?,
-                _ => return None,
-            }
-        }
-        for (amount, unit) in amounts(time)? {
-            let seconds = match unit {
-                'H' => 3600,
-                'M' => 60,
-                'S' => 1,
-                _ => return None,
-            };
-            span.micros += micros(amount, seconds)?;
-        }
-        Some(Self { months: sign * span.months, micros: i64::from(sign) * span.micros })
+        let read = Duration::parse(text.trim()).ok()?;
+        Some(Self { months: i32::try_from(read.years * 12 + read.months).ok()?, micros: read.rest.0 })
     }
 
     pub(super) const fn micros(micros: i64) -> Self {
@@ -54,8 +28,8 @@ impl Span {
     }
 
     /// Without months, which have no length of their own.
-    pub(super) fn to_std(self) -> Option<Duration> {
-        (self.months == 0).then(|| u64::try_from(self.micros).ok().map(Duration::from_micros)).flatten()
+    pub(super) fn to_std(self) -> Option<StdDuration> {
+        (self.months == 0).then(|| u64::try_from(self.micros).ok().map(StdDuration::from_micros)).flatten()
     }
 
     pub(super) fn is_zero(self) -> bool {
@@ -72,27 +46,6 @@ impl Span {
     pub(super) fn before(self, time: DateTime<FixedOffset>) -> Option<DateTime<FixedOffset>> {
         Self { months: -self.months, micros: -self.micros }.after(time)
     }
-}
-
-fn micros(amount: f64, seconds: i64) -> Option<i64> {
-    let micros = amount * seconds as f64 * 1e6;
-    (micros.abs() < 9e18).then_some(micros.round() as i64)
-}
-
-fn amounts(text: &str) -> Option<Vec<(f64, char)>> {
-    let mut found = Vec::new();
-    let mut rest = text;
-    while !rest.is_empty() {
-        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.' && c != ',')?;
-        let unit = rest[end..].chars().next()?;
-        let amount: f64 = rest[..end].replace(',', ".").parse().ok()?;
-        if amount > 1e12 {
-            return None;
-        }
-        found.push((amount, unit));
-        rest = &rest[end + unit.len_utf8()..];
-    }
-    Some(found)
 }
 
 #[cfg(test)]

@@ -8,15 +8,17 @@ use serde_json::{Map, Value, json};
 use tokio::sync::OnceCell;
 use trib_core::{Code, Error, Result};
 
-use super::cursor::{Bounds, Observed, PartitionCursor, Window, WindowRule, build_rule};
+use super::cursor::{Bounds, Observed, PartitionCursor, Point, Window, WindowRule, build_rule};
 use super::env::Env;
 use super::fetch::{Fetch, FetchState};
 use super::node::{Expr, Node};
 use super::options::RequestOption;
+use super::records::Records;
 use super::retriever::{Injections, Place};
 use super::router::{Router, Walk};
 use super::schema::SchemaLoader;
 use super::slice::Slice;
+use super::span::Span;
 
 /// What a stream's part of the state says when it has no cursor.
 const NO_CURSOR: &str = "__ab_no_cursor_state_message";
@@ -73,11 +75,12 @@ impl Stream {
 
     fn build_named(env: &Arc<Env>, node: &Node<'_>, context: &Context<'_>, name: &str) -> Result<Self> {
         if node.kind() == "StateDelegatingStream" {
-            let part = if context.state.is_empty() { "full_refresh_stream" } else { "incremental_stream" };
-            if node.get("api_retention_period").is_some() {
-                return Err(node.wrong("`api_retention_period` is not supported"));
+            let none = Map::new();
+            if context.state.is_empty() || is_too_old(env, node, context.state)? {
+                let first = Context { state: &none, ..*context };
+                return Self::build_named(env, &node.need("full_refresh_stream")?, &first, name);
             }
-            return Self::build_named(env, &node.need(part)?, context, name);
+            return Self::build_named(env, &node.need("incremental_stream")?, context, name);
         }
         if let Some(part) = node.get("file_uploader") {
             return Err(part.unsupported());
@@ -112,6 +115,7 @@ impl Stream {
             client_side: flag("is_client_side_incremental"),
             data_feed: flag("is_data_feed"),
             injections: injections(env, incremental.as_ref(), router.clone())?,
+            rule: rule.clone(),
         };
         Ok(Self {
             name: name.to_owned(),
@@ -202,7 +206,7 @@ impl Stream {
     }
 
     /// The records of a slice's next page; what the cursor sees in them is noted.
-    pub(super) async fn next_page(&self, slice: &Slice, pages: &mut FetchState, observed: &mut Observed) -> Result<Option<Vec<Value>>> {
+    pub(super) async fn next_page(&self, slice: &Slice, pages: &mut FetchState, observed: &mut Observed) -> Result<Option<Records>> {
         let schema = if self.fetch.normalizes() { Some(self.schema().await?) } else { None };
         let records = Box::pin(self.fetch.next_page(&self.env, pages, schema, slice.bounds())).await?;
         if let (Some(rule), Some(records)) = (&self.rule, &records) {
@@ -259,6 +263,35 @@ fn name_of(node: &Node<'_>) -> Result<String> {
         Some(name) if !name.is_empty() => Ok(name.to_owned()),
         _ => Err(Error::new(Code::ConfigInvalid, "a stream has no name").setting(node.path.clone())),
     }
+}
+
+/// Whether the API may have forgotten what came since this state.
+fn is_too_old(env: &Arc<Env>, node: &Node<'_>, state: &Map<String, Value>) -> Result<bool> {
+    let period = node.expr("api_retention_period")?.map(|e| e.text(&env.scope())).transpose()?;
+    let Some(period) = period.filter(|p| !p.is_empty() && p != "None") else { return Ok(false) };
+    let period =
+        Span::parse(&period).ok_or_else(|| node.wrong("`api_retention_period` is a duration such as P30D").detail(period.clone()))?;
+    let oldest = Point::Time(super::time::now()).before(period);
+    for part in ["full_refresh_stream", "incremental_stream"] {
+        let Some(cursor) = node.need(part)?.get("incremental_sync") else {
+            // It was read as a whole, and has said nothing but that.
+            if state.get(NO_CURSOR).is_some_and(super::parameters::truthy) {
+                return Ok(false);
+            }
+            continue;
+        };
+        if cursor.kind() == "IncrementingCountCursor" {
+            return Err(node.wrong("`api_retention_period` needs a cursor of times"));
+        }
+        if let Some(reached) = build_rule(env, &cursor, None)?.reached_in(state) {
+            let old = reached < oldest;
+            if old {
+                tracing::warn!("the state is older than what the API keeps: everything is read again");
+            }
+            return Ok(old);
+        }
+    }
+    Ok(true)
 }
 
 /// A list of paths, each a list of keys.

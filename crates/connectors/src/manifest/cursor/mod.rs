@@ -15,6 +15,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::records::Record;
+
 /// Which records a cursor has not seen before.
 #[derive(Clone)]
 pub(super) struct Bounds {
@@ -37,8 +39,8 @@ impl Bounds {
 pub(super) struct Observed(pub(super) Option<Point>);
 
 impl Observed {
-    pub(super) fn see(&mut self, rule: &WindowRule, record: &Value) {
-        if let Some(point) = rule.point_of(record)
+    pub(super) fn see(&mut self, rule: &WindowRule, record: Record<'_>) {
+        if let Some(point) = record.field(&rule.field).and_then(|value| rule.parse(&value.value()))
             && self.0.as_ref().is_none_or(|known| *known < point)
         {
             self.0 = Some(point);

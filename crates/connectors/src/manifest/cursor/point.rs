@@ -42,7 +42,7 @@ impl Point {
     }
 
     /// The point that much earlier; itself before the calendar's begin.
-    pub(super) fn before(&self, span: Span) -> Point {
+    pub(in super::super) fn before(&self, span: Span) -> Point {
         match self {
             Point::Time(time) => Point::Time(span.before(*time).unwrap_or(*time)),
             other => other.clone(),

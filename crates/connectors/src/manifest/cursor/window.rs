@@ -9,7 +9,7 @@ use super::super::slice::Slice;
 use super::super::span::Span;
 use super::super::time;
 use super::clamp::Clamp;
-use super::{Bounds, Point};
+use super::{Bounds, Observed, Point};
 
 /// A step smaller than this would make more windows than anybody can read.
 const MOST_WINDOWS: usize = 1_000_000;
@@ -70,12 +70,55 @@ impl WindowRule {
         }
     }
 
+    /// How far a state says that everything was read: of one cursor, or of all partitions together.
+    pub(in super::super) fn reached_in(&self, state: &Map<String, Value>) -> Option<Point> {
+        let global = state.get("state").and_then(Value::as_object);
+        let of = |name: &str| state.get("slices")?.get(0)?.get(name).filter(|v| !v.is_null());
+        let value = state.get(&self.field).or_else(|| global?.get(&self.field));
+        self.parse(value.or_else(|| of("most_recent_cursor_value")).or_else(|| of("end"))?)
+    }
+
     pub(in super::super) fn write(&self, point: &Point) -> Value {
         match (point, &self.values) {
             (Point::Time(time), Values::Times { format, .. }) => Value::String(time::format(*time, format)),
             (Point::Count(value), _) => value.clone(),
             _ => Value::Null,
         }
+    }
+
+    fn window_of(&self, slice: &Slice) -> Option<(Point, Point)> {
+        let (start, end) = self.boundaries.as_ref()?;
+        let point = |name: &str| slice.get(name).and_then(|v| self.parse(v));
+        Some((point(start)?, point(end)?))
+    }
+
+    fn named(&self, from: &Point, to: &Point) -> Map<String, Value> {
+        let names = self.boundaries.as_ref().map_or(("start", "end"), |(a, b)| (a.as_str(), b.as_str()));
+        Map::from_iter([(names.0.to_owned(), self.write(from)), (names.1.to_owned(), self.write(to))])
+    }
+
+    /// The slice's window in two halves, a granule apart. `None` where it is one granule, or no longer than `least`.
+    pub(in super::super) fn halves(&self, slice: &Slice, least: Option<Span>) -> Option<[Slice; 2]> {
+        let granule = i64::try_from(self.granularity?.to_std()?.as_micros()).ok().filter(|g| *g > 0)?;
+        let (Point::Time(start), Point::Time(end)) = self.window_of(slice)? else { return None };
+        let length = (end - start).num_microseconds().filter(|l| *l > 0)?;
+        if least.and_then(Span::to_std).is_some_and(|least| length as u128 <= least.as_micros()) {
+            return None;
+        }
+        let half = (length / granule + 1) / 2 * granule;
+        if half == 0 {
+            return None;
+        }
+        let second = start + chrono::TimeDelta::microseconds(half);
+        let first_end = second - chrono::TimeDelta::microseconds(granule);
+        let part = |from, to| slice.moved(self.named(&Point::Time(from), &Point::Time(to)));
+        (start <= first_end && second <= end).then(|| [part(start, first_end), part(second, end)])
+    }
+
+    /// The slice's window from what was seen in it on; `None` when nothing was.
+    pub(in super::super) fn from_seen(&self, slice: &Slice, seen: &Observed) -> Option<Slice> {
+        let (_, end) = self.window_of(slice)?;
+        Some(slice.moved(self.named(seen.0.as_ref()?, &end)))
     }
 
     pub(super) fn end_now(&self) -> Point {
@@ -166,12 +209,7 @@ impl Window {
             let from = self.rule.lookback.map_or_else(|| last.end.clone(), |l| last.end.before(l));
             self.split(from, self.rule.end_now(), true, &mut found)?;
         }
-        Ok(found.iter().map(|(from, to)| self.named(from, to)).collect())
-    }
-
-    fn named(&self, from: &Point, to: &Point) -> Map<String, Value> {
-        let names = self.rule.boundaries.as_ref().map_or(("start", "end"), |(a, b)| (a.as_str(), b.as_str()));
-        Map::from_iter([(names.0.to_owned(), self.rule.write(from)), (names.1.to_owned(), self.rule.write(to))])
+        Ok(found.iter().map(|(from, to)| self.rule.named(from, to)).collect())
     }
 
     /// Cuts a range into steps. All but the last window of a read end one granule before the next begins.
@@ -218,13 +256,7 @@ impl Window {
     /// A slice was read to its end.
     pub(in super::super) fn close(&mut self, slice: &Slice, most: Option<Point>) {
         let interval = match &self.rule.boundaries {
-            Some((start, end)) => {
-                let point = |name: &str| slice.get(name).and_then(|v| self.rule.parse(v));
-                match (point(start), point(end)) {
-                    (Some(start), Some(end)) => Some(Interval { start, end, most }),
-                    _ => None,
-                }
-            }
+            Some(_) => self.rule.window_of(slice).map(|(start, end)| Interval { start, end, most }),
             None => most.map(|most| Interval { start: self.start.clone(), end: most.clone(), most: Some(most) }),
         };
         if let Some(interval) = interval {
@@ -304,6 +336,28 @@ mod tests {
         assert_eq!(window.state()["at"], "2026-01-07");
         window.close(&slices[2], None);
         assert_eq!(window.state()["at"], "2026-01-07", "a window without records does not move it");
+    }
+
+    #[test]
+    fn a_window_is_halved_down_to_its_granule() {
+        let rule = rule(None, Some("P1D"), None);
+        let slice = |from: &str, to: &str| {
+            let point = |day: &str| rule.parse(&format!("2026-01-{day}").into()).unwrap();
+            Slice::default().within(rule.named(&point(from), &point(to)))
+        };
+        let halves =
+            |from: &str, to: &str, least: Option<&str>| {
+                let found = rule.halves(&slice(from, to), least.and_then(Span::parse))?;
+                Some(found.map(|s| {
+                    format!("{}..{}", &s.get("from").unwrap().as_str().unwrap()[8..], &s.get("to").unwrap().as_str().unwrap()[8..])
+                }))
+            };
+        assert_eq!(halves("01", "10", None), Some(["01..05".to_owned(), "06..10".to_owned()]));
+        assert_eq!(halves("01", "03", None), Some(["01..01".to_owned(), "02..03".to_owned()]));
+        assert_eq!(halves("01", "01", None), None);
+        assert_eq!(halves("01", "03", Some("P2D")), None);
+        let seen = Observed(rule.parse(&"2026-01-04".into()));
+        assert_eq!(rule.from_seen(&slice("01", "10"), &seen).unwrap().get("from").unwrap(), "2026-01-04");
     }
 
     #[test]
