@@ -1,4 +1,4 @@
-//! The registry: every connector that is written in Rust, one folder each, one line each.
+//! The registry: every connector that is written in Rust, one folder each, one line each; and the manifests that ship with Tributary.
 
 use trib_core::Connector;
 
@@ -15,7 +15,8 @@ pub mod sqlite;
 
 /// All connectors of this crate.
 pub fn connectors() -> Vec<Connector> {
-    vec![
+    #[allow(unused_mut, reason = "without manifests there is nothing to add")]
+    let mut all = vec![
         #[cfg(feature = "files")]
         files::connector(),
         #[cfg(feature = "postgres")]
@@ -24,5 +25,8 @@ pub fn connectors() -> Vec<Connector> {
         singer::connector(),
         #[cfg(feature = "sqlite")]
         sqlite::connector(),
-    ]
+    ];
+    #[cfg(feature = "manifest")]
+    all.extend(manifest::shipped::connectors());
+    all
 }

@@ -38,6 +38,20 @@ pub enum Verified {
     StandIn,
 }
 
+/// Which edition of a manifest a connector is, where the manifest ships with Tributary.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Edition {
+    pub version: String,
+    /// Of the manifest's text, in hex.
+    pub sha256: String,
+    /// The day on which it was last held against what [`Connector::verified`] names: `2026-11-22`.
+    pub verified_on: String,
+    /// The vendor's own documentation, from which it was written.
+    pub documentation: String,
+    /// What users have to know: limits, and what an incremental read cannot see.
+    pub notes: Vec<String>,
+}
+
 pub type MakeSource = Arc<dyn Fn(&Value, &Context) -> Result<Arc<dyn Source>> + Send + Sync>;
 pub type MakeDestination = Arc<dyn Fn(&Value, &Context) -> Result<Arc<dyn Destination>> + Send + Sync>;
 
@@ -52,6 +66,8 @@ pub struct Connector {
     /// One sentence.
     pub description: String,
     pub verified: Verified,
+    /// Of a manifest that ships with Tributary.
+    pub edition: Option<Edition>,
     /// The source evaluates [`crate::StreamRead::filter`] itself.
     pub pushes_filter: bool,
     pub schema: Schema,
@@ -107,6 +123,7 @@ impl Connector {
             title: C::TITLE.to_owned(),
             description: C::DESCRIPTION.to_owned(),
             verified: C::VERIFIED,
+            edition: None,
             pushes_filter: C::PUSHES_FILTER,
             schema: schema_for!(C),
             source: (ends != Ends::Destination).then_some(source),

@@ -23,3 +23,4 @@ pub mod rows;
 pub mod stand_in;
 pub mod tiny_disk;
 pub mod values;
+pub mod vendor;

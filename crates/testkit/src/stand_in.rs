@@ -37,7 +37,8 @@ impl Asked {
     }
 }
 
-fn pairs(text: &str) -> Vec<(String, String)> {
+/// Keys and values of a query or a form, decoded.
+pub(crate) fn pairs(text: &str) -> Vec<(String, String)> {
     let decoded = |part: &str| {
         let mut bytes = Vec::new();
         let mut rest = part.bytes();

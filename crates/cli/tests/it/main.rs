@@ -10,6 +10,7 @@ mod faults;
 mod hub;
 mod models;
 mod secrets;
+mod shipped;
 mod singer;
 mod target;
 mod trib;

@@ -14,32 +14,52 @@ use super::source::ManifestSource;
 /// The connector that a manifest describes, named by its user. A manifest that is not right makes an entry too: whoever uses it is
 /// told what is wrong with it.
 pub fn connector(name: &str, file: &Path, text: &str) -> Connector {
-    let read = Manifest::parse(file, text);
-    let manifest = read.as_ref().ok().cloned();
-    let schema = manifest.as_ref().map_or_else(|| json!({"type": "object"}), |m| m.connection_schema());
-    let described = manifest.as_ref().and_then(|m| m.description().map(str::to_owned));
-    let description = match (&read, described) {
-        (Err(_), _) => "A declarative connector whose manifest is not right.".to_owned(),
-        (Ok(_), None) => "A declarative connector of this project.".to_owned(),
-        (Ok(_), Some(own)) => own,
-    };
-    let source: MakeSource = match manifest {
-        Some(manifest) => Arc::new(move |settings, _| open(&manifest, settings)),
-        None => {
+    match Manifest::parse(file, text) {
+        Ok(manifest) => of(name, &manifest),
+        Err(_) => {
             let (file, text): (PathBuf, String) = (file.to_owned(), text.to_owned());
-            Arc::new(move |settings, _| open(&Manifest::parse(&file, &text)?, settings))
+            let again: MakeSource = Arc::new(move |settings, _| open(&Manifest::parse(&file, &text)?, settings));
+            entry(name, "A declarative connector whose manifest is not right.", json!({"type": "object"}), again)
         }
-    };
+    }
+}
+
+/// The connector that a manifest describes.
+pub(super) fn of(name: &str, manifest: &Arc<Manifest>) -> Connector {
+    let description = manifest.description().unwrap_or("A declarative connector of this project.");
+    let mut schema = manifest.connection_schema();
+    mark_secrets(&mut schema);
+    let own = manifest.clone();
+    entry(name, description, schema, Arc::new(move |settings, _| open(&own, settings)))
+}
+
+fn entry(name: &str, description: &str, schema: Value, source: MakeSource) -> Connector {
     Connector {
         name: name.to_owned(),
         title: name.to_owned(),
-        description,
+        description: description.to_owned(),
         verified: Verified::StandIn,
+        edition: None,
         pushes_filter: false,
         schema: Schema::try_from(schema).unwrap_or_default(),
         source: Some(source),
         destination: None,
         from_url: None,
+    }
+}
+
+/// Secrets as JSON Schema marks them, beside the format's own mark.
+fn mark_secrets(schema: &mut Value) {
+    match schema {
+        Value::Object(map) => {
+            if map.get("airbyte_secret") == Some(&Value::Bool(true)) {
+                map.insert("format".to_owned(), json!("password"));
+                map.insert("writeOnly".to_owned(), json!(true));
+            }
+            map.values_mut().for_each(mark_secrets);
+        }
+        Value::Array(items) => items.iter_mut().for_each(mark_secrets),
+        _ => {}
     }
 }
 

@@ -63,6 +63,11 @@ impl Manifest {
         self.document.get("description").and_then(Value::as_str)
     }
 
+    /// What the manifest says about itself, under `metadata`.
+    pub(super) fn metadata(&self, name: &str) -> Option<&Value> {
+        self.document.get("metadata")?.get(name)
+    }
+
     /// The protocol's description of the connector.
     pub fn spec(&self) -> Value {
         let mut spec = Map::from_iter([("connectionSpecification".to_owned(), self.connection_schema())]);

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use trib_core::Connector;
-use trib_core::connector::Verified;
+use trib_core::connector::{Edition, Verified};
 use trib_project::{Lock, Pin};
 
 use super::add::licence;
@@ -69,7 +69,7 @@ fn summary(connector: &Connector) -> Value {
     json!({
         "name": connector.name, "title": connector.title, "description": connector.description,
         "source": connector.source.is_some(), "destination": connector.destination.is_some(), "verified": connector.verified,
-        "evaluates_where": connector.pushes_filter,
+        "evaluates_where": connector.pushes_filter, "edition": connector.edition,
     })
 }
 
@@ -90,14 +90,21 @@ fn text(connector: &Connector, pin: Option<&Pin>, width: Option<usize>) -> Strin
     };
     let rows: Vec<Vec<String>> = properties.into_iter().flatten().map(row).collect();
     format!(
-        "{} ({})\n{}\n{}; verified against {}{pinned}\n\n{}",
+        "{} ({})\n{}\n{}; verified against {}{}{pinned}\n\n{}",
         connector.title,
         connector.name,
         connector.description,
         ends(connector),
         verified(connector),
+        connector.edition.as_ref().map(edition).unwrap_or_default(),
         render(&columns, &rows, width)
     )
+}
+
+fn edition(edition: &Edition) -> String {
+    let Edition { version, sha256, verified_on, documentation, notes } = edition;
+    let notes: String = notes.iter().map(|note| format!("\n- {note}")).collect();
+    format!(" on {verified_on}\nmanifest {version}, sha256 {sha256}\nwritten from {documentation}{notes}")
 }
 
 /// A setting's type in a word or two; the choices, where there are only a few.

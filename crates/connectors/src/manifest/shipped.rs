@@ -1,0 +1,77 @@
+//! Manifests that ship with Tributary, compiled into the binary: `crates/connectors/manifests/NAME.yaml`.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use trib_core::connector::{Edition, Verified};
+use trib_core::{Code, Connector, Error, Result};
+
+use super::entry;
+use super::manifest::Manifest;
+
+/// A manifest of ours.
+#[derive(Clone, Copy, Debug)]
+pub struct Shipped {
+    /// What stands behind `connector:` in a project.
+    pub name: &'static str,
+    /// The YAML itself.
+    pub text: &'static str,
+}
+
+macro_rules! shipped {
+    ($($name:literal),* $(,)?) => {
+        &[$(Shipped { name: $name, text: include_str!(concat!("../../manifests/", $name, ".yaml")) }),*]
+    };
+}
+
+/// All of them, in the order of their names.
+pub const SHIPPED: &[Shipped] =
+    shipped!["asana", "ecb", "github", "hubspot", "jira", "mailchimp", "open_meteo", "shopify", "stripe", "world_bank"];
+
+/// Their entries of the registry.
+pub(crate) fn connectors() -> impl Iterator<Item = Connector> {
+    // One that cannot be read is an entry that says so, like any other manifest; a test holds that there is none.
+    SHIPPED.iter().map(|s| s.connector().unwrap_or_else(|_| entry::connector(s.name, &s.file(), s.text)))
+}
+
+impl Shipped {
+    /// How errors name it.
+    fn file(&self) -> std::path::PathBuf {
+        Path::new("manifests").join(format!("{}.yaml", self.name))
+    }
+
+    /// SHA-256 of the text in hex.
+    pub fn sha256(&self) -> String {
+        hex::encode(Sha256::digest(self.text))
+    }
+
+    pub fn manifest(&self) -> Result<Arc<Manifest>> {
+        Manifest::parse(&self.file(), self.text)
+    }
+
+    /// The registry's entry, with what the manifest's `metadata` says about itself.
+    pub fn connector(&self) -> Result<Connector> {
+        let manifest = self.manifest()?;
+        let fact = |name: &str| -> Result<String> {
+            manifest.metadata(name).and_then(Value::as_str).map(str::to_owned).ok_or_else(|| {
+                Error::new(Code::ConfigInvalid, "a manifest that ships with Tributary does not say what it has to").detail(name.to_owned())
+            })
+        };
+        let verified = match fact("verified")?.as_str() {
+            "live" => Verified::Live,
+            "emulator" => Verified::Emulator,
+            _ => Verified::StandIn,
+        };
+        let notes = manifest.metadata("notes").and_then(Value::as_array).into_iter().flatten();
+        let edition = Edition {
+            version: fact("version")?,
+            sha256: self.sha256(),
+            verified_on: fact("verified_on")?,
+            documentation: fact("documentation")?,
+            notes: notes.filter_map(Value::as_str).map(str::to_owned).collect(),
+        };
+        Ok(Connector { title: fact("title")?, verified, edition: Some(edition), ..entry::of(self.name, &manifest) })
+    }
+}

@@ -1,0 +1,207 @@
+//! A vendor's API as data: a document says what each request must look like and which records there are, and this answers by it.
+//!
+//! ```yaml
+//! every:                          # demanded of each request; each rule names the page of documentation that it comes from
+//!   - {docs: https://…, header: {authorization: Bearer hunter2}, else: {status: 401, body: {message: no}}}
+//! limit: {docs: https://…, request: 2, answer: {status: 429, headers: {Retry-After: "1"}}}
+//! routes:
+//!   - path: /v1/orders            # or `POST /v1/{shop}/orders`; `when: {query: "orders\\("}` tells routes of one path apart
+//!     docs: https://…
+//!     query: {limit: 1..100, after?: '\w+', since?: '.*'}      # patterns and ranges; `?` may be left out; nothing else may stand there
+//!     body: {filter.status: open}                              # leaves of a JSON body by their paths, likewise; or `form:`
+//!     records: [{id: 1, at: "2026-01-01"}, {of: 9, each: {id: $n, at: {from: "2026-01-02T00:00:00Z", step: 60}}}]
+//!     later: [{id: 11, at: "2026-02-01"}]                      # come with the second run
+//!     keep: [[at, ">=", since]]                                # field, operator, parameter
+//!     pages: {after: after, by: id, size: limit, default: 10}  # or `number`, `offset`, `token` in place of `after`
+//!     answer: {data: $records, next?: $next}                   # a key with `?` goes away when what it names is not there
+//! ```
+//!
+//! A text as `answer` is sent as it is, with `$rows` for the records as CSV of the route's `columns`. Fields that begin with `~` are for
+//! `keep` only. What breaks a rule is answered as the vendor would, and remembered: [`Vendor::refusals`].
+
+mod demand;
+mod fill;
+mod page;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde_json::{Map, Value, json};
+
+use crate::stand_in::{Answer, Asked, StandIn};
+
+/// What is known while a request is answered, by name.
+pub(crate) type Variables = Map<String, Value>;
+
+/// A stand-in that answers by a document.
+pub struct Vendor {
+    server: StandIn,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    later: bool,
+    /// Requests since the run began, those that were too many included.
+    asked: u64,
+    served: u64,
+    limited: u64,
+    refusals: Vec<String>,
+}
+
+/// A request that breaks a rule.
+pub(crate) struct Refusal {
+    why: String,
+    answer: Value,
+}
+
+impl Refusal {
+    pub(crate) fn new(why: impl Into<String>) -> Self {
+        let why = why.into();
+        Self { answer: json!({"status": 400, "body": {"message": why}}), why }
+    }
+}
+
+impl Vendor {
+    pub fn start(document: Value) -> Self {
+        let state = Arc::new(Mutex::new(State::default()));
+        let shared = state.clone();
+        let server = StandIn::start(move |asked| {
+            let mut state = shared.lock().unwrap_or_else(PoisonError::into_inner);
+            answer(&document, &mut state, asked)
+        });
+        Self { server, state }
+    }
+
+    /// `http://127.0.0.1:PORT`
+    pub fn url(&self) -> String {
+        self.server.url()
+    }
+
+    /// Begins to count anew; `later` lets the records of the second run appear.
+    pub fn begin(&self, later: bool) {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = State { later, ..State::default() };
+    }
+
+    /// Requests that were answered as asked, and those that came too soon.
+    pub fn counts(&self) -> (u64, u64) {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        (state.served, state.limited)
+    }
+
+    /// Which rules were broken, and by what.
+    pub fn refusals(&self) -> Vec<String> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).refusals.clone()
+    }
+}
+
+fn answer(document: &Value, state: &mut State, asked: &Asked) -> Answer {
+    state.asked += 1;
+    if document.pointer("/limit/request").and_then(Value::as_u64) == Some(state.asked) {
+        state.limited += 1;
+        return send(&document["limit"]["answer"], &Variables::new(), "");
+    }
+    match serve(document, state.later, asked) {
+        Ok(answer) => {
+            state.served += 1;
+            answer
+        }
+        Err(refusal) => {
+            state.refusals.push(format!("{} {}?{} {}: {}", asked.method, asked.path, asked.query, asked.body, refusal.why));
+            send(&refusal.answer, &Variables::new(), "")
+        }
+    }
+}
+
+fn serve(document: &Value, later: bool, asked: &Asked) -> Result<Answer, Refusal> {
+    for rule in list(&document["every"]) {
+        demand::headers(rule, asked)?;
+    }
+    let found = list(&document["routes"]).iter().find_map(|r| Some((r, demand::path(r, asked)?)));
+    let Some((route, mut variables)) = found else { return Err(Refusal::new("there is no such route")) };
+    demand::headers(route, asked)?;
+    let refused = |mut refusal: Refusal| {
+        refusal.why = format!("{} ({})", refusal.why, route["docs"].as_str().unwrap_or("no page of documentation"));
+        match &route["refused"] {
+            Value::Null => {}
+            answer => refusal.answer = answer.clone(),
+        }
+        refusal
+    };
+    variables.insert("url".to_owned(), Value::from(format!("http://{}", asked.header("host").unwrap_or_default())));
+    demand::parameters(route, asked, &mut variables).map_err(refused)?;
+    page::fill_in(route, later, &mut variables).map_err(refused)?;
+    let is_empty = variables.get("records").and_then(Value::as_array).is_some_and(Vec::is_empty);
+    if is_empty && !route["none"].is_null() {
+        return Ok(send(&route["none"], &variables, ""));
+    }
+    let whole = json!({"status": 200, "headers": route["headers"], "body": route["answer"]});
+    Ok(send(&whole, &variables, route["type"].as_str().unwrap_or_default()))
+}
+
+/// Sends `{status, headers, body}` with the variables filled in.
+fn send(answer: &Value, variables: &Variables, content_type: &str) -> Answer {
+    let status = answer["status"].as_u64().and_then(|s| u16::try_from(s).ok()).unwrap_or(200);
+    let mut sent = match fill::fill(&answer["body"], variables) {
+        Value::String(text) => Answer::text(status, &text),
+        Value::Null => Answer::text(status, ""),
+        body => Answer::text(status, &body.to_string()).header("Content-Type", "application/json"),
+    };
+    if !content_type.is_empty() {
+        sent = sent.header("Content-Type", content_type);
+    }
+    if let Value::Object(headers) = fill::fill(&answer["headers"], variables) {
+        for (name, value) in &headers {
+            sent = sent.header(name, &fill::text(value));
+        }
+    }
+    sent
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(method: &str, target: &str, body: &str) -> Asked {
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let headers = vec![("authorization".to_owned(), "Bearer x".to_owned()), ("host".to_owned(), "h:1".to_owned())];
+        Asked { method: method.to_owned(), path: path.to_owned(), query: query.to_owned(), headers, body: body.to_owned() }
+    }
+
+    fn body(answer: &Answer) -> Value {
+        serde_json::from_slice(&answer.body).unwrap()
+    }
+
+    #[test]
+    fn a_document_answers() {
+        let document = json!({
+            "every": [{"header": {"authorization": "Bearer x"}, "else": {"status": 401}}],
+            "limit": {"request": 3, "answer": {"status": 429, "headers": {"Retry-After": "1"}}},
+            "routes": [{
+                "path": "/v1/{shop}/orders", "query": {"limit": "1..3", "after?": "\\d+", "since?": ".*"},
+                "records": [{"id": 1, "at": "2026-01-01T00:00:00Z"}, {"of": 3, "each": {"id": "$n", "at": {"from": "2026-01-02T00:00:00Z", "step": 60}}}],
+                "later": [{"id": 9, "at": "2026-02-01T00:00:00Z"}],
+                "keep": [["at", ">=", "since"]],
+                "pages": {"after": "after", "by": "id", "size": "limit"},
+                "answer": {"shop": "$shop", "data": "$records", "next?": "$url/orders?after=$next"},
+            }],
+        });
+        let mut state = State::default();
+        let mut ask = |target: &str| answer(&document, &mut state, &asked("GET", target, ""));
+        let first = body(&ask("/v1/a/orders?limit=3"));
+        assert_eq!((&first["shop"], &first["next"]), (&json!("a"), &json!("http://h:1/orders?after=2")), "{first}");
+        assert_eq!(first["data"][2], json!({"id": 2, "at": "2026-01-02T00:01:00Z"}));
+        let last = body(&ask("/v1/a/orders?limit=3&after=2"));
+        assert_eq!((last["data"].as_array().unwrap().len(), last.get("next")), (1, None));
+        assert_eq!(ask("/v1/a/orders?limit=3").status, 429);
+        let since = body(&ask("/v1/a/orders?limit=3&since=2026-01-02T00%3A02%3A00Z"));
+        assert_eq!(since["data"].as_array().unwrap().len(), 1);
+        for wrong in ["/v1/a/orders", "/v1/a/orders?limit=4", "/v1/a/orders?limit=1&x=1", "/v2", "/v1/a/orders?limit=1&after=77"] {
+            assert_eq!(ask(wrong).status, 400, "{wrong}");
+        }
+        assert_eq!((state.served, state.limited, state.refusals.len()), (3, 1, 5));
+    }
+}
