@@ -4,23 +4,29 @@
 //! What an answer means (which status is a failure, what is tried again) is for the caller to say.
 
 use std::io::Read;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use flate2::read::{MultiGzDecoder, ZlibDecoder};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::redirect::Policy;
+use tokio::time::timeout;
 use trib_core::{Code, Error, Result};
 use url::Url;
 
 /// As many as Python's `requests` follows.
 const MOST_REDIRECTS: usize = 30;
+/// So many times its timeout an exchange may take as a whole, as long as something comes in all the while.
+const MOST_TIMEOUTS: u32 = 12;
+/// No answer is read beyond this into memory.
+const MOST_BYTES: usize = 1 << 30;
 /// Headers that never follow a redirect to another host.
 const CREDENTIALS: [&str; 3] = ["authorization", "cookie", "proxy-authorization"];
 
 #[derive(Clone, Debug)]
 pub struct Client {
     inner: reqwest::Client,
+    timeout: Duration,
 }
 
 /// A request as it goes out.
@@ -33,7 +39,7 @@ pub struct Request {
     /// Names of headers that hold a credential, besides the well-known ones.
     pub secret_headers: Vec<String>,
     pub body: Option<Bytes>,
-    /// For the whole exchange; the client's own when left out.
+    /// How long nothing may come; the client's own when left out.
     pub timeout: Option<Duration>,
 }
 
@@ -68,17 +74,16 @@ impl Response {
 }
 
 impl Client {
-    /// `timeout` bounds each exchange as a whole, `agent` is what we call ourselves.
+    /// `timeout` is how long nothing may come in, `agent` is what we call ourselves.
     pub fn new(agent: &str, timeout: Duration) -> Result<Self> {
         let inner = reqwest::Client::builder()
             .user_agent(agent)
-            .timeout(timeout)
             .connect_timeout(timeout.min(Duration::from_secs(30)))
             .redirect(Policy::none())
             .use_rustls_tls()
             .build()
             .map_err(|e| Error::new(Code::Internal, "the HTTP client could not be made").source(e.without_url()))?;
-        Ok(Self { inner })
+        Ok(Self { inner, timeout })
     }
 
     /// Sends a request and follows its redirects. An answer of any status is `Ok`; an error is that none came.
@@ -99,16 +104,26 @@ impl Client {
         if let Some(body) = &request.body {
             outgoing = outgoing.body(body.clone());
         }
-        if let Some(timeout) = request.timeout {
-            outgoing = outgoing.timeout(timeout);
-        }
-        let incoming = outgoing.send().await.map_err(|e| failure(e, shown()))?;
+        let silence = request.timeout.unwrap_or(self.timeout);
+        let began = Instant::now();
+        let late = |_| Error::new(Code::Timeout, "the server did not answer in time").detail(shown());
+        let mut incoming = timeout(silence, outgoing.send()).await.map_err(late)?.map_err(|e| failure(e, shown()))?;
         let status = incoming.status().as_u16();
         let url = incoming.url().clone();
         let headers: Vec<(String, String)> =
             incoming.headers().iter().map(|(n, v)| (n.as_str().to_owned(), String::from_utf8_lossy(v.as_bytes()).into_owned())).collect();
-        let body = incoming.bytes().await.map_err(|e| failure(e, shown()))?;
-        let mut response = Response { status, headers, url, body };
+        let expected = incoming.content_length().and_then(|l| usize::try_from(l).ok()).unwrap_or(0);
+        let mut body = BytesMut::with_capacity(expected.min(MOST_BYTES));
+        while let Some(chunk) = timeout(silence, incoming.chunk()).await.map_err(late)?.map_err(|e| failure(e, shown()))? {
+            body.extend_from_slice(&chunk);
+            if began.elapsed() > silence * MOST_TIMEOUTS {
+                return Err(Error::new(Code::Timeout, "the answer comes too slowly").detail(shown()));
+            }
+            if body.len() > MOST_BYTES {
+                return Err(too_large().detail(shown()));
+            }
+        }
+        let mut response = Response { status, headers, url, body: body.freeze() };
         if let Some(encoding) = response.header("content-encoding") {
             response.body = decoded(&encoding, response.body).map_err(|e| e.detail(shown()))?;
         }
@@ -157,13 +172,21 @@ fn redirect(request: &mut Request, status: u16, next: Url) {
 
 fn decoded(encoding: &str, body: Bytes) -> Result<Bytes> {
     let mut plain = Vec::new();
+    let most = MOST_BYTES as u64 + 1;
     let read = match encoding.trim() {
-        "gzip" | "x-gzip" => MultiGzDecoder::new(&body[..]).read_to_end(&mut plain),
-        "deflate" => ZlibDecoder::new(&body[..]).read_to_end(&mut plain),
+        "gzip" | "x-gzip" => MultiGzDecoder::new(&body[..]).take(most).read_to_end(&mut plain),
+        "deflate" => ZlibDecoder::new(&body[..]).take(most).read_to_end(&mut plain),
         _ => return Ok(body),
     };
+    if plain.len() > MOST_BYTES {
+        return Err(too_large());
+    }
     read.map_err(|e| Error::new(Code::ConnectionLost, "the answer's compressed body is damaged").source(e))?;
     Ok(plain.into())
+}
+
+fn too_large() -> Error {
+    Error::new(Code::ResourceExhausted, "the answer is larger than can be held")
 }
 
 /// A URL without what may be a secret: user, password, query.
@@ -191,7 +214,7 @@ fn connect_failure(e: &reqwest::Error) -> (Code, &'static str) {
         if text.contains("dns error") || text.contains("failed to lookup address") {
             return (Code::HostUnknown, "the host name does not resolve");
         }
-        if text.contains("certificate") || text.contains("TLS") || text.contains("HandshakeFailure") {
+        if ["certificate", "TLS", "HandshakeFailure", "corrupt message"].iter().any(|sign| text.contains(sign)) {
             return (Code::TlsFailed, "TLS could not be agreed on");
         }
         next = cause.source();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use schemars::Schema;
 use serde_json::{Value, json};
 use trib_core::connector::{MakeSource, Verified};
-use trib_core::{Connector, Result, Source};
+use trib_core::{Connector, Context, Result, Source};
 
 use super::manifest::Manifest;
 use super::source::ManifestSource;
@@ -14,11 +14,11 @@ use super::source::ManifestSource;
 /// The connector that a manifest describes, named by its user. A manifest that is not right makes an entry too: whoever uses it is
 /// told what is wrong with it.
 pub fn connector(name: &str, file: &Path, text: &str) -> Connector {
-    match Manifest::parse(file, text) {
+    match Manifest::parse_strictly(file, text) {
         Ok(manifest) => of(name, &manifest),
         Err(_) => {
             let (file, text): (PathBuf, String) = (file.to_owned(), text.to_owned());
-            let again: MakeSource = Arc::new(move |settings, _| open(&Manifest::parse(&file, &text)?, settings));
+            let again: MakeSource = Arc::new(move |settings, context| open(&Manifest::parse_strictly(&file, &text)?, settings, context));
             entry(name, "A declarative connector whose manifest is not right.", json!({"type": "object"}), again)
         }
     }
@@ -30,7 +30,7 @@ pub(super) fn of(name: &str, manifest: &Arc<Manifest>) -> Connector {
     let mut schema = manifest.connection_schema();
     mark_secrets(&mut schema);
     let own = manifest.clone();
-    entry(name, description, schema, Arc::new(move |settings, _| open(&own, settings)))
+    entry(name, description, schema, Arc::new(move |settings, context| open(&own, settings, context)))
 }
 
 fn entry(name: &str, description: &str, schema: Value, source: MakeSource) -> Connector {
@@ -63,6 +63,6 @@ fn mark_secrets(schema: &mut Value) {
     }
 }
 
-fn open(manifest: &Arc<Manifest>, settings: &Value) -> Result<Arc<dyn Source>> {
-    Ok(Arc::new(ManifestSource::new(manifest.open(settings)?)))
+fn open(manifest: &Arc<Manifest>, settings: &Value, context: &Context) -> Result<Arc<dyn Source>> {
+    Ok(Arc::new(ManifestSource::new(manifest.open_for(settings, context)?)))
 }

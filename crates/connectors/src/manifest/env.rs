@@ -1,12 +1,15 @@
 //! What all parts of one running connector share.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
+use trib_core::Result;
 use trib_kit::http::Client;
 
 use super::budget::Budget;
 use super::cache::ResponseCache;
+use super::dpath;
+use super::keepsake::{Keepsake, Replaced};
 use super::pace::Pace;
 use super::template::Scope;
 
@@ -18,29 +21,94 @@ pub(super) struct Env {
     pub(super) budget: Option<Budget>,
     pub(super) pace: Pace,
     pub(super) cache: ResponseCache,
-    /// Values of the configuration that nobody may see, longest first.
-    pub(super) secrets: Vec<String>,
-    /// Changes that an authenticator has made to the configuration (a refresh token that is good for one use), to be kept by the user.
-    pub(super) changed_config: Mutex<Option<Value>>,
+    pub(super) keepsake: Option<Keepsake>,
+    /// One renewal of credentials at a time: a refresh token may be good for one use.
+    pub(super) renewal: tokio::sync::Mutex<()>,
+    secrets: Mutex<Vec<String>>,
+    changes: Mutex<Changes>,
+}
+
+/// Changes that authenticators have made to the configuration.
+#[derive(Default)]
+struct Changes {
+    current: Option<Value>,
+    /// Somebody has yet to be told.
+    untold: bool,
 }
 
 impl Env {
+    /// `secrets` are values of the configuration that nobody may see.
+    pub(super) fn new(
+        config: Value,
+        client: Client,
+        budget: Option<Budget>,
+        pace: Pace,
+        secrets: Vec<String>,
+        keepsake: Option<Keepsake>,
+    ) -> Self {
+        Self {
+            config: Arc::new(config),
+            client,
+            budget,
+            pace,
+            cache: ResponseCache::default(),
+            keepsake,
+            renewal: tokio::sync::Mutex::default(),
+            secrets: Mutex::new(secrets),
+            changes: Mutex::default(),
+        }
+    }
+
     pub(super) fn scope(&self) -> Scope<'_> {
         Scope::new().with("config", &self.config)
     }
 
     /// A text for people, with secrets taken out of it.
     pub(super) fn without_secrets(&self, text: &str) -> String {
-        self.secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret, "***"))
+        self.secrets().iter().fold(text.to_owned(), |text, secret| text.replace(secret, "***"))
     }
 
-    /// The configuration with changes made to it since the start.
+    /// One more value that nobody may see.
+    pub(super) fn hide(&self, secret: &str) {
+        let mut secrets = lock(&self.secrets);
+        // Short ones would take ordinary words apart.
+        if secret.len() >= 6 && !secrets.iter().any(|s| s == secret) {
+            secrets.push(secret.to_owned());
+            secrets.sort_by_key(|s| std::cmp::Reverse(s.len()));
+        }
+    }
+
+    pub(super) fn secrets(&self) -> Vec<String> {
+        lock(&self.secrets).clone()
+    }
+
+    /// The configuration with changes made to it since it was written.
     pub(super) fn current_config(&self) -> Value {
-        let changed = self.changed_config.lock().unwrap_or_else(PoisonError::into_inner);
-        changed.clone().unwrap_or_else(|| (*self.config).clone())
+        let mut changes = lock(&self.changes);
+        let fresh = || self.keepsake.as_ref().map_or_else(|| (*self.config).clone(), |k| k.over(&self.config));
+        changes.current.get_or_insert_with(fresh).clone()
     }
 
-    pub(super) fn change_config(&self, config: Value) {
-        *self.changed_config.lock().unwrap_or_else(PoisonError::into_inner) = Some(config);
+    /// Replaces credentials: for the rest of this run, and for the next one where there is a place to keep them. `at` is what cannot be used again.
+    pub(super) fn replace(&self, at: &[String], values: Vec<(Vec<String>, Value)>) -> Result<()> {
+        let mut config = self.current_config();
+        for (path, value) in &values {
+            dpath::set(&mut config, path, value.clone());
+        }
+        *lock(&self.changes) = Changes { current: Some(config), untold: true };
+        match &self.keepsake {
+            Some(keepsake) => keepsake.keep(Replaced::new(&self.config, at, values)),
+            None => Ok(()),
+        }
     }
+
+    /// The configuration, if it was changed since this was asked last.
+    pub(super) fn take_changes(&self) -> Option<Value> {
+        let mut changes = lock(&self.changes);
+        std::mem::take(&mut changes.untold).then(|| changes.current.clone()).flatten()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -4,11 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
-use trib_core::{Code, Error, Result};
+use trib_core::{Code, Context, Error, Result};
 
 use super::components::{self, Problem};
+use super::keepsake::Keepsake;
 use super::node::Node;
 use super::opened::Opened;
+use super::template::Template;
 use super::{parameters, reference, yaml};
 
 /// A declarative connector that is right as far as that can be said without a configuration.
@@ -39,9 +41,27 @@ impl Manifest {
         Ok(Arc::new(Self { document: Value::Object(document), dir }))
     }
 
+    /// The same, and every template of it can be read. A template that cannot only breaks its own stream, so whoever runs a manifest of somebody else
+    /// does without this.
+    pub(super) fn parse_strictly(file: &Path, text: &str) -> Result<Arc<Self>> {
+        let manifest = Self::parse(file, text)?;
+        let mut problems = Vec::new();
+        for part in ["check", "streams", "dynamic_streams", "concurrency_level", "api_budget"] {
+            if let Some(value) = manifest.document.get(part) {
+                templates(value, part, &mut problems);
+            }
+        }
+        of_problems(&problems).map_or(Ok(manifest), |error| Err(error.file(file.display().to_string(), None, None)))
+    }
+
     /// With a configuration, which is migrated and held against the specification.
     pub fn open(self: &Arc<Self>, config: &Value) -> Result<Opened> {
-        Opened::new(self.clone(), config)
+        Opened::new(self.clone(), config, None)
+    }
+
+    /// The same for a connection of a project, which keeps credentials that providers replace.
+    pub(super) fn open_for(self: &Arc<Self>, config: &Value, context: &Context) -> Result<Opened> {
+        Opened::new(self.clone(), config, Some(Keepsake::new(context)))
     }
 
     pub(super) fn root(&self) -> Node<'_> {
@@ -93,6 +113,28 @@ fn without_internals(value: &mut Value) {
             map.shift_remove("type");
         }
         map.values_mut().for_each(without_internals);
+    }
+}
+
+/// Names under which texts are data, whatever stands in them.
+const NO_TEMPLATES: [&str; 4] = [parameters::PARAMETERS, "schema", "description", "metadata"];
+
+/// Texts that are written as templates and cannot be read as such.
+fn templates(value: &Value, path: &str, problems: &mut Vec<Problem>) {
+    match value {
+        Value::String(text) => {
+            if let Err(error) = Template::compile(text) {
+                problems.push(Problem { path: path.to_owned(), what: error.to_string() });
+            }
+        }
+        Value::Array(items) => items.iter().enumerate().for_each(|(i, item)| templates(item, &format!("{path}[{i}]"), problems)),
+        Value::Object(map) if map.get("type").and_then(Value::as_str).is_some_and(|t| t.starts_with("Custom")) => {}
+        Value::Object(map) => {
+            for (key, value) in map.iter().filter(|(key, _)| !NO_TEMPLATES.contains(&key.as_str())) {
+                templates(value, &format!("{path}.{key}"), problems);
+            }
+        }
+        _ => {}
     }
 }
 

@@ -25,6 +25,7 @@ mod error_handler;
 mod expander;
 mod fetch;
 mod json_schema;
+mod keepsake;
 #[allow(clippy::module_inception, reason = "the thing itself")]
 mod manifest;
 mod migration;

@@ -9,11 +9,11 @@ use trib_core::{Code, Error, Result};
 use trib_kit::http::Client;
 
 use super::budget::Budget;
-use super::cache::ResponseCache;
 use super::config;
 use super::cursor::Observed;
 use super::dynamic;
 use super::env::Env;
+use super::keepsake::Keepsake;
 use super::manifest::Manifest;
 use super::node::{Expr, Node};
 use super::pace::Pace;
@@ -57,27 +57,21 @@ pub struct StreamInfo {
 }
 
 impl Opened {
-    pub(super) fn new(manifest: Arc<Manifest>, given: &Value) -> Result<Self> {
+    /// `keepsake` is where replaced credentials are kept.
+    pub(super) fn new(manifest: Arc<Manifest>, given: &Value, keepsake: Option<Keepsake>) -> Result<Self> {
         let spec = manifest.spec_node();
         let prepared = config::prepare(spec.as_ref(), given)?;
         config::validate(spec.as_ref(), &prepared.config)?;
         let secrets = config::secrets(spec.as_ref(), &prepared.config);
-        let env = Self::env(&manifest, prepared.config, secrets)?;
+        let env = Self::env(&manifest, prepared.config, secrets, keepsake)?;
         Ok(Self { manifest: manifest.clone(), env: Arc::new(env), migrated: prepared.migrated })
     }
 
-    fn env(manifest: &Manifest, config: Value, secrets: Vec<String>) -> Result<Env> {
+    fn env(manifest: &Manifest, config: Value, secrets: Vec<String>, keepsake: Option<Keepsake>) -> Result<Env> {
         let budget = manifest.root().get("api_budget").map(|b| Budget::build(&b, &config)).transpose()?;
         let pace = Pace::new(concurrency(manifest, &config)?);
-        Ok(Env {
-            config: Arc::new(config),
-            client: Client::new(concat!("tributary/", env!("CARGO_PKG_VERSION")), Duration::from_secs(300))?,
-            budget,
-            pace,
-            cache: ResponseCache::default(),
-            secrets,
-            changed_config: std::sync::Mutex::default(),
-        })
+        let client = Client::new(concat!("tributary/", env!("CARGO_PKG_VERSION")), Duration::from_secs(300))?;
+        Ok(Env::new(config, client, budget, pace, secrets, keepsake))
     }
 
     /// How many slices may be read at once.
@@ -87,7 +81,7 @@ impl Opened {
 
     /// A configuration that authenticators have changed, to be kept by the user; once.
     pub fn take_changed_config(&self) -> Option<Value> {
-        self.env.changed_config.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take()
+        self.env.take_changes()
     }
 
     /// The manifest's streams, those of conditions and templates among them. Templates may ask the API.
@@ -171,7 +165,7 @@ impl Opened {
             if let Value::Object(map) = &mut config {
                 map.extend(overrides.clone());
             }
-            let env = Self::env(&self.manifest, config, self.env.secrets.clone())?;
+            let env = Self::env(&self.manifest, config, self.env.secrets(), self.env.keepsake.clone())?;
             let other = Opened { manifest: self.manifest.clone(), env: Arc::new(env), migrated: None };
             return Box::pin(other.check_streams(&check)).await;
         }

@@ -136,6 +136,10 @@ impl Requester {
             let sent = self.exchange(env, &request).await;
             let resolution = match &sent {
                 Ok(response) => self.handler.resolve(env, response)?,
+                // Whoever cannot prove who they are will not be able to a second later.
+                Err(error) if error.code() == Code::TlsFailed => {
+                    Resolution { action: Action::Fail, failure: FailureType::System, message: None }
+                }
                 // No answer at all: worth another try, whatever the handler knows.
                 Err(_) => Resolution { action: Action::Retry, failure: FailureType::Transient, message: None },
             };

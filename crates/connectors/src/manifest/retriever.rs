@@ -1,10 +1,12 @@
 //! Reads a slice page by page.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use serde::de::IgnoredAny;
 use serde_json::Value;
-use trib_core::Result;
-use trib_kit::http::Response;
+use trib_core::{Code, Error, Result};
+use trib_kit::http::{Response, shown};
 
 use super::cursor::{Bounds, WindowRule};
 use super::decode::Decoder;
@@ -18,6 +20,9 @@ use super::recovery::{Progress, Recovery};
 use super::requester::{Answer, Call, Refusal, Requester};
 use super::selector::{Extractor, Found, Selector};
 use super::slice::Slice;
+
+/// An answer that is cut off is asked for so often at most.
+const ATTEMPTS: u32 = 3;
 
 /// What the stream around a retriever adds to it.
 #[derive(Default)]
@@ -172,11 +177,12 @@ impl Retriever {
         if let Some(rule) = rule {
             records.iter().for_each(|record| state.progress.seen.see(rule, record));
         }
+        let size = state.progress.size;
         let exhausted = self.recovery.page_read(&mut state.progress, records.len());
         match &last {
             Some(_) if exhausted => self.recover(env, state, Refusal::Reset).await?,
             Some(last) => {
-                state.token = self.next_token(env, state, last, &records, bounds)?;
+                state.token = self.next_token(env, state, last, size, &records, bounds)?;
                 state.done = state.token.is_none();
             }
             None => state.done = true,
@@ -256,6 +262,7 @@ impl Retriever {
         env: &Env,
         state: &PageState,
         page: &Fetched,
+        size: Option<i64>,
         records: &Records,
         bounds: Option<&Bounds>,
     ) -> Result<Option<Value>> {
@@ -273,7 +280,7 @@ impl Retriever {
             raw_count: page.raw_count,
             emitted: records.len(),
             last_record: last_record.as_ref(),
-            size: state.progress.size,
+            size,
         };
         paginator.next(env, &facts, state.token.as_ref(), &state.slice)
     }
@@ -287,16 +294,28 @@ impl Retriever {
         schema: Option<&Value>,
         bounds: Option<&Bounds>,
     ) -> Result<Outcome> {
-        let response = match given {
-            Some(response) => response,
-            None => match self.ask(env, state, slice).await? {
-                Answer::Refused(refusal) => return Ok(Outcome::Refused(refusal)),
-                // An error that the manifest lets pass: no records, and no more pages.
-                Answer::Response(response) if !response.ok() => return Ok(Outcome::End),
-                Answer::Response(response) => response,
-            },
+        let mut attempt = 0;
+        let (response, (found, body)) = loop {
+            let response = match &given {
+                Some(response) => response.clone(),
+                None => match self.ask(env, state, slice).await? {
+                    Answer::Refused(refusal) => return Ok(Outcome::Refused(refusal)),
+                    // An error that the manifest lets pass: no records, and no more pages.
+                    Answer::Response(response) if !response.ok() => return Ok(Outcome::End),
+                    Answer::Response(response) => response,
+                },
+            };
+            if let Some(found) = self.found(env, &response).await? {
+                break (response, found);
+            }
+            attempt += 1;
+            if attempt == ATTEMPTS {
+                return Err(Error::new(Code::ConnectionLost, "the answer is cut off: it begins as JSON and does not end as such")
+                    .detail(format!("{} gave {} bytes", shown(&response.url), response.body.len()))
+                    .hint(format!("tried {attempt} times")));
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
         };
-        let (found, body) = self.found(env, &response).await?;
         let raw_count = found.len();
         let client_side = bounds.filter(|_| self.place.client_side).map(|b| |record: &Value| b.wants(record));
         let wanted = client_side.as_ref().map(|f| f as &dyn Fn(&Value) -> bool);
@@ -320,8 +339,8 @@ impl Retriever {
         self.requester.send(env, call, extra).await
     }
 
-    /// The records in an answer, and the rest of it for the paginator.
-    async fn found(&self, env: &Env, response: &Response) -> Result<(Found, Value)> {
+    /// The records in an answer, and the rest of it for the paginator. `None` is that it was cut off: taken for no records, it would lose some.
+    async fn found(&self, env: &Env, response: &Response) -> Result<Option<(Found, Value)>> {
         let keep = self.keeps_body();
         let nothing = || Value::Object(serde_json::Map::new());
         if !keep
@@ -331,7 +350,7 @@ impl Retriever {
             match self.decoder {
                 Decoder::Json => {
                     if let Some((records, rest)) = Records::in_body(&response.body, &path) {
-                        return Ok((Found::Texts(records), rest));
+                        return Ok(Some((Found::Texts(records), rest)));
                     }
                 }
                 Decoder::Jsonl if path.is_empty() => {
@@ -339,10 +358,13 @@ impl Retriever {
                     if bad > 0 {
                         tracing::warn!(lines = bad, "lines of the answer are not JSON and are left out");
                     }
-                    return Ok((Found::Texts(records), nothing()));
+                    return Ok(Some((Found::Texts(records), nothing())));
                 }
                 _ => {}
             }
+        }
+        if matches!(self.decoder, Decoder::Json) && is_cut_off(&response.body) {
+            return Ok(None);
         }
         let mut values = self.decoder.decode(response)?;
         let mut records = self.selector.extractor.extract(env, &mut values, keep)?;
@@ -350,7 +372,7 @@ impl Retriever {
             records = Box::pin(expander.expand(env, records)).await?;
         }
         let body = if self.decoder.is_stream() { None } else { values.into_iter().next() };
-        Ok((Found::Trees(records), body.unwrap_or_else(nothing)))
+        Ok(Some((Found::Trees(records), body.unwrap_or_else(nothing))))
     }
 
     /// Whether the paginator looks at the records within the answer, so that they have to be copied out of it.
@@ -361,6 +383,10 @@ impl Retriever {
             None => paginator.looks_at(&[""]),
         }
     }
+}
+
+fn is_cut_off(body: &[u8]) -> bool {
+    matches!(body.trim_ascii_start().first(), Some(b'{' | b'[')) && serde_json::from_slice::<IgnoredAny>(body).is_err_and(|e| e.is_eof())
 }
 
 enum Outcome {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
@@ -14,6 +15,9 @@ use super::read::{Event, Selection};
 
 /// Rows of a batch.
 const BATCH: usize = 4096;
+/// Rows that are sent on where the read could be cut, so that the load's budget sees them.
+const WORTH_SENDING: usize = 512;
+const SEND_EVERY: Duration = Duration::from_secs(1);
 
 pub(super) struct ManifestSource {
     opened: Arc<Opened>,
@@ -123,7 +127,10 @@ impl Source for ManifestSource {
                 _ => (json!({}), None),
             };
             let columns = if read.read == Read::Keys { Some(&read.key) } else { read.columns.as_ref() };
-            splits.push(Split::new(&read.stream, json!({"state": from, "cursor": cursor, "columns": columns})));
+            // Slices are read side by side, so what comes before a cut may come again after it.
+            let may_stop = cursor.is_some() && read.may_stop && !read.exactly_once;
+            let spec = json!({"state": from, "cursor": cursor, "columns": columns, "may_stop": may_stop});
+            splits.push(Split::new(&read.stream, spec));
         }
         Ok(splits)
     }
@@ -141,9 +148,10 @@ impl Source for ManifestSource {
             state: split.spec.get("state").and_then(Value::as_object).cloned().unwrap_or_default(),
             cursor_field: split.spec.get("cursor").and_then(Value::as_str).map(str::to_owned),
         };
+        let may_stop = split.spec.get("may_stop").and_then(Value::as_bool).unwrap_or(false);
         let key = known.info.primary_key.iter().filter_map(|path| path.first().cloned()).collect();
         let mut rows = Columns::new(schema, key);
-        let mut reached = Value::Null;
+        let (mut reached, mut last) = (Value::Null, Instant::now());
         let mut events = self.opened.read(vec![selection]).await?;
         while let Some(event) = events.recv().await {
             match event {
@@ -158,10 +166,21 @@ impl Source for ManifestSource {
                         }
                     }
                 }
-                Event::State { state, .. } => reached = state,
-                Event::ConfigChanged(_) => {
-                    tracing::warn!("the provider has replaced the refresh token, and the connection still names the old one");
+                Event::State { state, .. } => {
+                    reached = state;
+                    if may_stop && (rows.rows() >= WORTH_SENDING || last.elapsed() > SEND_EVERY) {
+                        out.batch(name, rows.batch()?).await?;
+                        last = Instant::now();
+                    }
+                    if may_stop && out.should_stop() {
+                        out.batch(name, rows.batch()?).await?;
+                        let mut rest = split.clone();
+                        rest.spec["state"] = reached.clone();
+                        return Ok(SplitEnd::stopped(split, rest, reached));
+                    }
                 }
+                // Credentials that were replaced are kept where they are renewed.
+                Event::ConfigChanged(_) => {}
                 Event::Ended { error: Some(error), .. } => return Err(error),
                 Event::Ended { error: None, .. } => {
                     out.batch(name, rows.batch()?).await?;

@@ -85,7 +85,7 @@ impl Authenticator {
         let session = Arc::new(Session::build(env, node)?);
         let way = node.need("request_authentication")?;
         Ok(match way.kind() {
-            "SessionTokenRequestBearerAuthenticator" => Authenticator::Bearer(Token::Session(session, None)),
+            "Bearer" => Authenticator::Bearer(Token::Session(session, None)),
             _ => Authenticator::ApiKey {
                 option: Some(RequestOption::build(&way.need("inject_into")?)?),
                 header: None,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, FixedOffset, SecondsFormat, TimeDelta, Utc};
 use serde_json::{Map, Value};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 use trib_core::{Code, Error, Result};
 use trib_kit::http::{Request, Response, shown};
 use url::Url;
@@ -125,16 +125,29 @@ impl OAuth {
 
     /// A token that is good now.
     pub(super) async fn token(&self, env: &Env) -> Result<String> {
-        let mut known = self.known.lock().await;
+        let (_turn, mut known) = self.turn(env).await;
         if self.endpoint.is_some() && (known.token.is_none() || Utc::now() > known.expiry) {
             self.renew(env, &mut known).await?;
         }
         known.token.clone().ok_or_else(|| Error::new(Code::ConfigInvalid, "there is neither an access token nor a way to get one"))
     }
 
+    /// A new token, in place of the one that was given out last.
     pub(super) async fn refresh(&self, env: &Env) -> Result<()> {
+        let refused = self.known.lock().await.token.clone();
+        let (_turn, mut known) = self.turn(env).await;
+        // Another stream may have renewed it meanwhile.
+        if known.token == refused { self.renew(env, &mut known).await } else { Ok(()) }
+    }
+
+    /// What is known now. Where the configuration keeps it, all streams share it, and one at a time may change it.
+    async fn turn<'a>(&'a self, env: &'a Env) -> (Option<MutexGuard<'a, ()>>, MutexGuard<'a, Known>) {
+        let Some(kept) = &self.kept else { return (None, self.known.lock().await) };
+        let turn = env.renewal.lock().await;
         let mut known = self.known.lock().await;
-        self.renew(env, &mut known).await
+        *known = kept.known(&env.current_config());
+        known.token.iter().for_each(|token| env.hide(token));
+        (Some(turn), known)
     }
 
     async fn renew(&self, env: &Env, known: &mut Known) -> Result<()> {
@@ -143,29 +156,18 @@ impl OAuth {
         let name = |expr: &Option<Expr>, usual: &str| Expr::text_or(expr.as_ref(), usual, &scope);
         let access = name(&self.names.access_token, "access_token")?;
         let token = find(&body, &access, 0).map(python_str).filter(|t| !t.is_empty());
-        known.token = Some(token.ok_or_else(|| failed().detail(format!("its answer has no `{access}`")))?);
+        let token = token.ok_or_else(|| failed().detail(format!("its answer has no `{access}`")))?;
+        env.hide(&token);
+        known.token = Some(token);
         known.expiry = match find(&body, &name(&self.names.expires_in, "expires_in")?, 0) {
             Some(value) => self.expiry(value)?,
             None if Utc::now() <= known.expiry => known.expiry,
             None => Utc::now() + TimeDelta::hours(1),
         };
         if let Some(kept) = &self.kept {
-            self.keep(env, kept, known, find(&body, &kept.response_name, 0));
+            return kept.write(env, known, find(&body, &kept.response_name, 0));
         }
         Ok(())
-    }
-
-    /// Writes what was renewed into the configuration: the old refresh token may be worth nothing any more.
-    fn keep(&self, env: &Env, kept: &Kept, known: &Known, refresh_token: Option<&Value>) {
-        let mut config = env.current_config();
-        let token = known.token.clone().unwrap_or_default();
-        dpath::set(&mut config, &kept.access_token, Value::String(token));
-        if let Some(refresh_token) = refresh_token.filter(|t| !t.is_null()) {
-            dpath::set(&mut config, &kept.refresh_token, refresh_token.clone());
-        }
-        let expiry = known.expiry.to_rfc3339_opts(SecondsFormat::Secs, true);
-        dpath::set(&mut config, &kept.expiry, Value::String(expiry));
-        env.change_config(config);
     }
 
     fn expiry(&self, value: &Value) -> Result<DateTime<Utc>> {
@@ -198,6 +200,7 @@ impl OAuth {
             None => self.refresh_token.as_ref().map(|r| r.text(&scope)).transpose()?.map(Value::String),
         };
         if let Some(refresh_token) = refresh_token {
+            env.hide(&python_str(&refresh_token));
             fields.insert(name(&self.names.refresh_token, "refresh_token")?, refresh_token);
         }
         if !self.scopes.is_empty() {
@@ -264,6 +267,25 @@ impl OAuth {
     }
 }
 
+impl Kept {
+    fn known(&self, config: &Value) -> Known {
+        let text = |path: &[String]| dpath::get(config, path).filter(|v| !v.is_null()).map(python_str).filter(|t| !t.is_empty());
+        let expiry = text(&self.expiry).and_then(|t| parse_date(&t)).unwrap_or_else(long_ago);
+        Known { token: text(&self.access_token), expiry }
+    }
+
+    /// Writes what was renewed into the configuration: the old refresh token may be worth nothing any more.
+    fn write(&self, env: &Env, known: &Known, refresh_token: Option<&Value>) -> Result<()> {
+        let mut values = vec![(self.access_token.clone(), known.token.clone().into())];
+        if let Some(refresh_token) = refresh_token.filter(|t| !t.is_null()) {
+            env.hide(&python_str(refresh_token));
+            values.push((self.refresh_token.clone(), refresh_token.clone()));
+        }
+        values.push((self.expiry.clone(), known.expiry.to_rfc3339_opts(SecondsFormat::Secs, true).into()));
+        env.replace(&self.refresh_token, values)
+    }
+}
+
 impl Rejected {
     fn build(updater: &Node<'_>, own: &Node<'_>) -> Self {
         const KEYS: [&str; 3] = ["refresh_token_error_status_codes", "refresh_token_error_key", "refresh_token_error_values"];
@@ -282,17 +304,19 @@ impl Rejected {
     }
 }
 
+fn long_ago() -> DateTime<Utc> {
+    Utc::now() - TimeDelta::days(1)
+}
+
+/// What the manifest itself says. What is kept in the configuration is looked at when it is needed.
 fn initial(env: &Env, node: &Node<'_>, kept: Option<&Kept>) -> Result<Known> {
     let scope = env.scope();
-    let long_ago = Utc::now() - TimeDelta::days(1);
-    if let Some(kept) = kept {
-        let text = |path: &[String]| dpath::get(&env.config, path).filter(|v| !v.is_null()).map(python_str).filter(|t| !t.is_empty());
-        let expiry = text(&kept.expiry).and_then(|t| parse_date(&t)).unwrap_or(long_ago);
-        return Ok(Known { token: text(&kept.access_token), expiry });
+    if kept.is_some() {
+        return Ok(Known { token: None, expiry: long_ago() });
     }
     let token = node.expr("access_token_value")?.map(|e| e.text(&scope)).transpose()?.filter(|t| !t.is_empty());
     let expiry = node.expr("token_expiry_date")?.map(|e| e.text(&scope)).transpose()?;
-    Ok(Known { token, expiry: expiry.and_then(|t| parse_date(&t)).unwrap_or(long_ago) })
+    Ok(Known { token, expiry: expiry.and_then(|t| parse_date(&t)).unwrap_or_else(long_ago) })
 }
 
 /// A time as providers and users write it: ISO 8601, a date, or seconds since 1970.

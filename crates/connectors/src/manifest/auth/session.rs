@@ -63,6 +63,7 @@ impl Session {
         let found = dpath::get(&body, &path).filter(|t| !t.is_null());
         let token = found.ok_or_else(|| Error::new(Code::AuthFailed, "the login's answer holds no token").detail(path.join(".")))?;
         let token = python_str(token);
+        env.hide(&token);
         *known = Some((token.clone(), Instant::now() + self.lasts));
         Ok(token)
     }

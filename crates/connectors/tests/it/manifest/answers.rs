@@ -109,3 +109,17 @@ fn a_manifest_that_is_wrong_says_where() {
     assert!(error.to_string().contains("did you mean BearerAuthenticator?"), "{error}");
     assert_eq!(error.place().file.as_deref(), Some("connectors/api.yaml"));
 }
+
+#[test]
+fn a_template_that_is_wrong_says_where_before_anything_runs() {
+    let api = StandIn::start(|_| Answer::status(200));
+    let requester = json!({"request_parameters": {"a": "{{ config['key'] }}", "since": "{{ now_utc().strftime('%Y' }}"}});
+    let wrong = manifest_of(&api, requester, json!({}), json!({})).to_string();
+    let context = trib_core::Context { connection: "api".into(), project_dir: ".".into(), threads: 1 };
+    let connector = trib_connectors::manifest::connector("api", "connectors/api.yaml".as_ref(), &wrong);
+    let error = connector.make_source(&json!({}), &context).err().unwrap();
+    assert_eq!(error.code(), Code::ConfigInvalid);
+    assert_eq!(error.place().setting.as_deref(), Some("streams[0].retriever.requester.request_parameters.since"), "{error}");
+    assert_eq!(error.place().file.as_deref(), Some("connectors/api.yaml"));
+    assert!(api.take().is_empty());
+}

@@ -73,6 +73,29 @@ async fn tokens_are_renewed_when_they_end_and_kept_when_they_change() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_login_gives_a_token_for_all_requests() {
+    let api = StandIn::start(|asked| match asked.path.as_str() {
+        "/login" if asked.body == "{\"user\":\"u\"}" => Answer::json(&json!({"auth": {"token": "s1"}})),
+        "/items" if asked.header("x-session") == Some("s1") || asked.header("authorization") == Some("Bearer s1") => {
+            Answer::json(&json!({"rows": [{"id": 1}]}))
+        }
+        _ => Answer::status(403),
+    });
+    let login =
+        json!({"type": "HttpRequester", "url_base": api.url(), "path": "login", "http_method": "POST", "request_body_json": {"user": "u"}});
+    for way in [
+        json!({"type": "Bearer"}),
+        json!({"type": "ApiKey", "inject_into": {"type": "RequestOption", "inject_into": "header", "field_name": "X-Session"}}),
+    ] {
+        let authenticator = json!({"authenticator": {"type": "SessionTokenAuthenticator", "login_requester": login, "session_token_path": ["auth", "token"],
+            "expiration_duration": "PT1H", "request_authentication": way}});
+        let given = read(&manifest_of(&api, authenticator, json!({}), json!({})), json!({})).await;
+        assert_eq!(given.ids(), [1], "{way}: {:?}", given.errors);
+        assert_eq!(api.take().iter().map(|a| a.path.as_str()).collect::<Vec<_>>(), ["/login", "/items"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_redirect_to_another_host_gets_no_credentials() {
     let other = StandIn::start(|_| Answer::json(&json!({"rows": [{"id": 1}]})));
     let target = format!("{}/elsewhere", other.url());

@@ -2,8 +2,11 @@
 
 mod answers;
 mod credentials;
+mod faults;
 mod incremental;
+mod made;
 mod pages;
+mod refusals;
 
 use std::collections::BTreeMap;
 use std::path::Path;
