@@ -15,6 +15,7 @@ use datafusion::error::DataFusionError;
 use datafusion::execution::context::SQLOptions;
 use datafusion::prelude::SessionContext;
 use futures::StreamExt;
+use futures::future::BoxFuture;
 use trib_core::{BatchStream, Code, Error, Result, TableName};
 
 use crate::clock;
@@ -99,11 +100,16 @@ impl Queries {
     }
 
     /// The query, ready to run. An error of the SQL has the line and column within `sql` where they are known, and an empty file name.
-    pub async fn frame(&self, sql: &str) -> Result<DataFrame> {
-        let asked = Asked { tables: self.tables.clone(), missing: Arc::default() };
-        let context = self.context(&asked);
-        let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
-        context.sql_with_options(sql, options).await.map_err(|e| asked.explain(e))
+    ///
+    /// What holds DataFusion's plans while it waits is boxed where it stands: the compiler needs seconds to see that they are `Send`, and would do
+    /// so again in every `async` function around it.
+    pub fn frame<'a>(&'a self, sql: &'a str) -> BoxFuture<'a, Result<DataFrame>> {
+        Box::pin(async move {
+            let asked = Asked { tables: self.tables.clone(), missing: Arc::default() };
+            let context = self.context(&asked);
+            let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+            context.sql_with_options(sql, options).await.map_err(|e| asked.explain(e))
+        })
     }
 
     /// The query's logical plan, its types checked, without running it.
@@ -136,12 +142,14 @@ impl Queries {
 }
 
 /// Runs what was planned: batches of [`result_schema`].
-pub async fn execute(frame: DataFrame) -> Result<(SchemaRef, BatchStream)> {
-    let schema = result_schema(frame.schema().as_arrow())?;
-    let to = schema.clone();
-    let rows = frame.execute_stream().await.map_err(unwrapped)?;
-    let rows = rows.map(move |batch| plain(&batch.map_err(unwrapped)?, &to));
-    Ok((schema, Box::pin(rows)))
+pub fn execute(frame: DataFrame) -> BoxFuture<'static, Result<(SchemaRef, BatchStream)>> {
+    Box::pin(async move {
+        let schema = result_schema(frame.schema().as_arrow())?;
+        let to = schema.clone();
+        let rows = frame.execute_stream().await.map_err(unwrapped)?;
+        let rows = rows.map(move |batch| plain(&batch.map_err(unwrapped)?, &to));
+        Ok((schema, Box::pin(rows) as BatchStream))
+    })
 }
 
 /// The types that destinations declare, for those that only queries give: views become text, the 64 bits of `row_number()` and
@@ -214,6 +222,13 @@ impl CatalogProvider for Names {
     }
 }
 
+fn view(context: SessionContext, sql: String) -> BoxFuture<'static, Result<Arc<dyn TableProvider>, DataFusionError>> {
+    Box::pin(async move {
+        let plan = context.state().create_logical_plan(&sql).await?;
+        Ok(Arc::new(ViewTable::new(plan, Some(sql))) as Arc<dyn TableProvider>)
+    })
+}
+
 #[derive(Debug)]
 struct OneSchema {
     queries: Queries,
@@ -232,9 +247,8 @@ impl SchemaProvider for OneSchema {
         match self.asked.tables.find(&wanted).await {
             Ok(Some(Relation::Table(provider))) => Ok(Some(provider)),
             Ok(Some(Relation::View(sql))) => {
-                let context = self.queries.context(&self.asked);
-                let plan = context.state().create_logical_plan(&sql).await?;
-                Ok(Some(Arc::new(ViewTable::new(plan, Some(sql)))))
+                let view = view(self.queries.context(&self.asked), sql);
+                view.await.map(Some)
             }
             Ok(None) => {
                 self.asked.note(Error::new(Code::NotFound, "there is no such table").detail(wanted.to_string()));

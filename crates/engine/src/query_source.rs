@@ -4,10 +4,12 @@ use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::common::{Column, ScalarValue};
+use datafusion::dataframe::DataFrame;
 use datafusion::logical_expr::Expr;
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use trib_core::source::Cursor;
 use trib_core::{Catalog, Emitter, Read, ReadMode, Result, Source, Split, SplitEnd, State, Stream, StreamRead};
 use trib_kit::cursor::{self, Boundary, CursorState};
 
@@ -32,6 +34,19 @@ struct Piece {
     cursor: Option<String>,
     /// Rows at the lower end that were loaded before, where the destination would load them twice.
     before: Option<CursorState>,
+}
+
+impl Piece {
+    fn of(&self, mut frame: DataFrame) -> Result<DataFrame> {
+        if let Some(range) = &self.range {
+            frame = range.of(frame)?;
+        }
+        if let Some(columns) = &self.columns {
+            let columns = columns.iter().map(|c| Expr::Column(Column::from_name(c)));
+            frame = frame.select(columns).map_err(query_error)?;
+        }
+        Ok(frame)
+    }
 }
 
 #[async_trait]
@@ -60,13 +75,9 @@ impl Source for QuerySource {
                 }
                 Read::Incremental(cursor) => {
                     let before = CursorState::of(state, read)?;
-                    let frame = self.queries.frame(&self.sql).await?;
-                    let field = frame.schema().field_with_unqualified_name(&cursor.column).map_err(query_error)?;
-                    let from = range::lower(cursor, &before, field.data_type())?;
-                    let range = Range { column: cursor.column.clone(), from, until: cursor.end.clone(), ..Range::default() };
+                    let (range, frame) = begun(self.queries.frame(&self.sql).await?, cursor, &before)?;
                     if read.exactly_once {
                         // What comes at the upper end later must be told apart from what is there now, so that end is fixed first.
-                        let frame = if range.from.is_some() { range.of(frame)? } else { frame };
                         let Some(range) = range::increment(frame, cursor, &before).await? else { continue };
                         (piece.range, piece.before) = (Some(range), Some(before));
                     } else {
@@ -83,15 +94,8 @@ impl Source for QuerySource {
 
     async fn read(&self, split: &Split, out: &mut Emitter) -> Result<SplitEnd> {
         let piece: Piece = serde_json::from_value(split.spec.clone())?;
-        let mut frame = self.queries.frame(&self.sql).await?;
-        if let Some(range) = &piece.range {
-            frame = range.of(frame)?;
-        }
-        if let Some(columns) = &piece.columns {
-            let columns = columns.iter().map(|c| Expr::Column(Column::from_name(c)));
-            frame = frame.select(columns).map_err(query_error)?;
-        }
-        let (schema, mut rows) = execute(frame).await?;
+        let rows = execute(piece.of(self.queries.frame(&self.sql).await?)?);
+        let (schema, mut rows) = rows.await?;
         let mut ends = Ends::of(&piece, &schema)?;
         while let Some(batch) = rows.next().await {
             let batch = ends.watch(batch?)?;
@@ -103,6 +107,15 @@ impl Source for QuerySource {
     fn advance(&self, reads: &[StreamRead], state: &State, ends: &[SplitEnd]) -> Result<State> {
         cursor::advance(reads, state, ends)
     }
+}
+
+/// The range that begins where the last read ended, and the rows in it.
+fn begun(frame: DataFrame, cursor: &Cursor, before: &CursorState) -> Result<(Range, DataFrame)> {
+    let field = frame.schema().field_with_unqualified_name(&cursor.column).map_err(query_error)?;
+    let from = range::lower(cursor, before, field.data_type())?;
+    let range = Range { column: cursor.column.clone(), from, until: cursor.end.clone(), ..Range::default() };
+    let frame = if range.from.is_some() { range.of(frame)? } else { frame };
+    Ok((range, frame))
 }
 
 /// What is noticed of an incremental read's ends while its rows go by.

@@ -9,6 +9,7 @@ use datafusion::common::{Column, ScalarValue};
 use datafusion::dataframe::DataFrame;
 use datafusion::functions_aggregate::expr_fn::{count, max};
 use datafusion::logical_expr::{Expr, lit};
+use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use trib_core::source::{Cursor, NullCursor};
 use trib_core::{Code, Error, Result};
@@ -48,32 +49,34 @@ impl Range {
     }
 }
 
-/// The range that an incremental read of a query covers now; `None` when nothing can be new.
-pub async fn increment(frame: DataFrame, cursor: &Cursor, before: &CursorState) -> Result<Option<Range>> {
-    let data_type = frame.schema().field_with_unqualified_name(&cursor.column).map_err(query_error)?.data_type().clone();
-    let column = || Expr::Column(Column::from_name(&cursor.column));
-    let mut frame = frame;
-    if let Some(end) = &cursor.end {
-        frame = frame.filter(column().lt(scalar(end, &data_type)?).or(column().is_null())).map_err(query_error)?;
-    }
-    let aggregates = vec![max(column()).alias("upper"), (count(lit(1)) - count(column())).alias("nulls")];
-    let rows = frame.aggregate(Vec::new(), aggregates).map_err(query_error)?.collect().await.map_err(unwrapped)?;
-    let row = rows.first().ok_or_else(|| Error::internal("an aggregate has no row"))?;
-    let upper = text(row.column(0))?;
-    let nulls = row.column(1).as_primitive::<arrow::datatypes::Int64Type>().value(0) > 0;
-    if nulls && cursor.null_cursor == NullCursor::Fail {
-        return Err(Error::new(Code::DataInvalid, "there are rows whose cursor is NULL")
-            .detail(&cursor.column)
-            .hint("set `null_cursor: include` or `exclude`, or choose another cursor"));
-    }
-    let include = nulls && cursor.null_cursor == NullCursor::Include;
-    if upper.is_none() && !include {
-        return Ok(None);
-    }
-    let from = lower(cursor, before, &data_type)?;
-    // With nothing but NULLs the range stays where it was.
-    let to = upper.or_else(|| before.value.clone());
-    Ok(Some(Range { column: cursor.column.clone(), from, to, until: cursor.end.clone(), nulls: include }))
+/// The range that an incremental read of a query covers now; `None` when nothing can be new. Boxed as [`crate::catalog::execute`] is.
+pub fn increment<'a>(frame: DataFrame, cursor: &'a Cursor, before: &'a CursorState) -> BoxFuture<'a, Result<Option<Range>>> {
+    Box::pin(async move {
+        let data_type = frame.schema().field_with_unqualified_name(&cursor.column).map_err(query_error)?.data_type().clone();
+        let column = || Expr::Column(Column::from_name(&cursor.column));
+        let mut frame = frame;
+        if let Some(end) = &cursor.end {
+            frame = frame.filter(column().lt(scalar(end, &data_type)?).or(column().is_null())).map_err(query_error)?;
+        }
+        let aggregates = vec![max(column()).alias("upper"), (count(lit(1)) - count(column())).alias("nulls")];
+        let rows = frame.aggregate(Vec::new(), aggregates).map_err(query_error)?.collect().await.map_err(unwrapped)?;
+        let row = rows.first().ok_or_else(|| Error::internal("an aggregate has no row"))?;
+        let upper = text(row.column(0))?;
+        let nulls = row.column(1).as_primitive::<arrow::datatypes::Int64Type>().value(0) > 0;
+        if nulls && cursor.null_cursor == NullCursor::Fail {
+            return Err(Error::new(Code::DataInvalid, "there are rows whose cursor is NULL")
+                .detail(&cursor.column)
+                .hint("set `null_cursor: include` or `exclude`, or choose another cursor"));
+        }
+        let include = nulls && cursor.null_cursor == NullCursor::Include;
+        if upper.is_none() && !include {
+            return Ok(None);
+        }
+        let from = lower(cursor, before, &data_type)?;
+        // With nothing but NULLs the range stays where it was.
+        let to = upper.or_else(|| before.value.clone());
+        Ok(Some(Range { column: cursor.column.clone(), from, to, until: cursor.end.clone(), nulls: include }))
+    })
 }
 
 /// Where an incremental read begins.

@@ -8,13 +8,16 @@ use arrow::compute::{cast, filter_record_batch};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::streaming::StreamingTable;
+use datafusion::dataframe::DataFrame;
 use datafusion::execution::TaskContext;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::utils::collect_columns;
 use datafusion::physical_plan::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
+use datafusion::prelude::SessionContext;
 use futures::StreamExt;
+use futures::future::BoxFuture;
 use tokio::sync::{Mutex, mpsc};
 use trib_core::error::closest;
 use trib_core::transform::{ColumnRule, Transform};
@@ -255,12 +258,16 @@ impl PartitionStream for Input {
 
 async fn query_schema(engine: &Engine, sql: &str, input: &SchemaRef) -> Result<SchemaRef> {
     let empty: BatchStream = Box::pin(futures::stream::empty());
-    let context = with_input(engine, input, empty)?;
-    let frame = context.sql(sql).await.map_err(query_error)?;
+    let frame = planned(with_input(engine, input, empty)?, sql.to_owned()).await?;
     Ok(plain_schema(frame.schema().as_arrow()))
 }
 
-fn with_input(engine: &Engine, schema: &SchemaRef, rows: BatchStream) -> Result<datafusion::prelude::SessionContext> {
+/// Boxed as [`crate::catalog::execute`] is.
+fn planned(context: SessionContext, sql: String) -> BoxFuture<'static, Result<DataFrame>> {
+    Box::pin(async move { context.sql(&sql).await.map_err(query_error) })
+}
+
+fn with_input(engine: &Engine, schema: &SchemaRef, rows: BatchStream) -> Result<SessionContext> {
     let context = engine.context();
     let input = Input { schema: schema.clone(), rows: Mutex::new(Some(Rows(rows))) };
     let table = StreamingTable::try_new(schema.clone(), vec![Arc::new(input)]).map_err(query_error)?;

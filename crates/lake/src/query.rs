@@ -6,6 +6,7 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::streaming::StreamingTable;
 use datafusion::catalog::{CatalogProvider, SchemaProvider, TableProvider};
+use datafusion::dataframe::DataFrame;
 use datafusion::datasource::empty::EmptyTable;
 use datafusion::error::DataFusionError;
 use datafusion::execution::TaskContext;
@@ -16,6 +17,7 @@ use datafusion::physical_plan::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
 use datafusion::prelude::{SessionConfig, SessionContext};
+use futures::future::BoxFuture;
 use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectStore;
 use object_store::path::Path;
@@ -101,23 +103,46 @@ impl Lake {
 }
 
 /// The table of a log, whole or only some of its files.
-pub(crate) async fn provider(log: &TableLog, version: Option<u64>, files: Option<&[String]>) -> Result<Arc<dyn TableProvider>> {
-    let table = log.table(version).await?;
-    let mut builder = table.table_provider();
-    if let Some(files) = files {
-        builder = builder.with_file_paths(files.iter().cloned());
-    }
-    Ok(Arc::new(builder.build().await.map_err(failure::query)?))
+///
+/// What holds plans of DataFusion while it waits is boxed where it stands: the compiler needs seconds to see that they are `Send`, and
+/// would do so again in every `async` function around it.
+pub(crate) fn provider<'a>(
+    log: &'a TableLog,
+    version: Option<u64>,
+    files: Option<&'a [String]>,
+) -> BoxFuture<'a, Result<Arc<dyn TableProvider>>> {
+    Box::pin(async move {
+        let table = log.table(version).await?;
+        let mut builder = table.table_provider();
+        if let Some(files) = files {
+            builder = builder.with_file_paths(files.iter().cloned());
+        }
+        Ok(Arc::new(builder.build().await.map_err(failure::query)?) as Arc<dyn TableProvider>)
+    })
+}
+
+/// A query that changes nothing; boxed as [`provider`] is.
+fn read_only(session: SessionContext, sql: String) -> BoxFuture<'static, Result<BatchStream>> {
+    Box::pin(async move {
+        let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+        rows(session.sql_with_options(&sql, options).await.map_err(failure::query)?).await
+    })
+}
+
+/// Starts what was planned; boxed as [`provider`] is.
+pub(crate) fn rows(frame: DataFrame) -> BoxFuture<'static, Result<BatchStream>> {
+    Box::pin(async move {
+        let rows = frame.execute_stream().await.map_err(failure::query)?;
+        Ok(Box::pin(rows.map(|batch| batch.map_err(failure::query))) as BatchStream)
+    })
 }
 
 #[async_trait]
 impl SqlEngine for Lake {
     async fn query(&self, sql: &str) -> Result<BatchStream> {
-        let session = self.session(self.tables().await?)?;
-        let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
-        let frame = session.sql_with_options(sql, read_only).await.map_err(failure::query)?;
-        let rows = frame.execute_stream().await.map_err(failure::query)?;
-        Ok(Box::pin(rows.map(|batch| batch.map_err(failure::query))))
+        let known = self.tables().await?;
+        let rows = read_only(self.session(known)?, sql.to_owned());
+        rows.await
     }
 
     fn table(&self, name: &TableName) -> String {

@@ -163,7 +163,8 @@ impl Lake {
         before: &CursorState,
     ) -> Result<Option<Range>> {
         snapshot_field(snapshot, &cursor.column, read)?;
-        range::increment(self.frame(piece, None).await?, cursor, before).await.map_err(|e| e.stream(&read.stream))
+        let range = range::increment(self.frame(piece, None).await?, cursor, before);
+        range.await.map_err(|e| e.stream(&read.stream))
     }
 
     /// The rows of a piece, or of one of its files, before any condition.
@@ -182,16 +183,12 @@ impl Lake {
                 let rest = Split::new(stream, serde_json::to_value(rest)?);
                 return Ok(SplitEnd::stopped(split, rest, facts(boundary.as_ref())?));
             }
-            let frame = self.frame(piece, Some(file)).await?;
-            let frame = conditions(frame, piece)?;
             // The cursor is read along when it is not asked for, and left out again.
             let mut columns = piece.columns.clone();
             let cursor = piece.boundary.as_ref().and(piece.range.as_ref()).map(|r| r.column.clone());
             columns.extend(cursor.iter().filter(|c| !piece.columns.contains(c)).cloned());
-            let expressions = columns.iter().map(|c| Expr::Column(Column::from_name(c)));
-            let frame = frame.select(expressions).map_err(failure::query)?;
-            let schema = restored(frame.schema().as_arrow());
-            let mut rows = frame.execute_stream().await.map_err(failure::query)?;
+            let (schema, frame) = selected(self.frame(piece, Some(file)).await?, piece, &columns)?;
+            let mut rows = query::rows(frame).await?;
             if let (Some(ends), Some(range), None) = (&piece.boundary, &piece.range, &boundary)
                 && let Some(upper) = &range.to
             {
@@ -201,7 +198,7 @@ impl Lake {
                 boundary = Some((new, at));
             }
             while let Some(batch) = rows.next().await {
-                let mut batch = data_file::conform(&batch.map_err(failure::query)?, &schema, &[])?;
+                let mut batch = data_file::conform(&batch?, &schema, &[])?;
                 if let Some((boundary, _)) = &mut boundary {
                     batch = boundary.filter(batch)?;
                 }
@@ -245,17 +242,18 @@ fn snapshot_field<'a>(snapshot: &'a Snapshot, column: &str, read: &StreamRead) -
     })
 }
 
-/// Filter and range as conditions of the query.
-fn conditions(frame: DataFrame, piece: &Piece) -> Result<DataFrame> {
-    let mut frame = frame;
+/// The columns of those rows that filter and range let through.
+fn selected(mut frame: DataFrame, piece: &Piece, columns: &[String]) -> Result<(SchemaRef, DataFrame)> {
     if let Some(filter) = &piece.filter {
         let condition = frame.parse_sql_expr(filter).map_err(failure::query)?;
         frame = frame.filter(condition).map_err(failure::query)?;
     }
-    match &piece.range {
-        Some(range) => range.of(frame),
-        None => Ok(frame),
+    if let Some(range) = &piece.range {
+        frame = range.of(frame)?;
     }
+    let expressions = columns.iter().map(|c| Expr::Column(Column::from_name(c)));
+    let frame = frame.select(expressions).map_err(failure::query)?;
+    Ok((restored(frame.schema().as_arrow()), frame))
 }
 
 /// Whether the log leaves it open that a file has rows in the range.
