@@ -1,7 +1,10 @@
 //! A manifest of the project as a connector, and the same one for somebody else's pipeline.
 
+use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use trib_testkit::stand_in::{Answer, StandIn};
@@ -171,4 +174,97 @@ fn a_manifest_speaks_the_airbyte_protocol() {
     assert_eq!(status, Some(1));
     let error = said.iter().find(|m| m["trace"]["type"] == "ERROR").unwrap();
     assert_eq!(error["trace"]["error"]["failure_type"], "config_error");
+}
+
+/// Days of a month, each with so many orders; the last day is answered only when it may be.
+fn ledger(rows: usize) -> (StandIn, Arc<AtomicBool>, Arc<AtomicBool>) {
+    let (asked_for_last, may_answer) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (seen, free) = (asked_for_last.clone(), may_answer.clone());
+    let api = StandIn::start(move |asked| {
+        let day: usize = asked.param("since").unwrap()[8..10].parse().unwrap();
+        if day == 20 {
+            seen.store(true, Ordering::SeqCst);
+            while !free.load(Ordering::SeqCst) {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+        let row = |n| json!({"id": day * 10_000 + n, "updated_at": format!("2026-01-{day:02}T00:00:00Z"), "total": 1.5});
+        Answer::json(&json!({"orders": (0..rows).map(row).collect::<Vec<_>>()}))
+    });
+    (api, asked_for_last, may_answer)
+}
+
+#[test]
+fn a_run_that_is_killed_goes_on_where_it_was() {
+    const ROWS: usize = 600;
+    let (api, asked_for_last, may_answer) = ledger(ROWS);
+    let folder = project(&api);
+    let by_day = "      step: P1D\n      cursor_granularity: PT1S\n      end_datetime: \"2026-01-20T23:59:59Z\"\n      start_time_option:";
+    let text = manifest(&api.url()).replacen("      start_time_option:", by_day, 1);
+    folder.write("connectors/shop.yaml", &format!("{text}concurrency_level: {{type: ConcurrencyLevel, default_concurrency: 1}}\n"));
+    folder.write(
+        "syncs/shop.yaml",
+        "from: shop\ninto: raw.{table}\ndefaults: {load: {rows: 1000}}\nstreams:\n  orders: {read: incremental, cursor: updated_at, write: upsert}\n",
+    );
+    let mut run = folder.command(&["run"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    while !asked_for_last.load(Ordering::SeqCst) {
+        assert!(run.try_wait().unwrap().is_none(), "the run ended early");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    run.kill().unwrap();
+    run.wait().unwrap();
+    let before = api.take().len();
+    may_answer.store(true, Ordering::SeqCst);
+    let said = folder.trib(&["run"]);
+    assert_eq!(said.status, Some(0), "{}", said.all());
+    let again = api.take().len();
+    assert!(before >= 19 && again < 20, "{before} days were asked for, then {again}");
+    let counted = folder.trib(&["query", "select count(*) as n, count(distinct id) as ids from raw.orders", "--json"]);
+    let counted: Value = serde_json::from_str(&counted.out).unwrap();
+    assert_eq!((&counted[0]["n"], &counted[0]["ids"]), (&json!(20 * ROWS), &json!(20 * ROWS)));
+}
+
+#[test]
+fn a_refresh_token_that_is_good_for_one_use_is_kept_for_the_next_run() {
+    let renewals = Arc::new(AtomicUsize::new(0));
+    let counter = renewals.clone();
+    let api = StandIn::start(move |asked| {
+        if asked.path == "/token" {
+            let n = counter.load(Ordering::SeqCst);
+            if asked.field("refresh_token") != Some(format!("refresh-{n}-secret")) {
+                return Answer::text(400, "{\"error\": \"invalid_grant\"}");
+            }
+            counter.store(n + 1, Ordering::SeqCst);
+            let next = format!("refresh-{}-secret", n + 1);
+            return Answer::json(&json!({"access_token": format!("access-{n}-secret"), "refresh_token": next, "expires_in": 0}));
+        }
+        if asked.header("authorization").is_none_or(|a| !a.starts_with("Bearer access-")) {
+            return Answer::status(401);
+        }
+        Answer::json(&json!({"orders": [{"id": 1, "updated_at": "2026-01-02T00:00:00Z", "total": 1.0}]}))
+    });
+    let mut folder = project(&api);
+    let oauth = format!(
+        "authenticator: {{type: OAuthAuthenticator, client_id: c, client_secret: s, refresh_token: \"{{{{ config['token'] }}}}\", \
+         token_refresh_endpoint: \"{}/token\", refresh_token_updater: {{refresh_token_config_path: [token], access_token_config_path: [access], \
+         token_expiry_date_config_path: [expiry]}}}}",
+        api.url()
+    );
+    let text: Vec<String> = manifest(&api.url())
+        .lines()
+        .map(|line| if line.trim_start().starts_with("authenticator:") { format!("        {oauth}") } else { line.to_owned() })
+        .collect();
+    folder.write("connectors/shop.yaml", &text.join("\n"));
+    folder.set("TOKEN", "refresh-0-secret");
+    for run in 1..=2 {
+        let said = folder.trib(&["run"]);
+        assert_eq!(said.status, Some(0), "run {run}: {}", said.all());
+        assert!(!said.all().contains("-secret"), "{}", said.all());
+    }
+    assert!(renewals.load(Ordering::SeqCst) >= 2);
+    let holds = |file: &std::path::PathBuf| std::fs::read(file).unwrap().windows(7).any(|w| w == b"-secret");
+    let kept: Vec<_> = folder.files().into_iter().filter(holds).collect();
+    assert_eq!(kept.len(), 1, "{kept:?}");
+    assert!(kept[0].parent().unwrap().ends_with(".tributary/credentials"));
+    assert_eq!(std::fs::metadata(&kept[0]).unwrap().permissions().mode() & 0o777, 0o600);
 }

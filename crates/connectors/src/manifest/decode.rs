@@ -3,6 +3,7 @@
 use std::io::{Cursor, Read};
 
 use flate2::read::MultiGzDecoder;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::{Map, Value};
 use trib_core::{Code, Error, Result};
 use trib_kit::http::Response;
@@ -125,9 +126,24 @@ fn damaged(what: &'static str) -> Error {
     Error::new(Code::SystemError, "the answer is not of the form that the manifest says").detail(format!("it is not {what}"))
 }
 
+/// What is wrong with a body that begins as JSON. Taken for one without records, as what is no JSON at all is, it would lose some.
+pub(super) fn fault(body: &[u8]) -> Option<serde_json::Error> {
+    let begins = matches!(body.trim_ascii_start().first(), Some(b'{' | b'['));
+    if begins { read::<IgnoredAny>(body).err() } else { None }
+}
+
+/// Bytes that are no UTF-8 are replaced, and a mark of the byte order is no part of the text.
+fn read<T: DeserializeOwned>(body: &[u8]) -> serde_json::Result<T> {
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    match std::str::from_utf8(body) {
+        Ok(text) => serde_json::from_str(text),
+        Err(_) => serde_json::from_str(&String::from_utf8_lossy(body)),
+    }
+}
+
 /// The items of an array, or the one value. `null` is nothing at all.
 fn json(body: &[u8]) -> Option<Vec<Value>> {
-    match serde_json::from_slice(body).ok()? {
+    match read(body).ok()? {
         Value::Null => None,
         Value::Array(items) => Some(items),
         value => Some(vec![value]),
@@ -200,10 +216,11 @@ mod tests {
     #[test]
     fn bodies() {
         let csv = Decoder::Csv(Csv { delimiter: b';', latin1: false, nulls: vec![String::new(), "N/A".into()] });
-        let cases: [(Decoder, &[u8], Value); 7] = [
+        let cases: [(Decoder, &[u8], Value); 8] = [
             (Decoder::Json, b"[1, {\"a\": 2}]", json!([1, {"a": 2}])),
             (Decoder::Json, b"<html>", json!([{}])),
             (Decoder::Json, b"[]", json!([{}])),
+            (Decoder::Json, b"\xef\xbb\xbf{\"a\": \"\xff\"}", json!([{"a": "\u{fffd}"}])),
             (Decoder::Jsonl, b"{\"i\": 1}\n\nnot json\n{\"i\": 2}", json!([{"i": 1}, {"i": 2}])),
             (
                 csv,

@@ -3,13 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::de::IgnoredAny;
 use serde_json::Value;
 use trib_core::{Code, Error, Result};
 use trib_kit::http::{Response, shown};
 
 use super::cursor::{Bounds, WindowRule};
-use super::decode::Decoder;
+use super::decode::{self, Decoder};
 use super::env::Env;
 use super::node::Node;
 use super::options::Options;
@@ -363,8 +362,18 @@ impl Retriever {
                 _ => {}
             }
         }
-        if matches!(self.decoder, Decoder::Json) && is_cut_off(&response.body) {
-            return Ok(None);
+        if matches!(self.decoder, Decoder::Json)
+            && let Some(fault) = decode::fault(&response.body)
+        {
+            if fault.is_eof() {
+                return Ok(None);
+            }
+            return Err(Error::new(Code::DataInvalid, "the answer begins as JSON and is none").detail(format!(
+                "{}, line {}, character {}",
+                shown(&response.url),
+                fault.line(),
+                fault.column()
+            )));
         }
         let mut values = self.decoder.decode(response)?;
         let mut records = self.selector.extractor.extract(env, &mut values, keep)?;
@@ -383,10 +392,6 @@ impl Retriever {
             None => paginator.looks_at(&[""]),
         }
     }
-}
-
-fn is_cut_off(body: &[u8]) -> bool {
-    matches!(body.trim_ascii_start().first(), Some(b'{' | b'[')) && serde_json::from_slice::<IgnoredAny>(body).is_err_and(|e| e.is_eof())
 }
 
 enum Outcome {

@@ -69,6 +69,9 @@ async fn answers_that_break_off_are_asked_for_again() {
     let never = read(&asking(&raw(vec![vec![http("{\"rows\": [", 10)]; 3]), quickly(0)), json!({})).await;
     assert_eq!(never.errors[0].code(), Code::ConnectionLost);
     assert!(never.errors[0].to_string().contains("cut off"), "{}", never.errors[0]);
+    let wrong = "{\"rows\": [{\"id\": NaN}]}";
+    let given = read(&asking(&raw(vec![vec![http(wrong, wrong.len())]]), quickly(0)), json!({})).await;
+    assert_eq!(given.errors[0].code(), Code::DataInvalid, "nothing is lost silently");
 }
 
 #[tokio::test(flavor = "multi_thread")]
