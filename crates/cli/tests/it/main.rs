@@ -13,5 +13,6 @@ mod secrets;
 mod shipped;
 mod singer;
 mod target;
+mod tpch;
 mod trib;
 mod wild;
