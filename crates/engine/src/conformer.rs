@@ -6,10 +6,10 @@ use std::sync::atomic::Ordering;
 use arrow::array::RecordBatch;
 use futures::StreamExt;
 use tokio::sync::mpsc;
-use trib_core::{Code, Error, RejectedRow, Result};
+use trib_core::{RejectedRow, Result};
 
 use crate::conform::{Conformed, Stamp, conform};
-use crate::execute::Progress;
+use crate::execute::{Progress, stopped};
 use crate::plan::SharedPlan;
 
 pub(crate) type Batches = mpsc::Sender<Result<RecordBatch>>;
@@ -40,7 +40,7 @@ impl Conformer {
             if let Err(e) = result {
                 for stage in &self.stages {
                     // A stage that is gone has its own error.
-                    let _ = stage.send(Err(Error::new(Code::Cancelled, "the load failed"))).await;
+                    let _ = stage.send(Err(stopped())).await;
                 }
                 return Err(e.stream(&self.stream));
             }
@@ -60,7 +60,7 @@ impl Conformer {
         }
         for (stage, batch) in self.stages.iter().zip(batches) {
             if batch.num_rows() > 0 {
-                stage.send(Ok(batch)).await.map_err(|_| Error::new(Code::Cancelled, "the stage has ended"))?;
+                stage.send(Ok(batch)).await.map_err(|_| stopped())?;
             }
         }
         Ok(())
@@ -68,5 +68,5 @@ impl Conformer {
 }
 
 pub(crate) async fn send_rejects(rejects: &Rejects, stream: &str, rows: Vec<RejectedRow>) -> Result<()> {
-    rejects.send((stream.to_owned(), rows)).await.map_err(|_| Error::new(Code::Cancelled, "the load was stopped"))
+    rejects.send((stream.to_owned(), rows)).await.map_err(|_| stopped())
 }

@@ -82,7 +82,11 @@ pub async fn run_splits(task: SplitTask) -> Result<SplitResult> {
     if let [split] = task.splits.as_slice()
         && let Some(sql) = task.source.inside(split)?
     {
-        return run_inside(&task, split, &sql).await;
+        // A query may take as long as it likes, and looks at nothing that could tell it to stop.
+        return tokio::select! {
+            result = run_inside(&task, split, &sql) => result,
+            () = task.halt.cancelled() => Err(stopped()),
+        };
     }
     let (emitter, messages) = Emitter::channel(IN_FLIGHT, task.stop.clone());
     let mut router = Router::new(&task);
@@ -90,7 +94,7 @@ pub async fn run_splits(task: SplitTask) -> Result<SplitResult> {
     let mut outcome = Outcome::default();
     tokio::select! {
         () = carry(&mut router, messages, &mut outcome) => {}
-        () = task.halt.cancelled() => outcome.fail(Error::new(Code::Cancelled, "the load was stopped")),
+        () = task.halt.cancelled() => outcome.fail(stopped()),
     }
     if outcome.error.is_some() {
         reading.abort();
@@ -101,6 +105,11 @@ pub async fn run_splits(task: SplitTask) -> Result<SplitResult> {
         (None, Some(ends)) => Ok(SplitResult { ends, receipts: outcome.receipts }),
         (None, None) => Err(Error::internal("a read ended without saying how")),
     }
+}
+
+/// What says only that something else has ended the work.
+pub(crate) fn stopped() -> Error {
+    Error::new(Code::Cancelled, "the load was stopped")
 }
 
 async fn read(source: Arc<dyn Source>, splits: Vec<Split>, mut out: Emitter, waiting: Vec<Arc<AtomicUsize>>) -> Result<Done> {

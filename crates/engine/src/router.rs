@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use trib_core::{BatchStream, Code, Error, Message, Result, turn};
 
 use crate::conformer::{Batches, Conformer, send_rejects};
-use crate::execute::{Done, IN_FLIGHT, Outcome, SplitTask};
+use crate::execute::{Done, IN_FLIGHT, Outcome, SplitTask, stopped};
 use crate::plan::SharedPlan;
 use crate::spill::Spill;
 
@@ -119,7 +119,7 @@ impl<'a> Router<'a> {
                 let feed = || -> Result<()> {
                     for batch in spill.read()? {
                         if halt.is_cancelled() {
-                            return Err(Error::new(Code::Cancelled, "the load was stopped"));
+                            return Err(stopped());
                         }
                         if sender.blocking_send(Ok(batch?)).is_err() {
                             // The stage has failed, and says why itself.
@@ -129,7 +129,7 @@ impl<'a> Router<'a> {
                     Ok(())
                 };
                 feed().inspect_err(|_| {
-                    let _ = sender.blocking_send(Err(Error::new(Code::Cancelled, "the load failed")));
+                    let _ = sender.blocking_send(Err(stopped()));
                 })?;
                 Ok(Done::Conformed)
             });
@@ -150,7 +150,7 @@ impl<'a> Router<'a> {
         // None of them may take an early end for a complete part.
         for (_, sender) in self.live.drain() {
             self.tasks.spawn(async move {
-                let _ = sender.send(Err(Error::new(Code::Cancelled, "the read failed"))).await;
+                let _ = sender.send(Err(stopped())).await;
                 Ok(Done::Conformed)
             });
         }

@@ -136,7 +136,10 @@ impl Room {
     fn new() -> Self {
         match TinyDisk::mount(3).unwrap() {
             Some(disk) => Self::Disk(disk),
-            None => Self::Files(TempDir::new().unwrap()),
+            None => {
+                eprintln!("no disk can be mounted here: files that may not grow stand in for it");
+                Self::Files(TempDir::new().unwrap())
+            }
         }
     }
 
@@ -179,7 +182,9 @@ async fn the_destinations_disk_is_full() {
         let room = Room::new();
         let bench = Bench::new(in_folder(room.path().to_str().unwrap())[i].clone());
         let confined = room.confines(&bench.folder.command(&["run", "--json"])).output().unwrap();
-        bench.failed(&said(confined), "resource_exhausted", "external");
+        // SQLite tells a file that may not grow from no other failed write.
+        let code = if matches!(room, Room::Files(_)) && i == 1 { "io" } else { "resource_exhausted" };
+        bench.failed(&said(confined), code, "external");
         assert_eq!(bench.visible().await, 0, "{}", bench.to.0.name);
         room.grows();
         bench.runs();
@@ -189,7 +194,10 @@ async fn the_destinations_disk_is_full() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_servers_disk_is_full() {
-    let Some(disk) = TinyDisk::mount(3).unwrap() else { return };
+    let Some(disk) = TinyDisk::mount(3).unwrap() else {
+        eprintln!("not tried: no disk can be mounted here");
+        return;
+    };
     let (server, database, to) = postgres(Some(&disk));
     let bench = Bench::new(to);
     bench.fails("resource_exhausted", "external");
