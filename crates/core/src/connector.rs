@@ -44,6 +44,8 @@ pub struct Edition {
     pub version: String,
     /// Of the manifest's text, in hex.
     pub sha256: String,
+    /// As SPDX names it.
+    pub licence: String,
     /// The day on which it was last held against what [`Connector::verified`] names: `2026-11-22`.
     pub verified_on: String,
     /// The vendor's own documentation, from which it was written.

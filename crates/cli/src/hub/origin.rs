@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::Value;
-use trib_connectors::manifest::Manifest;
+use trib_connectors::manifest::{Manifest, SHIPPED, Shipped};
 use trib_core::{Code, Error, Result};
 use trib_project::lock::{self, Lock, Pin};
 
@@ -58,15 +58,15 @@ impl Origin {
     pub async fn find(&self, name: &str, version: Option<&str>, dir: &Path, registry: &Which) -> Result<Found> {
         match self {
             Origin::Bundled => {
-                let text = bundled(name)
+                let shipped = bundled(name)
                     .ok_or_else(|| Error::new(Code::NotFound, "this version of trib brings no such connector").detail(name))?;
-                let own = env!("CARGO_PKG_VERSION");
-                if version.is_some_and(|v| v != own) {
+                let edition = shipped.edition()?;
+                if version.is_some_and(|v| v != edition.version) {
                     return Err(Error::new(Code::NotFound, "this version of trib brings another version of the connector")
-                        .detail(format!("{name} {own}"))
+                        .detail(format!("{name} {}", edition.version))
                         .hint("the file as it was is in your version control; `--from` takes one from anywhere"));
                 }
-                self.found(text.to_owned(), own, env!("CARGO_PKG_LICENSE"), name)
+                self.found(shipped.text.to_owned(), &edition.version, &edition.licence, name)
             }
             Origin::Registry(repository) => {
                 let index = registry.read().await?;
@@ -137,6 +137,6 @@ impl About {
 }
 
 /// The manifest that this binary brings along under a name.
-fn bundled(_name: &str) -> Option<&'static str> {
-    None
+fn bundled(name: &str) -> Option<&'static Shipped> {
+    SHIPPED.iter().find(|shipped| shipped.name == name)
 }

@@ -27,8 +27,21 @@ macro_rules! shipped {
 }
 
 /// All of them, in the order of their names.
-pub const SHIPPED: &[Shipped] =
-    shipped!["asana", "ecb", "github", "hubspot", "jira", "mailchimp", "open_meteo", "shopify", "stripe", "world_bank"];
+pub const SHIPPED: &[Shipped] = shipped![
+    "asana",
+    "ecb",
+    "github",
+    "google_ads",
+    "hubspot",
+    "jira",
+    "mailchimp",
+    "meta_ads",
+    "open_meteo",
+    "salesforce",
+    "shopify",
+    "stripe",
+    "world_bank"
+];
 
 /// Their entries of the registry.
 pub(crate) fn connectors() -> impl Iterator<Item = Connector> {
@@ -51,27 +64,42 @@ impl Shipped {
         Manifest::parse(&self.file(), self.text)
     }
 
-    /// The registry's entry, with what the manifest's `metadata` says about itself.
+    /// What the manifest's `metadata` says about itself.
+    pub fn edition(&self) -> Result<Edition> {
+        self.edition_of(&self.manifest()?)
+    }
+
+    fn edition_of(&self, manifest: &Manifest) -> Result<Edition> {
+        let notes = manifest.metadata("notes").and_then(Value::as_array).into_iter().flatten();
+        Ok(Edition {
+            version: fact(manifest, "version")?,
+            sha256: self.sha256(),
+            licence: fact(manifest, "licence")?,
+            verified_on: fact(manifest, "verified_on")?,
+            documentation: fact(manifest, "documentation")?,
+            notes: notes.filter_map(Value::as_str).map(str::to_owned).collect(),
+        })
+    }
+
+    /// The registry's entry.
     pub fn connector(&self) -> Result<Connector> {
         let manifest = self.manifest()?;
-        let fact = |name: &str| -> Result<String> {
-            manifest.metadata(name).and_then(Value::as_str).map(str::to_owned).ok_or_else(|| {
-                Error::new(Code::ConfigInvalid, "a manifest that ships with Tributary does not say what it has to").detail(name.to_owned())
-            })
-        };
-        let verified = match fact("verified")?.as_str() {
+        let verified = match fact(&manifest, "verified")?.as_str() {
             "live" => Verified::Live,
             "emulator" => Verified::Emulator,
             _ => Verified::StandIn,
         };
-        let notes = manifest.metadata("notes").and_then(Value::as_array).into_iter().flatten();
-        let edition = Edition {
-            version: fact("version")?,
-            sha256: self.sha256(),
-            verified_on: fact("verified_on")?,
-            documentation: fact("documentation")?,
-            notes: notes.filter_map(Value::as_str).map(str::to_owned).collect(),
-        };
-        Ok(Connector { title: fact("title")?, verified, edition: Some(edition), ..entry::of(self.name, &manifest) })
+        Ok(Connector {
+            title: fact(&manifest, "title")?,
+            verified,
+            edition: Some(self.edition_of(&manifest)?),
+            ..entry::of(self.name, &manifest)
+        })
     }
+}
+
+fn fact(manifest: &Manifest, name: &str) -> Result<String> {
+    manifest.metadata(name).and_then(Value::as_str).map(str::to_owned).ok_or_else(|| {
+        Error::new(Code::ConfigInvalid, "a manifest that ships with Tributary does not say what it has to").detail(name.to_owned())
+    })
 }

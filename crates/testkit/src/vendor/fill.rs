@@ -1,10 +1,15 @@
 //! Answers and records with their variables filled in.
 
+use std::sync::LazyLock;
+
 use chrono::{DateTime, Duration, NaiveDate};
 use regex::{Captures, Regex};
 use serde_json::{Map, Value};
 
 use super::Variables;
+
+/// A variable within a text.
+static NAME: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\$([a-z][a-z_]*)").expect("a pattern"));
 
 /// As a value stands in a URL or a cell.
 pub(super) fn text(value: &Value) -> String {
@@ -39,15 +44,13 @@ pub(super) fn fill(value: &Value, variables: &Variables) -> Value {
 }
 
 fn within(template: &str, variables: &Variables) -> String {
-    let name = Regex::new(r"\$([a-z][a-z_]*)").expect("a pattern");
     let value = |found: &Captures<'_>| variables.get(&found[1]).map_or_else(|| found[0].to_owned(), text);
-    name.replace_all(template, value).into_owned()
+    NAME.replace_all(template, value).into_owned()
 }
 
 fn names_nothing(value: &Value, variables: &Variables) -> bool {
-    let name = Regex::new(r"\$([a-z][a-z_]*)").expect("a pattern");
     let text = value.to_string();
-    name.captures_iter(&text).any(|found| variables.get(&found[1]).is_some_and(Value::is_null))
+    NAME.captures_iter(&text).any(|found| variables.get(&found[1]).is_some_and(Value::is_null))
 }
 
 /// The records that a list stands for: `{of: 3, each: {…}}` is three.
