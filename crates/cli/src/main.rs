@@ -24,7 +24,7 @@ mod testing;
 mod unfinished;
 mod unit_tests;
 
-use std::ffi::OsString;
+use std::ffi::{OsString, c_int, c_long};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -37,10 +37,24 @@ use crate::output::Output;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// Gives freed memory back to the system after a tenth of a second. In the whole second that the allocator waits by itself, a load that writes
+/// one file after another holds a quarter more than it uses. `MIMALLOC_PURGE_DELAY` still counts.
+#[allow(unsafe_code, reason = "the allocator's options have no safe interface")]
+fn give_memory_back_early() {
+    /// `mi_option_purge_delay` of `mimalloc.h`, in milliseconds.
+    const PURGE_DELAY: c_int = 15;
+    unsafe extern "C" {
+        fn mi_option_set_default(option: c_int, value: c_long);
+    }
+    // SAFETY: the function belongs to the allocator that is linked in, takes two integers, and checks the first. No other thread runs yet.
+    unsafe { mi_option_set_default(PURGE_DELAY, 100) };
+}
+
 /// Deeply nested SQL is parsed and planned by recursion.
 const STACK: usize = 8 << 20;
 
 fn main() -> ExitCode {
+    give_memory_back_early();
     // Help, version and mistakes in the call end the process here, before anything is set up.
     let cli = Cli::parse_from(arguments());
     let output = Output::new(&cli.global);

@@ -30,7 +30,7 @@ use super::sink::Sink;
 
 const BATCH: usize = 16 << 10;
 /// Encoded bytes that a row group may take up in memory until it is written.
-const ROW_GROUP_BYTES: usize = 16 << 20;
+const ROW_GROUP_BYTES: usize = 8 << 20;
 const ROW_GROUP_ROWS: usize = 1 << 20;
 
 /// A footer.

@@ -363,17 +363,18 @@ impl Builder {
     /// The column as an array of the field's type. The builder is empty afterwards, with room for as much again: equal allocations
     /// are used again, where growing ones would leave holes.
     fn finish(&mut self, field: &FieldRef) -> Result<ArrayRef> {
-        /// `room!(builder, Type)`: the array, leaving a new builder with room for as many values.
+        /// `room!(builder, Type)`: the array, leaving a new builder with room for about as many values: batches have the same bytes, not the same rows,
+        /// and one row too many would double the allocation.
         macro_rules! room {
             ($builder:ident, $type:ident) => {{
                 let array = $builder.finish();
-                *$builder = $type::with_capacity(array.len());
+                *$builder = $type::with_capacity(array.len() + array.len() / 16);
                 array
             }};
             ($builder:ident, $type:ident, bytes) => {{
                 let array = $builder.finish();
                 let bytes = array.value_data().len();
-                *$builder = $type::with_capacity(array.len(), bytes + bytes / 8);
+                *$builder = $type::with_capacity(array.len() + array.len() / 16, bytes + bytes / 8);
                 array
             }};
         }

@@ -11,7 +11,7 @@ use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Field, IntervalMonthDayNano, TimeUnit, i256};
 use arrow::json::{LineDelimitedWriter, WriterBuilder, writer::LineDelimited};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
-use bytes::{BufMut, BytesMut};
+use bytes::BufMut;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 use std::sync::Arc;
@@ -69,7 +69,7 @@ pub struct Rows<'a> {
 
 impl Rows<'_> {
     /// Writes rows until `out` holds about `most` bytes. False when none are left.
-    pub fn write(&mut self, out: &mut BytesMut, most: usize) -> bool {
+    pub fn write(&mut self, out: &mut Vec<u8>, most: usize) -> bool {
         let count = (self.columns.len() as i16).to_be_bytes();
         while self.next < self.prepared.rows && out.len() < most {
             let start = out.len();
@@ -243,7 +243,7 @@ impl<'a> Column<'a> {
     }
 
     #[inline]
-    fn put(&self, row: usize, out: &mut BytesMut) -> Result<(), Reason> {
+    fn put(&self, row: usize, out: &mut Vec<u8>) -> Result<(), Reason> {
         if self.nulls.is_some_and(|nulls| nulls.is_null(row)) {
             if self.required {
                 return Err("the key has no value".to_owned());
@@ -310,7 +310,7 @@ impl<'a> Values<'a> {
 
 /// Length and value in one write. `M` is `N + 4`, which Rust cannot say yet.
 #[inline]
-fn put_fixed<const N: usize, const M: usize>(out: &mut BytesMut, value: [u8; N]) {
+fn put_fixed<const N: usize, const M: usize>(out: &mut Vec<u8>, value: [u8; N]) {
     let mut both = [0u8; M];
     both[..4].copy_from_slice(&(N as u32).to_be_bytes());
     both[4..].copy_from_slice(&value);
@@ -318,13 +318,13 @@ fn put_fixed<const N: usize, const M: usize>(out: &mut BytesMut, value: [u8; N])
 }
 
 #[inline]
-fn put_bytes(value: &[u8], out: &mut BytesMut) {
-    out.put_u32(value.len() as u32);
+fn put_bytes(value: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(&(value.len() as u32).to_be_bytes());
     out.extend_from_slice(value);
 }
 
 #[inline]
-fn put_text(value: &str, most: Option<usize>, out: &mut BytesMut) -> Result<(), Reason> {
+fn put_text(value: &str, most: Option<usize>, out: &mut Vec<u8>) -> Result<(), Reason> {
     if memchr::memchr(0, value.as_bytes()).is_some() {
         return Err("the text has a NUL character, which PostgreSQL cannot store".to_owned());
     }
@@ -336,7 +336,7 @@ fn put_text(value: &str, most: Option<usize>, out: &mut BytesMut) -> Result<(), 
     Ok(())
 }
 
-fn put_json(value: &str, form: JsonForm, out: &mut BytesMut) -> Result<(), Reason> {
+fn put_json(value: &str, form: JsonForm, out: &mut Vec<u8>) -> Result<(), Reason> {
     if form.check {
         check_json(value, form.binary)?;
     }
@@ -390,14 +390,14 @@ fn timestamp(micros: i64) -> Result<i64, Reason> {
         .ok_or_else(|| "the time is outside of PostgreSQL's range".to_owned())
 }
 
-fn put_interval(value: IntervalMonthDayNano, out: &mut BytesMut) {
+fn put_interval(value: IntervalMonthDayNano, out: &mut Vec<u8>) {
     out.put_u32(16);
     out.put_i64(value.nanoseconds / 1000);
     out.put_i32(value.days);
     out.put_i32(value.months);
 }
 
-fn put_list(list: &ListArray, items: &Column<'_>, element: u32, row: usize, out: &mut BytesMut) -> Result<(), Reason> {
+fn put_list(list: &ListArray, items: &Column<'_>, element: u32, row: usize, out: &mut Vec<u8>) -> Result<(), Reason> {
     let offsets = list.value_offsets();
     let (from, to) = (offsets[row] as usize, offsets[row + 1] as usize);
     let start = out.len();

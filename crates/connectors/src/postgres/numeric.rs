@@ -7,7 +7,7 @@
 use std::fmt::Write as _;
 
 use arrow::datatypes::i256;
-use bytes::{BufMut, BytesMut};
+use bytes::BufMut;
 
 const POSITIVE: u16 = 0x0000;
 const NEGATIVE: u16 = 0x4000;
@@ -156,7 +156,7 @@ pub fn to_text(bytes: &[u8], out: &mut String) -> Result<(), NotDecimal> {
 }
 
 /// Writes length and value of `value / 10^scale`.
-pub fn put_i128(value: i128, scale: i8, out: &mut BytesMut) {
+pub fn put_i128(value: i128, scale: i8, out: &mut Vec<u8>) {
     let pad = (4 - scale.rem_euclid(4)) % 4;
     let magnitude = value.unsigned_abs();
     let groups_after_point = (i32::from(scale) + i32::from(pad)) / 4;
@@ -183,7 +183,7 @@ pub fn put_i128(value: i128, scale: i8, out: &mut BytesMut) {
 }
 
 /// Writes length and value of `value / 10^scale`.
-pub fn put_i256(value: i256, scale: i8, out: &mut BytesMut) {
+pub fn put_i256(value: i256, scale: i8, out: &mut Vec<u8>) {
     match value.to_i128() {
         Some(small) => put_i128(small, scale, out),
         None => put_decimal(&value.to_string(), scale, out),
@@ -191,7 +191,7 @@ pub fn put_i256(value: i256, scale: i8, out: &mut BytesMut) {
 }
 
 /// Writes an integer in decimal digits, divided by `10^scale`.
-fn put_decimal(integer: &str, scale: i8, out: &mut BytesMut) {
+fn put_decimal(integer: &str, scale: i8, out: &mut Vec<u8>) {
     let (negative, digits) = match integer.strip_prefix('-') {
         Some(digits) => (true, digits),
         None => (false, integer),
@@ -203,7 +203,7 @@ fn put_decimal(integer: &str, scale: i8, out: &mut BytesMut) {
 }
 
 /// Writes length and value of a number in text form: what PostgreSQL itself would take. `None` when it is not a number.
-pub fn put_text(text: &str, out: &mut BytesMut) -> Option<()> {
+pub fn put_text(text: &str, out: &mut Vec<u8>) -> Option<()> {
     let text = text.trim();
     let special = match text.to_ascii_lowercase().as_str() {
         "nan" => Some(NAN),
@@ -256,7 +256,7 @@ pub fn put_text(text: &str, out: &mut BytesMut) -> Option<()> {
 }
 
 /// `whole` and `fraction` are ASCII digits.
-fn put_digits(negative: bool, whole: &[u8], fraction: &[u8], out: &mut BytesMut) {
+fn put_digits(negative: bool, whole: &[u8], fraction: &[u8], out: &mut Vec<u8>) {
     let value = |digits: &[u8]| digits.iter().fold(0u16, |sum, d| sum * 10 + u16::from(d - b'0'));
     let mut groups: Vec<u16> = Vec::with_capacity(whole.len() / 4 + fraction.len() / 4 + 2);
     let (first, rest) = whole.split_at(whole.len() % 4);
@@ -273,19 +273,20 @@ fn put_digits(negative: bool, whole: &[u8], fraction: &[u8], out: &mut BytesMut)
     put_groups(&groups[leading..], weight, negative, fraction.len() as u16, out);
 }
 
-fn put_groups(groups: &[u16], weight: i32, negative: bool, scale: u16, out: &mut BytesMut) {
+fn put_groups(groups: &[u16], weight: i32, negative: bool, scale: u16, out: &mut Vec<u8>) {
     let trailing = groups.iter().rev().take_while(|g| **g == 0).count();
     let groups = &groups[..groups.len() - trailing];
-    let zero = groups.is_empty();
-    out.reserve(12 + 2 * groups.len());
-    out.put_i32(8 + 2 * groups.len() as i32);
-    out.put_u16(groups.len() as u16);
-    out.put_i16(if zero { 0 } else { weight as i16 });
-    out.put_u16(if negative && !zero { NEGATIVE } else { POSITIVE });
-    out.put_u16(scale);
-    for group in groups {
-        out.put_u16(*group);
-    }
+    let weight = if groups.is_empty() { 0 } else { weight as i16 };
+    let sign = if negative && !groups.is_empty() { NEGATIVE } else { POSITIVE };
+    // Written at once: most numbers are a few groups long.
+    let mut head = [0u8; 12];
+    head[..4].copy_from_slice(&(8 + 2 * groups.len() as u32).to_be_bytes());
+    head[4..6].copy_from_slice(&(groups.len() as u16).to_be_bytes());
+    head[6..8].copy_from_slice(&weight.to_be_bytes());
+    head[8..10].copy_from_slice(&sign.to_be_bytes());
+    head[10..].copy_from_slice(&scale.to_be_bytes());
+    out.extend_from_slice(&head);
+    out.extend(groups.iter().flat_map(|group| group.to_be_bytes()));
 }
 
 #[cfg(test)]
@@ -293,8 +294,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn encoded(put: impl FnOnce(&mut BytesMut)) -> Vec<u8> {
-        let mut out = BytesMut::new();
+    fn encoded(put: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+        let mut out = Vec::new();
         put(&mut out);
         assert_eq!(i32::from_be_bytes(out[..4].try_into().unwrap()) as usize, out.len() - 4);
         out[4..].to_vec()
@@ -329,7 +330,7 @@ mod tests {
             assert_eq!(back, plain);
         }
         for text in ["", "abc", "1.2.3", "--1", "1e", "."] {
-            assert!(put_text(text, &mut BytesMut::new()).is_none(), "{text:?}");
+            assert!(put_text(text, &mut Vec::new()).is_none(), "{text:?}");
         }
     }
 

@@ -4,7 +4,7 @@
 //! the part. So a part is there whole or not at all, several connections write side by side, and the table can become the final one without
 //! its rows being written a second time.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use serde_json::json;
 use tokio_postgres::CopyInSink;
@@ -58,7 +58,8 @@ pub async fn copy(session: &Session, part: &Part, table: &Table, place: &Place, 
     session.run("BEGIN").await?;
     let sink: CopyInSink<Bytes> = session.client.copy_in(sql.as_str()).await.map_err(error::driver)?;
     let mut sink = Box::pin(sink);
-    let mut buffer = BytesMut::with_capacity(CHUNK + CHUNK / 8);
+    let empty = || Vec::with_capacity(CHUNK + CHUNK / 8);
+    let mut buffer = empty();
     buffer.extend_from_slice(HEADER);
     let (mut written, mut bytes, mut rejected) = (0, 0, Vec::new());
     while let Some(batch) = rows.next().await {
@@ -68,8 +69,7 @@ pub async fn copy(session: &Session, part: &Part, table: &Table, place: &Place, 
             let more = encoding.write(&mut buffer, CHUNK);
             if buffer.len() >= CHUNK {
                 bytes += buffer.len() as u64;
-                sink.send(buffer.split().freeze()).await.map_err(error::driver)?;
-                buffer.reserve(CHUNK + CHUNK / 8);
+                sink.send(std::mem::replace(&mut buffer, empty()).into()).await.map_err(error::driver)?;
             }
             if !more {
                 break;
@@ -84,7 +84,7 @@ pub async fn copy(session: &Session, part: &Part, table: &Table, place: &Place, 
     }
     buffer.extend_from_slice(&TRAILER);
     bytes += buffer.len() as u64;
-    sink.send(buffer.freeze()).await.map_err(error::driver)?;
+    sink.send(buffer.into()).await.map_err(error::driver)?;
     let stored = sink.as_mut().finish().await.map_err(error::driver)?;
     if stored != written {
         return Err(trib_core::Error::internal("the server has stored another number of rows than were sent"));
