@@ -8,6 +8,8 @@
 //!
 //! Texts that are known to be right are cut, doubled, mixed and spoiled. A case that panics or takes longer than ten seconds is printed, and the exit status is 1.
 
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for the terminal")]
+
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};

@@ -32,6 +32,7 @@ pub(super) struct Writer {
     roots: Vec<Node>,
 }
 
+#[allow(clippy::iter_without_into_iter, reason = "a borrowed record is no tree, which is what the loop over an owned one gives")]
 impl Records {
     pub fn len(&self) -> usize {
         self.roots.len()
