@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use trib_core::{Catalog, Code, Connector, Error, Source};
+use trib_core::{Catalog, Code, Connector, Error, Source, WriteMode};
 use trib_project::select::Selection;
 use trib_project::{Connection, StreamPlan, Sync, check_writers};
-use trib_runtime::{Renew, SyncTask, TOGETHER};
+use trib_runtime::{Renew, StreamTask, SyncTask, TOGETHER};
 use trib_store::{Pause, Store};
 
 use crate::app::Session;
@@ -77,12 +77,14 @@ async fn source_of(session: &Session, sync: &Sync, name: &str, wanted: &Wanted<'
             Err(e) => chosen.errors.push(e),
         }
     }
+    let mirrors = destination.capabilities().write_modes.contains(&WriteMode::Mirror);
+    let renew = || renewal(sync, name, &plans, (connector.pushes_filter, mirrors), wanted.ask);
     let task = SyncTask {
         sync: shown_name(project, &sync.name, name),
         identity,
         source: source.clone(),
         destination,
-        renew: source.streams_together().then(|| renewal(sync, name, &plans, connector.pushes_filter, wanted.ask)),
+        renew: source.streams_together().then(renew),
         streams,
         limits: limits(&sync.spec, project.threads, connection.threads),
     };
@@ -123,7 +125,7 @@ async fn loaded_before(store: &Arc<Store>, identity: &str) -> Result<Vec<String>
 }
 
 /// The same streams, as what they are like at the source has changed while they were read.
-fn renewal(sync: &Sync, connection: &str, plans: &[StreamPlan], pushes_filter: bool, ask: &Ask) -> Renew {
+fn renewal(sync: &Sync, connection: &str, plans: &[StreamPlan], (pushes_filter, mirrors): (bool, bool), ask: &Ask) -> Renew {
     let (sync, connection, ask) = (sync.clone(), connection.to_owned(), ask.clone());
     let names: Vec<String> = plans.iter().map(|p| p.stream.clone()).collect();
     Arc::new(move |catalog| {
@@ -132,7 +134,17 @@ fn renewal(sync: &Sync, connection: &str, plans: &[StreamPlan], pushes_filter: b
             return Err(error);
         }
         let chosen = resolved.streams.iter().filter(|p| names.contains(&p.stream));
-        chosen.map(|p| stream_task(p, catalog.stream(&p.stream)?, pushes_filter, &ask)).collect()
+        let task = |plan: &StreamPlan| -> trib_core::Result<StreamTask> {
+            let stream = catalog.stream(&plan.stream)?;
+            let mut task = stream_task(plan, stream, pushes_filter, &ask)?;
+            // What is gone can be told when all of a stream comes.
+            if stream.anew && mirrors && task.spec.write == WriteMode::Upsert {
+                task.spec.write = WriteMode::Mirror;
+                task.allow_empty = true;
+            }
+            Ok(task)
+        };
+        chosen.map(task).collect()
     })
 }
 

@@ -31,6 +31,8 @@ pub struct Stream {
     pub rows: Option<u64>,
     pub bytes: Option<u64>,
     pub description: Option<String>,
+    /// What comes next is all of the stream: rows that were loaded before and do not come again are gone. Only where streams share a split.
+    pub anew: bool,
 }
 
 impl Stream {
@@ -47,6 +49,7 @@ impl Stream {
             rows: None,
             bytes: None,
             description: None,
+            anew: false,
         }
     }
 

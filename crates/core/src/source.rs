@@ -176,14 +176,17 @@ pub struct SplitEnd {
     /// What [`Source::advance`] needs to know: the highest cursor seen, an LSN.
     #[serde(default)]
     pub facts: Value,
+    /// Streams that were read to their end although the split has a rest: their tables may be replaced by what was read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub whole: Vec<String>,
 }
 
 impl SplitEnd {
     pub fn finished(split: &Split, facts: Value) -> Self {
-        Self { split: split.clone(), rest: None, facts }
+        Self { split: split.clone(), rest: None, facts, whole: Vec::new() }
     }
 
     pub fn stopped(split: &Split, rest: Split, facts: Value) -> Self {
-        Self { split: split.clone(), rest: Some(rest), facts }
+        Self { split: split.clone(), rest: Some(rest), facts, whole: Vec::new() }
     }
 }

@@ -350,7 +350,8 @@ impl ScopeRun<'_> {
         let more = staged.ends.iter().any(|e| e.rest.is_some());
         let step = if more { Step::More } else { Step::Done };
         let complete = streams.iter().any(|s| s.spec.write.needs_complete_read());
-        if more && complete {
+        let whole = |stream: &StreamTask| staged.ends.iter().any(|end| end.whole.contains(&stream.spec.stream));
+        if more && streams.iter().any(|s| s.spec.write.needs_complete_read() && !whole(s)) {
             if staged.receipts.iter().any(|r| r.rows > 0) {
                 return Err(Error::internal("a source stopped in the middle of a read that must be complete"));
             }

@@ -112,12 +112,17 @@ fn entry(stream: &Stream) -> Entry {
         });
     }
     Entry {
-        tap_stream_id: stream.name.clone(),
-        stream: Some(stream.name.clone()),
+        tap_stream_id: called(&stream.name),
+        stream: Some(called(&stream.name)),
         schema: stream_schema(&stream.schema),
         metadata,
         rest: Map::from_iter([("key_properties".to_owned(), json!(stream.primary_key))]),
     }
+}
+
+/// A stream as taps call theirs: to whoever selects in a catalog, a dot comes between stream and column.
+fn called(stream: &str) -> String {
+    stream.replace('.', "-")
 }
 
 fn whole(stream: &Stream) -> StreamRead {
@@ -128,7 +133,8 @@ fn whole(stream: &Stream) -> StreamRead {
 fn chosen_reads<'a>(offered: &'a [Stream], catalog: &TapCatalog) -> Result<Vec<(&'a Stream, StreamRead)>> {
     let mut reads = Vec::new();
     for entry in catalog.streams.iter().filter(|e| e.is_selected()) {
-        let stream = offered.iter().find(|s| s.name == entry.tap_stream_id).ok_or_else(|| {
+        let named = |s: &&Stream| called(&s.name) == entry.tap_stream_id || s.name == entry.tap_stream_id;
+        let stream = offered.iter().find(named).ok_or_else(|| {
             Error::new(Code::NotFound, "the catalog selects a stream that is not there").detail(&entry.tap_stream_id).hint("discover again")
         })?;
         let columns = stream.schema.fields().iter().map(|f| f.name().clone());
@@ -201,7 +207,7 @@ impl Tap {
                 stream.schema.project(&places)?
             }
         };
-        write(&schema_line(&stream.name, &schema, &stream.primary_key, &bookmarks)?)
+        write(&schema_line(&called(&stream.name), &schema, &stream.primary_key, &bookmarks)?)
     }
 
     /// Reads what is there, up to a place from which the rest can be read, and says the state there. True when there is more.
@@ -227,7 +233,7 @@ impl Tap {
                     Message::Batch { stream, batch } => {
                         let now = Utc::now().to_rfc3339_opts(SecondsFormat::Micros, true);
                         lines.clear();
-                        record_lines(&stream, &batch, &now, &mut lines)?;
+                        record_lines(&called(&stream), &batch, &now, &mut lines)?;
                         write(&lines)?;
                         rows += batch.num_rows();
                         let cuts = reads.iter().all(|r| r.may_stop);

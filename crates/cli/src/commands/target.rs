@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use trib_connectors::singer::Pipe;
+use trib_core::load::Deletes;
 use trib_core::name::Naming;
 use trib_core::transform::{Nesting, Transform};
 use trib_core::{Catalog, Code, Destination, Error, Source, Stream, TableName, WriteMode};
@@ -61,6 +62,10 @@ struct Settings {
     system_columns: bool,
     /// `false`: rows are appended even where they have a key.
     upsert: Option<bool>,
+    /// `false`: ACTIVATE_VERSION is not followed, and rows of older versions stay.
+    process_activate_version_messages: Option<bool>,
+    /// `false`: rows of older versions are not deleted but marked in `_trib_deleted_at`, where they have a key.
+    hard_delete: Option<bool>,
     /// A load is made visible at the next STATE message after this many rows,
     load_rows: Option<u64>,
     /// or this many seconds.
@@ -74,7 +79,8 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit> {
     let output = Output { json: false, ..session.output };
     let (destination, in_project) = destination(session, &to)?;
     let nested = destination.capabilities().nested && settings.nested != Some(Nesting::Json) || settings.nested == Some(Nesting::Table);
-    let source = Pipe::new(std::io::stdin(), std::io::stdout(), nested);
+    let versions = settings.process_activate_version_messages.unwrap_or(true);
+    let source = Pipe::new(std::io::stdin(), std::io::stdout(), nested, versions);
 
     let first = source.discover(&[]).await?;
     if first.streams.is_empty() {
@@ -204,13 +210,22 @@ fn tasks(settings: Settings, destination: Arc<dyn Destination>) -> Renew {
 }
 
 fn task(settings: &Settings, destination: &dyn Destination, stream: &Stream) -> StreamTask {
-    let upserts = settings.upsert.unwrap_or(true) && destination.capabilities().write_modes.contains(&WriteMode::Upsert);
-    let write = if upserts && !stream.primary_key.is_empty() { WriteMode::Upsert } else { WriteMode::Append };
+    let can = |mode| destination.capabilities().write_modes.contains(&mode);
+    let keyed = settings.upsert.unwrap_or(true) && !stream.primary_key.is_empty() && can(WriteMode::Upsert);
+    // A stream that comes anew takes the place of the rows that were there.
+    let write = match (keyed, stream.anew) {
+        (true, true) if can(WriteMode::Mirror) => WriteMode::Mirror,
+        (true, _) => WriteMode::Upsert,
+        (false, true) if can(WriteMode::Replace) => WriteMode::Replace,
+        (false, _) => WriteMode::Append,
+    };
+    let soft = keyed && settings.hard_delete == Some(false);
     let table = TableName::new(settings.schema.as_deref(), &settings.naming.apply(&stream.table));
     let spec = StreamSpec {
         transform: Transform { nested: settings.nested, ..Transform::default() },
         naming: settings.naming,
         key: stream.primary_key.clone(),
+        deletes: if soft { Deletes::Soft } else { Deletes::Hard },
         system_columns: settings.system_columns,
         ..StreamSpec::plain(&stream.name, stream.schema.clone(), table, write)
     };

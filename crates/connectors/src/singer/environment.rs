@@ -35,7 +35,7 @@ impl Recipe {
         let program = bin.join(&self.name);
         if !program.exists() {
             return Err(Error::new(Code::NotFound, "the packages have no program of this name")
-                .detail(format!("{} in {}", self.name, redact_url(pip)))
+                .detail(format!("{} in {}; there are: {}", self.name, without_passwords(pip), programs(&bin).join(", ")))
                 .setting("pip")
                 .hint("the program's name stands in the package's documentation, and is what `tap` or `target` must say"));
         }
@@ -44,33 +44,40 @@ impl Recipe {
 
     /// The `bin` folder of an environment with these packages. Several processes that want it at the same time make it once.
     fn environment(&self, packages: &[&str]) -> Result<PathBuf> {
-        let wanted = format!("{} {}", packages.join(" "), self.python.as_deref().unwrap_or_default());
+        let packages: Vec<String> = packages.iter().map(|p| located(p, &self.dir)).collect();
+        let wanted = format!("{} {}", packages.join(" "), interpreter(self.python.as_deref()));
         let print = hex::encode(&Sha256::digest(wanted.as_bytes())[..6]);
         let folder = cache(&self.dir).join(format!("{}-{print}", self.name));
         let (bin, ready) = (folder.join("bin"), folder.join("ready"));
-        if ready.exists() {
+        let python = bin.join("python");
+        // The link to an interpreter that was removed leads nowhere.
+        let made = || ready.exists() && python.exists();
+        if made() {
             return Ok(bin);
         }
         fs::create_dir_all(&folder)?;
-        let lock = File::create(folder.with_extension("lock"))?;
+        // Not `with_extension`: the last part of the name may have a dot.
+        let lock = File::create(folder.with_file_name(format!("{}-{print}.lock", self.name)))?;
         lock.lock()?;
-        if ready.exists() {
+        if made() {
             return Ok(bin);
         }
-        tracing::debug!(name = self.name, "making a Python environment");
-        let python = bin.join("python");
-        if found("uv") {
+        match fs::remove_file(&ready) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e.into()),
+            _ => tracing::debug!(name = self.name, "making a Python environment"),
+        }
+        if on_path("uv") {
             let mut make = Command::new("uv");
             make.args(["venv", "--quiet", "--clear"]).arg(&folder);
             if let Some(version) = &self.python {
                 make.args(["--python", version]);
             }
             run(&mut make, &self.dir)?;
-            run(Command::new("uv").args(["pip", "install", "--quiet", "--python"]).arg(&python).args(packages), &self.dir)?;
+            run(Command::new("uv").args(["pip", "install", "--quiet", "--python"]).arg(&python).args(&packages), &self.dir)?;
         } else {
             let python3 = self.python.as_deref().unwrap_or("python3");
             run(Command::new(python3).args(["-m", "venv", "--clear"]).arg(&folder), &self.dir)?;
-            run(Command::new(&python).args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(packages), &self.dir)?;
+            run(Command::new(&python).args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(&packages), &self.dir)?;
         }
         File::create(ready)?;
         Ok(bin)
@@ -84,12 +91,34 @@ fn cache(project: &Path) -> PathBuf {
     home.map_or_else(|| project.join(".tributary/singer"), |cache| cache.join("tributary/singer"))
 }
 
-fn found(program: &str) -> bool {
+/// A path starts at the project's folder, and is another package than the same path of another project.
+fn located(package: &str, dir: &Path) -> String {
+    let is_path = package.starts_with('.') || dir.join(package).exists();
+    if is_path { dir.join(package).to_string_lossy().into_owned() } else { package.to_owned() }
+}
+
+/// The setting, and the version of what it leads to: an interpreter that was replaced by another version cannot use what was made for the old one. A version that only
+/// `uv` can find is taken by its name.
+fn interpreter(python: Option<&str>) -> String {
+    let mut ask = Command::new(python.unwrap_or("python3"));
+    let said = ask.args(["-c", "import sys; print(sys.version)"]).output().map(|said| said.stdout).unwrap_or_default();
+    format!("{} {}", python.unwrap_or_default(), String::from_utf8_lossy(&said))
+}
+
+fn on_path(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
 
-/// Packages may be paths, which start at the project's folder.
+/// What is in an environment besides Python itself.
+fn programs(bin: &Path) -> Vec<String> {
+    let names = fs::read_dir(bin).into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let of_python = |name: &String| ["python", "pip", "activate", "Activate", "normalizer"].iter().any(|own| name.starts_with(own));
+    let mut names: Vec<String> = names.filter(|name| !of_python(name)).collect();
+    names.sort();
+    names
+}
+
 fn run(command: &mut Command, dir: &Path) -> Result<()> {
     let program = command.get_program().to_string_lossy().into_owned();
     let failed = Error::new(Code::SystemError, "the Python environment could not be made").setting("pip");

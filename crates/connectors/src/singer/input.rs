@@ -1,6 +1,6 @@
 //! A run of Singer messages, from a tap's output or from standard input, into batches.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,14 +13,14 @@ use super::decoder::Decoder;
 use super::lines::{Lines, Next};
 use super::message::{BatchMessage, Message, SchemaMessage, parse};
 use super::schema;
+use super::version::{Next as Then, Version};
 
 /// How long to wait for a message before looking at anything else.
 const PATIENCE: Duration = Duration::from_millis(200);
 /// JSON that may wait in the batches of all streams together.
 const WAITING_BYTES: usize = 16 << 20;
-/// STATE messages of one load that are kept; beyond, only the last counts.
-const MOST_STATES: usize = 1000;
-const STATE_BYTES: usize = 1 << 20;
+/// STATE messages of one load that are kept: they become safe together, so that only the last one matters, and some of the others show the way.
+const MOST_STATES: usize = 4;
 
 /// A stream as its last SCHEMA message has it.
 pub struct Known {
@@ -43,9 +43,8 @@ pub struct Input {
     /// The decoder of the last record.
     last: usize,
     states: Vec<String>,
-    state_bytes: usize,
-    /// Streams whose ACTIVATE_VERSION was seen.
-    versions: HashSet<String>,
+    /// At the places of the decoders.
+    versions: Vec<Version>,
     /// What is to be done now and then beside reading.
     chore: Option<Chore>,
     ended: bool,
@@ -63,7 +62,7 @@ enum Rest {
     State,
     Schema(SchemaMessage),
     Batch(BatchMessage),
-    Version(String),
+    Version(String, i64),
 }
 
 /// What the two users of messages do differently.
@@ -73,6 +72,8 @@ pub struct Rules {
     pub nested: bool,
     /// A record needs its key, and a SCHEMA before it.
     pub strict: bool,
+    /// Versions of tables are followed.
+    pub versions: bool,
 }
 
 /// Why reading has come to a pause.
@@ -84,6 +85,8 @@ pub enum Pause {
     Budget,
     /// The next message is a SCHEMA that changes a stream, or that brings a new one.
     Schema,
+    /// A stream is read anew from here on, or was up to here.
+    Version,
 }
 
 impl Input {
@@ -97,8 +100,7 @@ impl Input {
             by_name: HashMap::new(),
             last: 0,
             states: Vec::new(),
-            state_bytes: 0,
-            versions: HashSet::new(),
+            versions: Vec::new(),
             chore: None,
             ended: false,
         }
@@ -124,6 +126,7 @@ impl Input {
         }
         self.decoders.push(Decoder::new(stream, known.schema.clone(), key)?);
         self.known.push(known);
+        self.versions.push(Version::default());
         self.by_name.insert(stream.to_owned(), self.decoders.len() - 1);
         Ok(())
     }
@@ -142,8 +145,35 @@ impl Input {
 
     /// STATE messages since the last call, in order, as they were written.
     pub fn take_states(&mut self) -> Vec<String> {
-        self.state_bytes = 0;
         std::mem::take(&mut self.states)
+    }
+
+    /// The versions whose rows the tables hold, as far as that is known.
+    pub fn versions(&self) -> BTreeMap<&str, i64> {
+        self.named_versions().filter_map(|(stream, version)| Some((stream, version.active()?))).collect()
+    }
+
+    /// Takes versions from an earlier run, of streams of which nothing is known yet.
+    pub fn remember(&mut self, versions: &BTreeMap<String, i64>) {
+        for (decoder, version) in self.decoders.iter().zip(&mut self.versions) {
+            if version.active().is_none() {
+                *version = Version::of(versions.get(decoder.stream.as_ref()).copied());
+            }
+        }
+    }
+
+    /// Whether what comes next of a stream replaces what its table holds.
+    pub fn is_anew(&self, stream: &str) -> bool {
+        self.by_name.get(stream).is_some_and(|at| self.versions[*at].is_anew())
+    }
+
+    /// Streams of whose new version the last load has all.
+    pub fn complete(&self) -> Vec<String> {
+        self.named_versions().filter(|(_, v)| v.is_complete()).map(|(stream, _)| stream.to_owned()).collect()
+    }
+
+    fn named_versions(&self) -> impl Iterator<Item = (&str, &Version)> {
+        self.decoders.iter().map(|d| d.stream.as_ref()).zip(&self.versions)
     }
 
     /// Takes all messages up to the first that has rows: streams are declared as they say. Blocks.
@@ -158,13 +188,14 @@ impl Input {
                 Next::Line { text, number } => match parse(text, &mut self.tape).map_err(|e| at(&e, number, text))? {
                     Message::Schema(message) => Some(message),
                     Message::State(value) => {
-                        keep(&mut self.states, &mut self.state_bytes, value);
+                        keep(&mut self.states, value);
                         continue;
                     }
                     Message::Record { stream, .. } if self.rules.strict && !self.by_name.contains_key(stream.as_ref()) => {
                         return Err(no_schema(&stream).row(format!("line {number}")));
                     }
                     Message::Record { .. } | Message::Batch(_) => None,
+                    Message::ActivateVersion { stream, .. } if self.rules.versions && self.by_name.contains_key(&stream) => None,
                     Message::ActivateVersion { .. } | Message::Other => continue,
                 },
             };
@@ -180,17 +211,27 @@ impl Input {
         }
     }
 
-    /// Pushes rows until there is a reason to pause. When it may not stop (a read that must be complete), a SCHEMA that changes a stream is a
-    /// reason only before the first row, and an error later. Blocks.
-    pub fn read(&mut self, out: &mut Emitter, may_stop: bool) -> Result<Pause> {
-        let pause = self.messages(out, may_stop)?;
+    /// Pushes rows until there is a reason to pause. While one of the streams in `whole`, whose tables are replaced, is not complete, a SCHEMA that changes a
+    /// stream is a reason only before the first row, and an error later. Blocks.
+    pub fn read(&mut self, out: &mut Emitter, whole: &[String]) -> Result<Pause> {
+        for (decoder, version) in self.decoders.iter().zip(&mut self.versions) {
+            if version.begin(whole.iter().any(|w| *w == *decoder.stream)).is_some() {
+                unfollowed(&decoder.stream, out)?;
+            }
+        }
+        let pause = self.messages(out)?;
+        if let Some((stream, _)) = self.named_versions().find(|(_, v)| !v.is_whole() && pause != Pause::Version) {
+            return Err(Error::new(Code::DataInvalid, "a new version of the table was begun and not activated")
+                .stream(stream)
+                .hint("the tap did not come to the stream's end: run it again, and all of the table comes again"));
+        }
         self.do_chore(out)?;
         self.give_all(out)?;
         self.ended = pause == Pause::End;
         Ok(pause)
     }
 
-    fn messages(&mut self, out: &mut Emitter, may_stop: bool) -> Result<Pause> {
+    fn messages(&mut self, out: &mut Emitter) -> Result<Pause> {
         let (mut waiting, mut rows) = (0, false);
         let mut messages = 0u64;
         loop {
@@ -202,7 +243,7 @@ impl Input {
                 Next::Line { text, number } => (text, number),
                 Next::End => return Ok(Pause::End),
                 Next::Waiting if out.is_closed() => return Err(Error::new(Code::Cancelled, "the read was stopped")),
-                Next::Waiting if may_stop && self.rules.strict && out.should_stop() => return Ok(Pause::Budget),
+                Next::Waiting if self.rules.strict && may_stop(&self.versions) && out.should_stop() => return Ok(Pause::Budget),
                 Next::Waiting => {
                     // What has come is on its way while nothing more comes.
                     self.give_all(out)?;
@@ -213,7 +254,7 @@ impl Input {
             };
             // What concerns more than the record's own stream is done when the line is no longer needed.
             let rest = match parse(text, &mut self.tape).map_err(|e| at(&e, number, text))? {
-                Message::Record { stream, record } => {
+                Message::Record { stream, record, version } => {
                     let found = match self.decoders.get(self.last) {
                         Some(decoder) if *decoder.stream == *stream => Some(self.last),
                         _ => self.by_name.get(stream.as_ref()).copied(),
@@ -224,6 +265,16 @@ impl Input {
                         }
                         continue;
                     };
+                    if let Some(version) = version.filter(|_| self.rules.versions)
+                        && self.versions[found].row(version) == Then::BeginAnew
+                    {
+                        if !rows || may_stop(&self.versions) {
+                            self.lines.push_back();
+                            return Ok(Pause::Version);
+                        }
+                        self.versions[found].let_be(version);
+                        unfollowed(&stream, out)?;
+                    }
                     self.last = found;
                     rows = true;
                     let decoder = &mut self.decoders[found];
@@ -236,13 +287,13 @@ impl Input {
                     Rest::Nothing
                 }
                 Message::State(value) => {
-                    keep(&mut self.states, &mut self.state_bytes, value);
+                    keep(&mut self.states, value);
                     Rest::State
                 }
                 Message::Schema(message) => Rest::Schema(message),
                 Message::Batch(message) => Rest::Batch(message),
-                Message::ActivateVersion { stream } => Rest::Version(stream),
-                Message::Other => Rest::Nothing,
+                Message::ActivateVersion { stream, version: Some(version) } if self.rules.versions => Rest::Version(stream, version),
+                Message::ActivateVersion { .. } | Message::Other => Rest::Nothing,
             };
             match rest {
                 Rest::Nothing if waiting > WAITING_BYTES => {
@@ -250,10 +301,10 @@ impl Input {
                     waiting = 0;
                 }
                 Rest::Nothing => {}
-                Rest::State if may_stop && out.should_stop() => return Ok(Pause::Budget),
+                Rest::State if may_stop(&self.versions) && out.should_stop() => return Ok(Pause::Budget),
                 Rest::State => {}
                 Rest::Schema(message) if self.changes(&message)? => {
-                    if rows && !may_stop {
+                    if rows && !may_stop(&self.versions) {
                         return Err(Error::new(Code::ContractBroken, "the source's schema changed while it was read")
                             .stream(&message.stream)
                             .hint("a table that is replaced or mirrored takes one schema per load: run again, or read incrementally"));
@@ -266,9 +317,19 @@ impl Input {
                     rows = true;
                     self.batch(&message, out)?;
                 }
-                Rest::Version(stream) => {
-                    if self.versions.insert(stream.clone()) {
-                        out.log_blocking(Level::Info, format!("{stream}: ACTIVATE_VERSION is not followed, rows of older versions stay"))?;
+                Rest::Version(stream, version) => {
+                    let Some(&found) = self.by_name.get(&stream) else { continue };
+                    match self.versions[found].activate(version) {
+                        Then::GoOn => {}
+                        Then::Complete => return Ok(Pause::Version),
+                        Then::BeginAnew if !rows || may_stop(&self.versions) => {
+                            self.lines.push_back();
+                            return Ok(Pause::Version);
+                        }
+                        Then::BeginAnew => {
+                            self.versions[found].let_be(version);
+                            unfollowed(&stream, out)?;
+                        }
                     }
                 }
             }
@@ -310,6 +371,11 @@ impl Input {
     }
 }
 
+/// Whether the load may end: none of its streams lacks rows of a table that is replaced.
+fn may_stop(versions: &[Version]) -> bool {
+    !versions.iter().any(Version::keeps_on)
+}
+
 /// Bytes of a line that an error shows.
 const SHOWN: usize = 200;
 
@@ -333,13 +399,23 @@ fn shape(message: &SchemaMessage, rules: Rules) -> Result<Known> {
     Ok(Known { schema, key: names(&message.key_properties), bookmarks: names(&message.bookmark_properties), offered })
 }
 
-fn keep(states: &mut Vec<String>, bytes: &mut usize, text: &str) {
-    if states.len() >= MOST_STATES || *bytes + text.len() > STATE_BYTES {
-        states.clear();
-        *bytes = 0;
+/// Keeps the first, the last, and of those between as many as there is room for, evenly: every second one goes when there is none.
+fn keep(states: &mut Vec<String>, text: &str) {
+    if states.len() == MOST_STATES {
+        let mut odd = false;
+        states.retain(|_| {
+            odd = !odd;
+            odd
+        });
     }
-    *bytes += text.len();
     states.push(text.to_owned());
+}
+
+fn unfollowed(stream: &str, out: &mut Emitter) -> Result<()> {
+    out.log_blocking(
+        Level::Warn,
+        format!("{stream}: a new version of the table has begun; rows of the older one stay, since this load cannot replace them"),
+    )
 }
 
 /// Gives on what a stream has.

@@ -13,11 +13,14 @@ pub enum Message<'a> {
     Record {
         stream: Cow<'a, str>,
         record: Value<'a>,
+        /// Of the table that the row belongs to; see [`super::version`].
+        version: Option<i64>,
     },
     /// The value's own text.
     State(&'a str),
     ActivateVersion {
         stream: String,
+        version: Option<i64>,
     },
     Batch(BatchMessage),
     /// A type of message that nothing here needs.
@@ -53,7 +56,7 @@ pub fn parse<'a>(line: &'a [u8], tape: &'a mut Tape) -> Result<Message<'a>> {
     tape.clear();
     let node = tape.parse(line, 0, line.len()).map_err(|reason| Error::new(Code::DataInvalid, "this is no message").detail(reason))?;
     let message = Value::new(tape, line, node);
-    let (mut kind, mut stream, mut record, mut value) = (None, None, None, None);
+    let (mut kind, mut stream, mut record, mut value, mut version) = (None, None, None, None, None);
     if message.kind() == Kind::Object {
         for (name, found) in message.entries() {
             match name.as_ref() {
@@ -61,6 +64,7 @@ pub fn parse<'a>(line: &'a [u8], tape: &'a mut Tape) -> Result<Message<'a>> {
                 b"stream" => stream = found.string(),
                 b"record" => record = Some(found),
                 b"value" => value = Some(found),
+                b"version" => version = found.raw().and_then(|text| text.parse().ok()),
                 _ => {}
             }
         }
@@ -70,14 +74,14 @@ pub fn parse<'a>(line: &'a [u8], tape: &'a mut Tape) -> Result<Message<'a>> {
         "RECORD" => {
             let stream = stream.ok_or_else(|| lacks("`stream` of a RECORD"))?;
             let record = record.filter(|r| r.kind() == Kind::Object).ok_or_else(|| lacks("`record` of a RECORD"))?;
-            Ok(Message::Record { stream, record })
+            Ok(Message::Record { stream, record, version })
         }
         "STATE" => Ok(Message::State(value.and_then(Value::raw).ok_or_else(|| lacks("`value` of a STATE"))?)),
         "SCHEMA" => Ok(Message::Schema(whole(line, "SCHEMA")?)),
         "BATCH" => Ok(Message::Batch(whole(line, "BATCH")?)),
         "ACTIVATE_VERSION" => {
             let stream = stream.ok_or_else(|| lacks("`stream` of an ACTIVATE_VERSION"))?;
-            Ok(Message::ActivateVersion { stream: stream.into_owned() })
+            Ok(Message::ActivateVersion { stream: stream.into_owned(), version })
         }
         _ => Ok(Message::Other),
     }
@@ -113,9 +117,9 @@ mod tests {
     #[test]
     fn parts_in_any_order() {
         let (mut tape, mut other) = (Tape::default(), Tape::default());
-        let line = br#"{"record": {"a": 1.10}, "stream": "s", "more": [1], "type": "RECORD"}"#;
-        let Message::Record { stream, record } = parse(line, &mut tape).unwrap() else { panic!("a record") };
-        assert_eq!((stream.as_ref(), record.raw()), ("s", Some(r#"{"a": 1.10}"#)));
+        let line = br#"{"record": {"a": 1.10}, "stream": "s", "version": 1700000000000, "type": "RECORD"}"#;
+        let Message::Record { stream, record, version } = parse(line, &mut tape).unwrap() else { panic!("a record") };
+        assert_eq!((stream.as_ref(), record.raw(), version), ("s", Some(r#"{"a": 1.10}"#), Some(1_700_000_000_000)));
         assert!(matches!(parse(br#"{"type": "STATE", "value": null}"#, &mut other).unwrap(), Message::State("null")));
     }
 }

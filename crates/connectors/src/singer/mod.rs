@@ -17,6 +17,7 @@ mod pipe;
 pub mod schema;
 mod source;
 mod value;
+mod version;
 pub mod write;
 
 use trib_core::Connector;

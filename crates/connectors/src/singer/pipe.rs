@@ -1,10 +1,12 @@
 //! Messages on standard input as a source: what `trib target` loads.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use serde_json::{Value, json};
+use serde::Deserialize;
+use serde_json::json;
 use trib_core::{Catalog, Emitter, Error, ReadMode, Result, Source, Split, SplitEnd, State, Stream, StreamRead};
 
 use super::input::{Input, Known, Pause, Rules};
@@ -23,9 +25,9 @@ pub struct Pipe {
 }
 
 impl Pipe {
-    /// With `nested`, objects and arrays become structs and lists; otherwise JSON. STATE messages are written to `back`.
-    pub fn new(from: impl Read + Send + 'static, back: impl Write + Send + 'static, nested: bool) -> Arc<Self> {
-        let input = Input::new(Lines::of_reader(from), Rules { nested, strict: true });
+    /// With `nested`, objects and arrays become structs and lists; otherwise JSON. With `versions`, ACTIVATE_VERSION is followed. STATE messages are written to `back`.
+    pub fn new(from: impl Read + Send + 'static, back: impl Write + Send + 'static, nested: bool, versions: bool) -> Arc<Self> {
+        let input = Input::new(Lines::of_reader(from), Rules { nested, strict: true, versions });
         Arc::new(Self { input: Mutex::new(Some(input)), waiting: Mutex::default(), back: Mutex::new(Box::new(back)) })
     }
 
@@ -52,6 +54,38 @@ impl Pipe {
     }
 }
 
+/// The streams whose tables are replaced by what is read.
+pub fn whole(reads: &[StreamRead]) -> Vec<&str> {
+    reads.iter().filter(|r| !r.may_stop).map(|r| r.stream.as_str()).collect()
+}
+
+/// How a split over all streams of an input has ended.
+pub fn ended(split: &Split, pause: Pause, input: &Input, state: Option<&String>) -> SplitEnd {
+    let facts = json!({"state": state, "versions": input.versions()});
+    match pause {
+        Pause::End => SplitEnd::finished(split, facts),
+        Pause::Budget | Pause::Schema | Pause::Version => {
+            SplitEnd { whole: input.complete(), ..SplitEnd::stopped(split, split.clone(), facts) }
+        }
+    }
+}
+
+/// The last STATE, and the version of each table, after these.
+pub fn advanced(mut state: State, ends: &[SplitEnd]) -> Result<State> {
+    if let Some(text) = ends.iter().rev().find_map(|end| end.facts["state"].as_str()) {
+        state.global = Some(serde_json::from_str(text)?);
+    }
+    for (stream, version) in ends.iter().filter_map(|end| end.facts["versions"].as_object()).flatten() {
+        state.streams.insert(stream.clone(), json!({"version": version}));
+    }
+    Ok(state)
+}
+
+/// The versions that a state knows.
+pub fn remembered(state: &State) -> BTreeMap<String, i64> {
+    state.streams.iter().filter_map(|(stream, known)| Some((stream.clone(), known["version"].as_i64()?))).collect()
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -71,6 +105,7 @@ impl Source for Pipe {
                     primary_key: known.key.clone(),
                     cursors: known.bookmarks.clone(),
                     read_modes: vec![ReadMode::Incremental],
+                    anew: input.is_anew(name),
                     ..Stream::new(name, name, known.schema.clone())
                 };
                 Ok((input.known().map(stream).collect(), input.take_states()))
@@ -88,30 +123,40 @@ impl Source for Pipe {
         true
     }
 
-    async fn plan(&self, reads: &[StreamRead], _state: &State) -> Result<Vec<Split>> {
-        let ended = lock(&self.input).as_ref().is_none_or(Input::ended);
-        let split = Split { streams: reads.iter().map(|r| r.stream.clone()).collect(), spec: Value::Null, rows: None };
+    async fn plan(&self, reads: &[StreamRead], state: &State) -> Result<Vec<Split>> {
+        let ended = match lock(&self.input).as_mut() {
+            Some(input) => {
+                input.remember(&remembered(state));
+                input.ended()
+            }
+            None => true,
+        };
+        let spec = json!({"whole": whole(reads)});
+        let split = Split { streams: reads.iter().map(|r| r.stream.clone()).collect(), spec, rows: None };
         Ok(if ended { Vec::new() } else { vec![split] })
     }
 
     async fn read(&self, split: &Split, out: &mut Emitter) -> Result<SplitEnd> {
         let mut out = out.clone();
-        let (pause, states) = self.with_input(move |input| Ok((input.read(&mut out, true)?, input.take_states()))).await?;
-        let facts = json!({"state": states.last()});
+        let whole = Vec::<String>::deserialize(&split.spec["whole"])?;
+        let (states, end) = self
+            .with_input({
+                let split = split.clone();
+                move |input| {
+                    let pause = input.read(&mut out, &whole)?;
+                    let states = input.take_states();
+                    let end = ended(&split, pause, input, states.last());
+                    Ok((states, end))
+                }
+            })
+            .await?;
         lock(&self.waiting).extend(states);
-        Ok(match pause {
-            Pause::End => SplitEnd::finished(split, facts),
-            Pause::Budget | Pause::Schema => SplitEnd::stopped(split, split.clone(), facts),
-        })
+        Ok(end)
     }
 
     /// The last STATE is kept for people to look at; nothing is read by it.
     fn advance(&self, _reads: &[StreamRead], state: &State, ends: &[SplitEnd]) -> Result<State> {
-        let last = ends.iter().rev().find_map(|end| end.facts["state"].as_str());
-        Ok(match last {
-            Some(text) => State { global: Some(serde_json::from_str(text)?), ..state.clone() },
-            None => state.clone(),
-        })
+        advanced(state.clone(), ends)
     }
 
     async fn acknowledge(&self, _state: &State) -> Result<()> {

@@ -269,8 +269,12 @@ pub fn of_field(field: &Field) -> Value {
         DataType::List(item) | DataType::LargeList(item) => json!({"type": of("array"), "items": of_field(item)}),
         _ => match field.logical() {
             Some(Logical::Uuid) => json!({"type": of("string"), "format": "uuid"}),
-            // Any JSON value.
-            Some(Logical::Json) => json!({}),
+            // Any JSON value. All types are named, since there are targets that leave out a column without one.
+            Some(Logical::Json) => {
+                let types = ["object", "array", "string", "number", "integer", "boolean", "null"];
+                let types = if field.is_nullable() { &types[..] } else { &types[..6] };
+                json!({"type": types})
+            }
             None => json!({"type": of("string")}),
         },
     }

@@ -1,5 +1,6 @@
 //! A tap as a source: one split over all its streams, whose state is the tap's own.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -16,6 +17,7 @@ use super::config::{SingerConfig, scrub};
 use super::input::{Input, Known, Pause, Rules};
 use super::lines::Lines;
 use super::log;
+use super::pipe::{advanced, ended, remembered, whole};
 
 pub struct SingerSource {
     config: SingerConfig,
@@ -42,6 +44,9 @@ struct Live {
 #[derive(Debug, Serialize, Deserialize)]
 struct Spec {
     state: Option<Value>,
+    /// Of tables; see [`super::version`].
+    #[serde(default)]
+    versions: BTreeMap<String, i64>,
     reads: Vec<StreamRead>,
     /// The tap of the last load goes on.
     goes_on: bool,
@@ -118,10 +123,11 @@ impl SingerSource {
         let mut process = Process::start(&self.program(&args, &[]).await?, self.name())?;
         drop(process.stdin());
         let stdout = process.stdout().ok_or_else(|| Error::internal("a program was started without its output"))?;
-        let mut input = Input::new(Lines::of_async(stdout), Rules { nested: true, strict: false });
+        let mut input = Input::new(Lines::of_async(stdout), Rules { nested: true, strict: false, versions: true });
         for read in &spec.reads {
             input.declare(&read.stream, self.wanted(&catalog, read)?)?;
         }
+        input.remember(&spec.versions);
         for entry in &catalog.streams {
             if let Some(name) = &entry.stream {
                 input.alias(&entry.tap_stream_id, name);
@@ -187,6 +193,7 @@ impl Source for SingerSource {
             if let Some(schema) = self.schema_of(&stream.name) {
                 stream.schema = schema;
             }
+            stream.anew = self.live().as_ref().is_some_and(|l| l.input.is_anew(&stream.name));
         }
         Ok(catalog)
     }
@@ -209,7 +216,7 @@ impl Source for SingerSource {
             }
             live.is_some()
         };
-        let spec = Spec { state: state.global.clone(), reads: reads.to_vec(), goes_on };
+        let spec = Spec { state: state.global.clone(), versions: remembered(state), reads: reads.to_vec(), goes_on };
         let streams = reads.iter().map(|r| r.stream.clone()).collect();
         Ok(vec![Split { streams, spec: serde_json::to_value(spec)?, rows: None }])
     }
@@ -227,10 +234,10 @@ impl Source for SingerSource {
             }
             None => self.start(&spec).await?,
         };
-        let may_stop = spec.reads.iter().all(|r| r.may_stop);
+        let whole: Vec<String> = whole(&spec.reads).into_iter().map(str::to_owned).collect();
         let mut out = out.clone();
         let (mut live, pause) = tokio::task::spawn_blocking(move || {
-            let mut pause = live.input.read(&mut out, may_stop)?;
+            let mut pause = live.input.read(&mut out, &whole)?;
             if pause == Pause::Schema {
                 live.input.to_rows()?;
                 if live.input.ended() {
@@ -241,17 +248,18 @@ impl Source for SingerSource {
         })
         .await
         .map_err(|_| Error::internal("reading the tap has panicked"))??;
-        let facts = json!({"state": live.input.take_states().last()});
+        let states = live.input.take_states();
+        let end = ended(split, pause, &live.input, states.last());
         if pause == Pause::End {
             live.process.finish().await.map_err(|e| self.config.without_secrets(&e))?;
-            return Ok(SplitEnd::finished(split, facts));
+            return Ok(end);
         }
         if pause == Pause::Schema {
             let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
             *seen = live.input.known().map(|(name, known)| (name.to_owned(), known.schema.clone())).collect();
         }
         *self.live() = Some(Live { safe: false, ..live });
-        Ok(SplitEnd::stopped(split, split.clone(), facts))
+        Ok(end)
     }
 
     fn advance(&self, reads: &[StreamRead], state: &State, ends: &[SplitEnd]) -> Result<State> {
@@ -259,10 +267,7 @@ impl Source for SingerSource {
         for read in reads {
             state.streams.entry(read.stream.clone()).or_insert_with(|| json!({}));
         }
-        if let Some(text) = ends.iter().rev().find_map(|end| end.facts["state"].as_str()) {
-            state.global = Some(serde_json::from_str(text)?);
-        }
-        Ok(state)
+        advanced(state, ends)
     }
 
     async fn acknowledge(&self, _state: &State) -> Result<()> {
