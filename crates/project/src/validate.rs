@@ -164,13 +164,14 @@ impl Project {
         }
         let connection = declared.connection(name);
         let (settings, context) = (connection.settings_for(&connector.schema), connection.context(self));
-        // A connection that no sync uses is still checked, by the end that its connector has.
-        let (reads, writes) = match ends {
-            (false, false) => (connector.source.is_some(), connector.source.is_none()),
-            ends => ends,
+        let source = || connector.make_source(&settings, &context).err();
+        let destination = || connector.make_destination(&settings, &context).err();
+        let (source, destination) = match ends {
+            // A connection that no sync uses is still checked: one of its ends must be right.
+            (false, false) if connector.source.is_none() => (None, destination()),
+            (false, false) => (source().filter(|_| connector.destination.is_none() || destination().is_some()), None),
+            (reads, writes) => (reads.then(source).flatten(), writes.then(destination).flatten()),
         };
-        let source = reads.then(|| connector.make_source(&settings, &context).err()).flatten();
-        let destination = writes.then(|| connector.make_destination(&settings, &context).err()).flatten();
         // One mistake in the settings is found from both ends.
         errors.extend(source.or(destination).map(|e| declared.at.mark(e.connection(name))));
         errors

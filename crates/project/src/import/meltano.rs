@@ -5,21 +5,19 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 use trib_core::Result;
 
-use super::Imported;
 use super::stream_map;
 use super::yaml_text::text;
+use super::{Imported, ReadFile};
 use crate::yaml;
 
-/// Reads a file of the Meltano project, by its path below it.
-pub type ReadFile<'a> = &'a dyn Fn(&str) -> Option<String>;
-
-/// The project that does the same. `name` is what it is called when `meltano.yml` does not say.
-pub fn import(meltano: &str, name: &str, read: ReadFile<'_>) -> Result<Imported> {
+/// The project that does the same. `name` is what it is called when `meltano.yml` does not say. `run` are names of states: pairs that have been run, whether a job
+/// has them or not.
+pub fn import(meltano: &str, name: &str, run: &[&str], read: ReadFile<'_>) -> Result<Imported> {
     let root = yaml::parse("meltano.yml", meltano, 1)?.to_json();
     let mut import = Import { plugins: plugins(&root), root, read, out: Imported::default() };
     import.project(name);
     import.connections();
-    let syncs = import.syncs();
+    let syncs = import.syncs(run);
     import.jobs(&syncs);
     import.left_out();
     Ok(import.out)
@@ -138,6 +136,9 @@ impl Import<'_> {
                 true => {
                     connection.insert(kind.to_owned(), json!(base));
                     connection.insert("command".to_owned(), json!([program]));
+                    if !program.starts_with('/') {
+                        self.out.note(format!("{name}: its program {program} is looked for in the new project's folder"));
+                    }
                 }
                 false => drop(connection.insert(kind.to_owned(), json!(program))),
             }
@@ -147,6 +148,7 @@ impl Import<'_> {
                     drop(connection.insert("pip".to_owned(), json!(pip)));
                 }
                 Some(_) => {}
+                None if program.contains('/') => {}
                 None => self.out.note(format!("{name}: nothing says what to install it from: add `pip:`, or have {program} on the PATH")),
             }
             let mut config = match spec.get("config") {
@@ -258,8 +260,9 @@ impl Import<'_> {
     }
 
     /// A sync for each pair of tap and target that a schedule, a job or nothing else names. Returns their names.
-    fn syncs(&mut self) -> Vec<String> {
-        let mut chains: Vec<Vec<String>> = Vec::new();
+    fn syncs(&mut self, run: &[&str]) -> Vec<String> {
+        let pairs = run.iter().filter_map(|name| name.split_once("-to-"));
+        let mut chains: Vec<Vec<String>> = pairs.map(|(tap, target)| vec![tap.to_owned(), target.to_owned()]).collect();
         for schedule in list(&self.root, "schedules") {
             if let (Some(tap), Some(target)) =
                 (schedule.get("extractor").and_then(Value::as_str), schedule.get("loader").and_then(Value::as_str))
@@ -272,6 +275,8 @@ impl Import<'_> {
                 chains.push(task.split_whitespace().map(str::to_owned).collect());
             }
         }
+        // A mapping belongs to a chain, which says more than a pair.
+        chains.sort_by_key(|chain| std::cmp::Reverse(chain.len()));
         let mut names = Vec::new();
         for chain in chains {
             self.chain(&chain, &mut names);

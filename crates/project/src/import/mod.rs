@@ -1,11 +1,18 @@
 //! Projects of other tools, as projects of ours.
 
+pub mod airbyte;
+pub mod dlt;
 pub mod expression;
 pub mod meltano;
+pub mod sling;
 pub mod stream_map;
+mod system;
 mod yaml_text;
 
 use std::collections::BTreeMap;
+
+/// Reads a file of the other tool's project, by its path below it.
+pub type ReadFile<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// What has become of another tool's project.
 #[derive(Debug, Default)]

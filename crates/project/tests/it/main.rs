@@ -6,5 +6,6 @@ mod connectors;
 mod errors;
 mod example;
 mod folder;
+mod imports;
 mod meltano;
 mod streams;

@@ -81,7 +81,7 @@ fn a_project_is_carried_over() {
         ".env" => Some("TARGET_POSTGRES_PASSWORD=x\nOTHER=1\n".to_owned()),
         _ => None,
     };
-    let imported = import(MELTANO, "folder", &read).unwrap();
+    let imported = import(MELTANO, "folder", &["tap-own-to-target-postgres"], &read).unwrap();
     let connections = &imported.files["connections.yaml"];
     for line in [
         "  tap: tap-github\n  pip: meltanolabs-tap-github\n",
@@ -115,5 +115,11 @@ fn a_project_is_carried_over() {
     }
     let project = Project::load(folder.path(), Some("prod"), Variables::of_process()).unwrap();
     let names: Vec<&str> = project.syncs().iter().map(|s| s.name.as_str()).collect();
-    assert_eq!(names, ["tap-github--private-to-target-postgres", "tap-github-to-target-postgres", "tap-own-to-target-jsonl"]);
+    let given = [
+        "tap-github--private-to-target-postgres",
+        "tap-github-to-target-postgres",
+        "tap-own-to-target-jsonl",
+        "tap-own-to-target-postgres",
+    ];
+    assert_eq!(names, given);
 }
