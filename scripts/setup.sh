@@ -16,6 +16,10 @@ if ! command -v initdb >/dev/null 2>&1 && ! ls /usr/lib/postgresql/*/bin/initdb 
     need postgresql "the server that tests and benchmarks start for themselves"
 fi
 
+if ! command -v mariadb-install-db >/dev/null 2>&1; then
+    need "mariadb-server-core mariadb-client-core" "the source that the Singer tap for MySQL is tested with"
+fi
+
 if ! command -v cargo >/dev/null 2>&1; then
     echo "setup: Rust is missing; install it as its own site describes, then try again" >&2
     exit 1

@@ -16,6 +16,7 @@ pub mod emit;
 pub mod fault;
 pub mod http_fault;
 pub mod in_memory;
+pub mod mariadb_server;
 pub mod model;
 pub mod postgres_server;
 pub mod python_venv;

@@ -181,7 +181,7 @@ fn find_binaries() -> io::Result<PathBuf> {
     })
 }
 
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.trim_ascii() == b"0")
 }
 
@@ -195,7 +195,7 @@ fn as_system_user(program: &Path) -> Command {
     }
 }
 
-fn succeed(command: &mut Command) -> io::Result<Output> {
+pub(crate) fn succeed(command: &mut Command) -> io::Result<Output> {
     let output = command.output()?;
     if output.status.success() {
         return Ok(output);

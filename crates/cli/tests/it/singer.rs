@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use trib_testkit::postgres_server::PostgresServer;
 
-use crate::trib::{Folder, Said};
+use crate::trib::{Folder, ok};
 
 /// A tap whose catalog has one stream, and that otherwise does what the script says. `$state` is the file of the state, if there is one.
 fn tap(script: &str) -> Folder {
@@ -40,14 +40,8 @@ fn say(folder: &Folder, head: &str, script: &str) {
     fs::set_permissions(folder.path().join("tap.sh"), fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-fn ok(said: &Said) {
-    assert_eq!(said.status, Some(0), "{}", said.all());
-}
-
 fn query(folder: &Folder, sql: &str) -> String {
-    let result = folder.trib(&["query", "--format", "csv", sql]);
-    ok(&result);
-    result.out.lines().skip(1).collect::<Vec<_>>().join(";")
+    folder.query("warehouse", sql)
 }
 
 /// Processes whose command line holds this text.
@@ -249,6 +243,6 @@ fn being_both() {
     let loaded = crate::trib::said(target.stdin(fs::File::open(folder.path().join("messages")).unwrap()).output().unwrap());
     ok(&loaded);
     assert!(loaded.out.contains("bookmarks"), "{}", loaded.out);
-    let table = catalog["streams"][0]["tap_stream_id"].as_str().unwrap().replace('.', "_");
+    let table = catalog["streams"][0]["tap_stream_id"].as_str().unwrap().replace('-', "_");
     assert_eq!(query(&folder, &format!("select count(*), sum(amount), sum(length(note)) from raw.{table}")), "2,10.25,6");
 }

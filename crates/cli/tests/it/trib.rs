@@ -69,12 +69,23 @@ impl Folder {
         said(self.command(args).output().unwrap())
     }
 
+    /// The rows of a query against a connection as CSV, with `;` between them.
+    pub fn query(&self, connection: &str, sql: &str) -> String {
+        let result = self.trib(&["query", "-c", connection, "--format", "csv", sql]);
+        assert_eq!(result.status, Some(0), "{sql}: {}", result.all());
+        result.out.lines().skip(1).collect::<Vec<_>>().join(";")
+    }
+
     /// Every file below the folder.
     pub fn files(&self) -> Vec<PathBuf> {
         let mut all = Vec::new();
         list(self.dir.path(), &mut all);
         all
     }
+}
+
+pub fn ok(said: &Said) {
+    assert_eq!(said.status, Some(0), "{}", said.all());
 }
 
 pub fn said(output: Output) -> Said {
