@@ -66,7 +66,8 @@ impl Shipped {
 
     /// What the manifest's `metadata` says about itself.
     pub fn edition(&self) -> Result<Edition> {
-        self.edition_of(&self.manifest()?)
+        let manifest = self.manifest()?;
+        self.edition_of(&manifest)
     }
 
     fn edition_of(&self, manifest: &Manifest) -> Result<Edition> {
