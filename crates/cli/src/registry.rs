@@ -1,11 +1,12 @@
 //! Every connector that this binary knows, and which of them the query engine can scan itself.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
 use serde_json::Value;
+use trib_connectors::manifest::{SHIPPED, Shipped};
 use trib_core::error::closest;
 use trib_core::load::TableLoad;
 use trib_core::{Code, Connector, Context, Error, Result, TableName};
@@ -13,36 +14,46 @@ use trib_engine::NativeTable;
 use trib_lake::Lake;
 
 pub struct Registry {
-    connectors: Vec<Connector>,
+    /// What is written in Rust, and the manifests of the project.
+    own: Vec<Connector>,
+    /// The same with the manifests that come with the binary, which are read when somebody asks for one of them.
+    all: OnceLock<Vec<Connector>>,
     /// Names of those whose tables are Delta tables.
     lakes: Vec<String>,
 }
 
 impl Registry {
-    /// What the binary brings along, and the manifests of a project's `connectors` folder. A manifest comes before a connector of ours
-    /// that has its name.
+    /// What the binary brings along, and the manifests of a project's `connectors` folder. A project's manifest comes before a connector
+    /// of ours that has its name.
     pub fn new(project: Option<&Path>) -> Self {
         let lakes = trib_lake::connectors();
         let names = lakes.iter().map(|c| c.name.clone()).collect();
-        let mut connectors = trib_connectors::connectors();
-        connectors.extend(lakes);
+        let mut own = trib_connectors::connectors();
+        own.extend(lakes);
         for manifest in project.map(manifests).unwrap_or_default() {
-            connectors.retain(|c| c.name != manifest.name);
-            connectors.push(manifest);
+            own.retain(|c| c.name != manifest.name);
+            own.push(manifest);
         }
-        connectors.sort_by(|a, b| a.name.cmp(&b.name));
-        Self { connectors, lakes: names }
+        own.sort_by(|a, b| a.name.cmp(&b.name));
+        Self { own, all: OnceLock::new(), lakes: names }
     }
 
     /// In the order of their names.
     pub fn all(&self) -> &[Connector] {
-        &self.connectors
+        self.all.get_or_init(|| {
+            let is_own = |name: &str| self.own.iter().any(|c| c.name == name);
+            let mut all = self.own.clone();
+            all.extend(SHIPPED.iter().filter(|s| !is_own(s.name)).map(Shipped::entry));
+            all.sort_by(|a, b| a.name.cmp(&b.name));
+            all
+        })
     }
 
     pub fn get(&self, name: &str) -> Result<&Connector> {
-        self.connectors.iter().find(|c| c.name == name).ok_or_else(|| {
+        let own = self.own.iter().find(|c| c.name == name);
+        own.or_else(|| self.all().iter().find(|c| c.name == name)).ok_or_else(|| {
             let error = Error::new(Code::NotFound, "there is no such connector").detail(format!("`{name}`"));
-            match closest(name, self.connectors.iter().map(|c| c.name.as_str())) {
+            match closest(name, self.all().iter().map(|c| c.name.as_str())) {
                 Some(near) => error.hint(format!("did you mean `{near}`?")),
                 None => error.hint("`trib connectors list` names them"),
             }
@@ -51,7 +62,7 @@ impl Registry {
 
     /// The connector and the settings that a URL or path on the command line stands for.
     pub fn by_url(&self, url: &str) -> Result<(&Connector, Value)> {
-        let claimed = self.connectors.iter().find_map(|c| Some((c, c.from_url?(url)?)));
+        let claimed = self.own.iter().find_map(|c| Some((c, c.from_url?(url)?)));
         claimed.ok_or_else(|| {
             Error::new(Code::UsageInvalid, "no connector knows this URL or path")
                 .detail(trib_core::secret::redact_url(url))

@@ -1,4 +1,5 @@
-//! The registry: every connector that is written in Rust, one folder each, one line each; and the manifests that ship with Tributary.
+//! The registry: every connector that is written in Rust, one folder each, one line each. The manifests that come along are in
+//! [`manifest::SHIPPED`].
 
 use trib_core::Connector;
 
@@ -15,8 +16,7 @@ pub mod sqlite;
 
 /// All connectors of this crate.
 pub fn connectors() -> Vec<Connector> {
-    #[allow(unused_mut, reason = "without manifests there is nothing to add")]
-    let mut all = vec![
+    vec![
         #[cfg(feature = "files")]
         files::connector(),
         #[cfg(feature = "postgres")]
@@ -25,8 +25,5 @@ pub fn connectors() -> Vec<Connector> {
         singer::connector(),
         #[cfg(feature = "sqlite")]
         sqlite::connector(),
-    ];
-    #[cfg(feature = "manifest")]
-    all.extend(manifest::shipped::connectors());
-    all
+    ]
 }

@@ -48,7 +48,7 @@ mod retriever;
 mod router;
 mod schema;
 mod selector;
-pub(crate) mod shipped;
+mod shipped;
 mod slice;
 mod source;
 mod span;

@@ -43,12 +43,6 @@ pub const SHIPPED: &[Shipped] = shipped![
     "world_bank"
 ];
 
-/// Their entries of the registry.
-pub(crate) fn connectors() -> impl Iterator<Item = Connector> {
-    // One that cannot be read is an entry that says so, like any other manifest; a test holds that there is none.
-    SHIPPED.iter().map(|s| s.connector().unwrap_or_else(|_| entry::connector(s.name, &s.file(), s.text)))
-}
-
 impl Shipped {
     /// How errors name it.
     fn file(&self) -> std::path::PathBuf {
@@ -82,7 +76,12 @@ impl Shipped {
         })
     }
 
-    /// The registry's entry.
+    /// The registry's entry. A manifest that cannot be read makes one that says so, like any other; a test holds that there is none.
+    pub fn entry(&self) -> Connector {
+        self.connector().unwrap_or_else(|_| entry::connector(self.name, &self.file(), self.text))
+    }
+
+    /// The connector that the manifest describes, with its edition.
     pub fn connector(&self) -> Result<Connector> {
         let manifest = self.manifest()?;
         let verified = match fact(&manifest, "verified")?.as_str() {
