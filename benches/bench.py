@@ -9,6 +9,7 @@ The limit of a scenario is what the systems at both ends need at the least: the 
 checked by nobody. Medians; memory is the peak of all processes of the command together.
 """
 
+import json
 import os
 import shutil
 import statistics
@@ -159,7 +160,7 @@ class Bench:
     # Scenarios
 
     def scenarios(self) -> dict[str, Callable[[], Scenario]]:
-        return {"A": self.a, "B": self.b, "C": self.c, "CF": self.cf, "E": self.e, "H": self.h, "M": self.m, "U": self.u}
+        return {"A": self.a, "B": self.b, "C": self.c, "CF": self.cf, "E": self.e, "F": self.f, "H": self.h, "M": self.m, "U": self.u}
 
     def a(self) -> Scenario:
         return Scenario("A", "PostgreSQL → Parquet", ROWS, [
@@ -200,6 +201,21 @@ class Bench:
             Contender("trib", self.trib(f"copy {self.src} {self.out} --streams public.events --format parquet"), self.rows_in_folder, self.empty_folder),
         ])
 
+    def f(self) -> Scenario:
+        messages = self.data / "lineitem.singer"
+        if not messages.exists():
+            record = "json_build_object('type', 'RECORD', 'stream', 'lineitem', 'record', row_to_json(l))"
+            records = f'{self.psql_src} -c "select {record} from lineitem l limit {BATCH}"'
+            make = f"(echo '{json.dumps(SINGER_SCHEMA)}'; {records}) > {messages}.part && mv {messages}.part {messages}"
+            subprocess.run(["bash", "-c", make], check=True)
+        count = lambda: self.rows_in_database("lineitem")  # noqa: E731
+        target = lambda to: f"cat {messages} | ({self.trib(f'target --to {to}')})"  # noqa: E731
+        return Scenario("F", "Singer records → Parquet, PostgreSQL", BATCH, [
+            Contender("limit: cat to nowhere", f"cat {messages} | cat > /dev/null"),
+            Contender("trib target, Parquet", target(f"{self.out}/"), self.rows_in_folder, self.empty_folder),
+            Contender("trib target, PostgreSQL", target(self.dst), count, self.empty_database),
+        ])
+
     def h(self) -> Scenario:
         count = lambda: self.rows_in_database("lineitem10")  # noqa: E731
         make = f"{self.psql_dst} -c 'create table lineitem10 {LINEITEM}' -c 'copy lineitem10 from stdin (format binary)'".replace("\n", " ")
@@ -238,6 +254,20 @@ class Bench:
         return f"rm -rf {HOME}/data-home; XDG_DATA_HOME={HOME}/data-home {TRIB} {arguments}"
 
 
+SINGER_TYPES = {
+    "integer": "l_orderkey l_partkey l_suppkey l_linenumber",
+    "number": "l_quantity l_extendedprice l_discount l_tax",
+    "string": "l_returnflag l_linestatus l_shipinstruct l_shipmode l_comment",
+    "date": "l_shipdate l_commitdate l_receiptdate",
+}
+SINGER_SCHEMA = {
+    "type": "SCHEMA",
+    "stream": "lineitem",
+    "schema": {"properties": {
+        name: {"type": "string", "format": "date"} if t == "date" else {"type": t} for t, names in SINGER_TYPES.items() for name in names.split()
+    }},
+    "key_properties": KEY.split(","),
+}
 LINEITEM_REST = ", ".join(
     f"l_{c}" for c in "partkey suppkey linenumber quantity extendedprice discount tax returnflag linestatus shipdate commitdate receiptdate shipinstruct shipmode comment".split()
 )
@@ -286,7 +316,7 @@ def main() -> None:
             scenario = known[name]()
             run(scenario)
             done.append(scenario)
-        print(f"\n{ROWS:,} rows, medians of {RUNS}, {os.cpu_count()} cores, {server.sql('show server_version')}\n")
+        print(f"\n{ROWS:,} rows, medians of {RUNS}, {os.cpu_count()} cores, PostgreSQL {server.sql('show server_version')}\n")
         print(table(done))
 
 
