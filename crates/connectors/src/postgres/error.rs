@@ -61,16 +61,31 @@ pub fn tls(message: &'static str) -> Error {
 fn server(db: &DbError) -> Error {
     let state = db.code().code();
     let (code, message) = meaning(state);
-    let mut detail = db.message().to_owned();
-    let told = db.detail().and_then(|told| if state.starts_with("23") { key_columns(told) } else { Some(told) });
-    for more in [told, db.where_().filter(|_| state.starts_with("22"))].into_iter().flatten() {
+    let about_values = state.starts_with("22");
+    let mut detail = if about_values { without_values(db.message()) } else { db.message().to_owned() };
+    let told = match db.detail() {
+        Some(_) if about_values => None,
+        Some(told) if state.starts_with("23") => key_columns(told).map(str::to_owned),
+        told => told.and_then(|told| told.lines().next()).map(str::to_owned),
+    };
+    let place = db.where_().filter(|_| about_values).and_then(|place| place.lines().next()).map(without_values);
+    for more in [told, place].into_iter().flatten() {
         detail.push_str("; ");
-        detail.push_str(more.lines().next().unwrap_or_default());
+        detail.push_str(&more);
     }
     let error = Error::new(code, message).detail(format!("{detail} (SQLSTATE {state})"));
     match hint(state).or(db.hint()) {
         Some(hint) => error.hint(hint),
         None => error,
+    }
+}
+
+/// The server quotes the value that does not fit, in its message and in the place: `COPY t, line 3, column n: "x"`.
+fn without_values(text: &str) -> String {
+    match (text.find('"'), text.rfind('"')) {
+        // Whatever stands between the quotes may hold some itself.
+        (Some(from), Some(to)) if from < to => format!("{}\"…\"{}", &text[..from], &text[to + 1..]),
+        _ => text.to_owned(),
     }
 }
 
@@ -155,6 +170,19 @@ mod tests {
         ];
         for (told, shown) in cases {
             assert_eq!(key_columns(told), shown);
+        }
+    }
+
+    #[test]
+    fn a_value_that_does_not_fit_is_not_shown() {
+        let cases = [
+            ("invalid input syntax for type integer: \"hun\"ter2\"", "invalid input syntax for type integer: \"…\""),
+            ("value \"99999999999\" is out of range for type integer", "value \"…\" is out of range for type integer"),
+            ("COPY t, line 3, column n: \"hunter2\"", "COPY t, line 3, column n: \"…\""),
+            ("value too long for type character varying(3)", "value too long for type character varying(3)"),
+        ];
+        for (said, shown) in cases {
+            assert_eq!(without_values(said), shown);
         }
     }
 

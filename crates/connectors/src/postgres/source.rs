@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use tokio::sync::{Mutex as Lock, OwnedMutexGuard};
-use trib_core::{Catalog, Code, Emitter, Error, Read, Result, Source, Split, SplitEnd, State, StreamRead};
+use trib_core::{Catalog, Code, Emitter, Error, Result, Source, Split, SplitEnd, State, StreamRead};
 use trib_kit::cursor::{self, Boundary};
 
 use super::catalog::{self, Relation};
@@ -257,8 +257,7 @@ impl Source for PostgresSource {
     }
 
     fn advance(&self, reads: &[StreamRead], state: &State, ends: &[SplitEnd]) -> Result<State> {
-        let moving: Vec<StreamRead> = reads.iter().filter(|read| matches!(read.read, Read::Full | Read::Incremental(_))).cloned().collect();
-        cursor::advance(&moving, state, ends)
+        cursor::advance(reads, state, ends)
     }
 }
 
@@ -285,8 +284,11 @@ async fn read_split(session: &Session, split: &Split, spec: &Spec, rules: Rules,
     let mut rows = CopyOut::start(session, &spec.query(rules), decoder, BatchSize::default()).await?;
     let facts = |boundary: &Option<Boundary>| boundary.as_ref().map_or(Ok(serde_json::Value::Null), Boundary::facts);
     while let Some(decoded) = rows.next().await? {
-        let position = spec.position(&decoded.batch);
         let mut batch = decoded.batch;
+        let stop = if out.should_stop() { spec.stop(&batch) } else { None };
+        if let Some((before, _)) = &stop {
+            batch = batch.slice(0, *before);
+        }
         if let Some(boundary) = &mut boundary {
             batch = boundary.filter(batch)?;
         }
@@ -297,7 +299,7 @@ async fn read_split(session: &Session, split: &Split, spec: &Spec, rules: Rules,
             out.reject(stream, row).await?;
         }
         out.batch(stream, batch).await?;
-        if let (true, Some(position)) = (out.should_stop(), position) {
+        if let Some((_, position)) = stop {
             let rest = Spec { after: Some(position), ..spec.clone() }.split(stream, None)?;
             return Ok(SplitEnd::stopped(split, rest, facts(&boundary)?));
         }

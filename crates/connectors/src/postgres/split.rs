@@ -127,13 +127,17 @@ impl Spec {
         behind(&places)
     }
 
-    /// Where the last row of the batch stands in the order; `None` when the read cannot go on from there.
-    pub fn position(&self, batch: &RecordBatch) -> Option<Vec<String>> {
-        let last = batch.num_rows().checked_sub(1)?;
+    /// Where the read can stop in this batch: how many of its rows come before, and where the last of them stands in the order. It is where the order's values change,
+    /// since rows that share them would be skipped behind it: a key that a user declares, or a view has, may be none. `None` when the read cannot go on from there.
+    pub fn stop(&self, batch: &RecordBatch) -> Option<(usize, Vec<String>)> {
         if self.order.is_empty() {
             return None;
         }
-        self.order.iter().map(|name| position_text(batch.column_by_name(name)?, last)).collect()
+        let place = |row| -> Option<Vec<String>> { self.order.iter().map(|n| position_text(batch.column_by_name(n)?, row)).collect() };
+        let last = batch.num_rows().checked_sub(1)?;
+        let held_back = place(last)?;
+        let row = (0..last).rev().find(|row| place(*row).as_ref() != Some(&held_back))?;
+        Some((row + 1, place(row)?))
     }
 }
 
@@ -254,6 +258,22 @@ mod tests {
                 .query(Rules::default())
                 .ends_with(" WHERE \"id\" <= '9'::bigint AND (\nnet is not null -- all\n) AND (\"id\") > ('5'::bigint) ORDER BY \"id\"")
         );
+    }
+
+    #[test]
+    fn a_read_stops_where_the_order_goes_on() {
+        let stop = |ids: Vec<Option<i64>>| {
+            let ids: arrow::array::ArrayRef = Arc::new(arrow::array::Int64Array::from(ids));
+            let batch = RecordBatch::try_from_iter_with_nullable([("id", ids, true)]).unwrap();
+            Spec { order: vec!["id".into()], ..spec() }.stop(&batch)
+        };
+        let at = |rows: usize, value: &str| Some((rows, vec![value.to_owned()]));
+        assert_eq!(stop(vec![Some(1), Some(2), Some(3)]), at(2, "2"));
+        assert_eq!(stop(vec![Some(1), Some(2), Some(2)]), at(1, "1"));
+        // More of them may come.
+        assert_eq!(stop(vec![Some(2), Some(2)]), None);
+        assert_eq!(stop(vec![Some(1), None]), None);
+        assert_eq!(stop(vec![]), None);
     }
 
     #[test]
