@@ -17,6 +17,8 @@ pub struct Keeper {
     pub lease: Lease,
     pub lost: CancellationToken,
     beat: JoinHandle<()>,
+    /// Ends the beat, between two questions to the control database.
+    done: CancellationToken,
 }
 
 impl Keeper {
@@ -25,10 +27,15 @@ impl Keeper {
         let lost = runtime.cancel.child_token();
         let (store, run) = (runtime.store.clone(), runtime.run.clone());
         let (held, token, cancel) = (lease.clone(), lost.clone(), runtime.cancel.clone());
+        let done = CancellationToken::new();
+        let ended = done.clone();
         let beat = tokio::spawn(async move {
             let mut ticks = 0u32;
             loop {
-                tokio::time::sleep(TTL / 20).await;
+                tokio::select! {
+                    () = tokio::time::sleep(TTL / 20) => {}
+                    () = ended.cancelled() => return,
+                }
                 ticks += 1;
                 // A database that cannot be reached for a moment is no reason to stop: the destination checks the lease as well.
                 if ticks % 5 == 0
@@ -45,11 +52,13 @@ impl Keeper {
                 }
             }
         });
-        Ok(Self { lease, lost, beat })
+        Ok(Self { lease, lost, beat, done })
     }
 
     pub async fn release(self, runtime: &Runtime) {
-        self.beat.abort();
+        self.done.cancel();
+        // A query that was cut off would leave its connection unusable. One that has panicked keeps nothing.
+        let _ = self.beat.await;
         // An unreleased lease of a process that is gone is found out by the next run.
         let _ = runtime.store.release(&self.lease).await;
     }
