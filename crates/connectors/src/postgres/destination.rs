@@ -35,6 +35,7 @@ const CAPABILITIES: Capabilities = Capabilities {
         WriteMode::History,
         WriteMode::Prune,
     ],
+    atomic_tables: true,
     atomic_across_tables: true,
     nested: false,
     partitions: false,
@@ -160,8 +161,10 @@ impl Destination for PostgresDestination {
         Ok(target.map(|t| t.existing()))
     }
 
-    async fn stage(&self, part: &Part, table: &Table, mut rows: BatchStream) -> Result<Receipt> {
+    async fn stage(&self, part: &Part, table: &Table, rows: BatchStream) -> Result<Receipt> {
         let layout = Layout::of(table)?;
+        // Without a row its end is seen here, and again by whoever copies.
+        let mut rows = rows.fuse();
         // Not before there are rows: a read that waits for its own turn may need one that is held here.
         let first = rows.next().await.transpose()?;
         let rows: BatchStream = Box::pin(stream::iter(first.map(Ok)).chain(rows));
