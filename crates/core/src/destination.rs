@@ -123,6 +123,9 @@ fn cannot_compute() -> Error {
 #[derive(Clone, Debug, Serialize)]
 pub struct Capabilities {
     pub write_modes: &'static [WriteMode],
+    /// The rows of one table become visible in one step. Where they do not (they go out one after the other), a load that fails on its way is only ever
+    /// committed again: nobody else knows which of them have gone.
+    pub atomic_tables: bool,
     /// All tables of a load become visible in one transaction.
     pub atomic_across_tables: bool,
     /// Struct and list columns can be stored as they are; otherwise the engine makes child tables or JSON.

@@ -46,6 +46,9 @@ pub struct Marker {
     pub generation: u64,
     /// Where the load led to, so that a lost control database can be rebuilt.
     pub state: State,
+    /// See [`Load::filled`]. Markers of before have none, which says nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub filled: Vec<TableName>,
     pub committed_at: DateTime<Utc>,
 }
 
@@ -58,6 +61,7 @@ impl Marker {
             load: load.id.clone(),
             generation: lease.generation,
             state: load.state.clone(),
+            filled: load.filled.clone(),
             committed_at: load.loaded_at,
         }
     }
@@ -204,6 +208,9 @@ pub struct Load {
     pub tables: Vec<TableLoad>,
     /// Where this load leads to: the state of the load's streams.
     pub state: State,
+    /// Tables that rows of the scope have gone into, this load's among them, without child tables: what the state takes for granted to be there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub filled: Vec<TableName>,
     /// The time that [`system::LOADED_AT`] and history's validity carry.
     pub loaded_at: DateTime<Utc>,
 }

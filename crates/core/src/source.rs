@@ -3,7 +3,8 @@
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use crate::catalog::Catalog;
 use crate::emitter::Emitter;
@@ -43,7 +44,8 @@ pub trait Source: Send + Sync {
     /// Cuts a read into splits that can be read side by side, in any order, on any machine.
     ///
     /// `reads` is one stream, or all of them when [`Source::streams_together`]. When `state` lists
-    /// splits that are left from an unfinished read, those are returned and nothing else. Bounds (the
+    /// splits that are left from an unfinished read, those are returned and nothing else: whether what is asked for is still the same was looked at
+    /// before, and a read that must be complete, a range and a read of keys come with an empty state. Bounds (the
     /// upper end of a cursor) are fixed here, so that splits agree on them. No splits means that there is
     /// nothing new. All splits of a run see one snapshot where the system has such a thing.
     ///
@@ -70,7 +72,7 @@ pub trait Source: Send + Sync {
     ///
     /// `ends` holds one entry for each split of the plan. Splits that stopped early are kept in the
     /// state to be planned next; the cursor moves to the bound fixed in [`Source::plan`] only when
-    /// every split has finished.
+    /// every split has finished. Not called for reads that move no state ([`Read::moves_state`]).
     fn advance(&self, reads: &[StreamRead], state: &State, ends: &[SplitEnd]) -> Result<State>;
 
     /// Tells the system that `state` is safe at the destination (to confirm a log position, say).
@@ -103,6 +105,19 @@ pub struct StreamRead {
     pub exactly_once: bool,
 }
 
+impl StreamRead {
+    /// What is asked for, in a few letters. What is left of a read can stand for the rest of another only where both have one fingerprint.
+    pub fn fingerprint(&self) -> String {
+        let mode = match &self.read {
+            // Where it begins is behind a read that was cut.
+            Read::Incremental(cursor) => json!(["incremental", cursor.column, cursor.null_cursor, cursor.end]),
+            other => json!(other),
+        };
+        let asked = json!([mode, self.columns, self.filter, self.key]);
+        hex::encode(&Sha256::digest(asked.to_string())[..8])
+    }
+}
+
 /// What a read covers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "mode", rename_all = "snake_case")]
@@ -119,6 +134,13 @@ pub enum Read {
     /// Every row, to find out what is gone: the columns that are asked for (the key, and what is needed to tell which rows
     /// count), or else the key. Never moves state.
     Keys,
+}
+
+impl Read {
+    /// Whether what was read is not read again next time. A range, and the keys, are read whatever the state says.
+    pub fn moves_state(&self) -> bool {
+        matches!(self, Read::Full | Read::Incremental(_) | Read::Cdc)
+    }
 }
 
 /// A cursor as the user declares it.

@@ -13,6 +13,10 @@ pub struct State {
     /// What belongs to no single stream: a log position, a Singer tap's whole state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub global: Option<Value>,
+    /// Of each stream whose read was cut: the fingerprint of what was asked for ([`crate::StreamRead::fingerprint`]). What the source has left of
+    /// the read answers that question and no other. The runtime's own; sources hand it on.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub cut: BTreeMap<String, String>,
 }
 
 impl State {
@@ -29,6 +33,7 @@ impl State {
     pub fn with_stream(&self, name: &str, value: Value) -> State {
         let mut state = self.clone();
         state.streams.insert(name.to_owned(), value);
+        state.cut.remove(name);
         state
     }
 
@@ -37,18 +42,11 @@ impl State {
     pub fn merged(&self, newer: &State) -> State {
         let mut state = self.clone();
         state.streams.extend(newer.streams.clone());
+        state.cut.retain(|stream, _| !newer.streams.contains_key(stream));
+        state.cut.extend(newer.cut.clone());
         if newer.global.is_some() {
             state.global.clone_from(&newer.global);
         }
         state
-    }
-
-    /// Only the parts of these streams, and the global one.
-    #[must_use]
-    pub fn of_streams<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> State {
-        State {
-            streams: names.into_iter().filter_map(|n| Some((n.to_owned(), self.streams.get(n)?.clone()))).collect(),
-            global: self.global.clone(),
-        }
     }
 }

@@ -69,6 +69,7 @@ async fn main() {
             number,
             tables: vec![TableLoad { table, changes: vec![], receipts: vec![receipt] }],
             state: State::default(),
+            filled: Vec::new(),
             loaded_at: chrono::Utc::now(),
         };
         let outcome = lake.commit(&load, &lease).await.unwrap();

@@ -40,6 +40,7 @@ impl Lake {
                 WriteMode::History,
                 WriteMode::Prune,
             ],
+            atomic_tables: true,
             atomic_across_tables: false,
             nested: true,
             partitions: false,

@@ -5,13 +5,18 @@
 
 mod event;
 mod fault;
+mod guard;
 mod lease;
 mod load;
 mod outline;
+mod prune;
 mod retry;
 mod scope;
+mod step;
 mod sync;
 mod task;
+mod track;
+mod wanted;
 
 pub use event::{Event, NoObserver, Observer};
 pub use outline::{StreamOutline, TableOutline, outline};

@@ -13,8 +13,9 @@ use crate::fault;
 use crate::lease::Keeper;
 use crate::load::cancelled;
 use crate::retry;
-use crate::scope::{ScopeRun, StreamOutcome, Track};
+use crate::scope::ScopeRun;
 use crate::task::{Runtime, StreamTask, SyncTask};
+use crate::track::{StreamOutcome, Track};
 
 /// How a sync went, stream by stream.
 #[derive(Debug)]
@@ -99,7 +100,7 @@ async fn run_scope(
     keeper: &Keeper,
     marker: Option<Marker>,
 ) -> Vec<StreamReport> {
-    let mut run = ScopeRun { runtime, task, scope, streams, keeper, tracks: Vec::new(), loads: 0 };
+    let mut run = ScopeRun::new(runtime, task, scope, streams, keeper);
     let error = run.run(marker).await.err().map(Arc::new);
     let mut reports = Vec::new();
     for track in run.tracks {

@@ -172,7 +172,8 @@ impl StreamTask {
 
     /// What the source is asked for.
     pub fn stream_read(&self, splits: usize) -> StreamRead {
-        let whole = self.spec.write.needs_complete_read() || self.refresh == Refresh::Full;
+        // Of a range nothing is kept to be read later.
+        let whole = self.spec.write.needs_complete_read() || self.refresh == Refresh::Full || !self.read.moves_state();
         // A query over the stream may need all of it in one place.
         let one_piece = self.spec.transform.sql.is_some();
         StreamRead {

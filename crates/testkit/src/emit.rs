@@ -64,16 +64,17 @@ pub async fn read(source: &dyn Source, read: &StreamRead, state: &State) -> Resu
     read_until(source, read, state, false).await
 }
 
-/// The same; with `stop`, every split is asked to end at its first checkpoint.
+/// The same; with `stop`, every split is asked to end at its first checkpoint. What moves no state neither gets it nor changes it.
 pub async fn read_until(source: &dyn Source, read: &StreamRead, state: &State, stop: bool) -> Result<(Emitted, State)> {
     let reads = std::slice::from_ref(read);
     let mut all = Emitted::default();
-    for split in source.plan(reads, state).await? {
+    let from = if read.read.moves_state() { state.clone() } else { State::default() };
+    for split in source.plan(reads, &from).await? {
         let emitted = collect_until(source, &split, stop).await?;
         all.batches.extend(emitted.batches);
         all.rejected.extend(emitted.rejected);
         all.ends.extend(emitted.ends);
     }
-    let state = if all.ends.is_empty() { state.clone() } else { source.advance(reads, state, &all.ends)? };
+    let state = if all.ends.is_empty() || !read.read.moves_state() { state.clone() } else { source.advance(reads, state, &all.ends)? };
     Ok((all, state))
 }

@@ -108,6 +108,7 @@ impl ListDestination {
     pub fn new(nested: bool) -> Self {
         let capabilities = Capabilities {
             write_modes: WriteMode::ALL,
+            atomic_tables: true,
             atomic_across_tables: true,
             nested,
             partitions: false,

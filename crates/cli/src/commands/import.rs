@@ -164,7 +164,7 @@ async fn carry_over(into: &Path, given: &Given<'_>) -> Result<()> {
     let identity = identity(&project, sync, connection);
     let lease = store.acquire(&identity, &holder(), HOLD).await?;
     let streams = singer.get("bookmarks").and_then(Value::as_object).map(|b| b.keys().map(|k| (k.clone(), json!({}))).collect());
-    let state = State { streams: streams.unwrap_or_default(), global: Some(singer) };
+    let state = State { streams: streams.unwrap_or_default(), global: Some(singer), ..State::default() };
     let put = store.set_state(&lease, TOGETHER, &state).await;
     store.release(&lease).await?;
     put.map_err(|e| if e.code() == Code::LeaseLost { e.hint("a run holds the sync: try again when it has ended") } else { e })?;

@@ -162,7 +162,7 @@ fn of_singer(value: &Value) -> Result<State, Error> {
         None | Some(Value::Null) => BTreeMap::new(),
         Some(bookmarks) => serde_json::from_value(bookmarks.clone())?,
     };
-    Ok(State { streams, global: value.get("global").filter(|v| !v.is_null()).cloned() })
+    Ok(State { streams, global: value.get("global").filter(|v| !v.is_null()).cloned(), ..State::default() })
 }
 
 fn to_singer(state: &State) -> Value {

@@ -9,6 +9,8 @@ mod errors;
 mod faults;
 mod hub;
 mod models;
+mod protocol;
+mod recovery;
 mod secrets;
 mod shipped;
 mod singer;

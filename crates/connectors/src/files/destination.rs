@@ -57,6 +57,7 @@ impl FilesDestination {
         }
         let capabilities = Capabilities {
             write_modes: if single.is_some() { &[WriteMode::Replace] } else { &[WriteMode::Replace, WriteMode::Append] },
+            atomic_tables: true,
             atomic_across_tables: false,
             nested: style.is_nested(),
             partitions: true,

@@ -79,8 +79,7 @@ impl FilesSource {
 
     async fn plan_one(&self, read: &StreamRead, state: &State) -> Result<Vec<Split>> {
         let before = StreamState::of(state, read)?;
-        let moves = !matches!(read.read, Read::Range { .. } | Read::Keys);
-        if moves && !before.left.is_empty() {
+        if !before.left.is_empty() {
             return Ok(before.left);
         }
         let mut stream = streams::find_one(&self.config, &self.project, &read.stream).await?;

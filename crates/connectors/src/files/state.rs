@@ -45,9 +45,6 @@ impl StreamState {
 pub fn advance(reads: &[StreamRead], state: &State, ends: &[SplitEnd]) -> Result<State> {
     let mut result = state.clone();
     for read in reads {
-        if matches!(read.read, Read::Range { .. } | Read::Keys) {
-            continue;
-        }
         let before = StreamState::of(state, read)?;
         let mine: Vec<&SplitEnd> = ends.iter().filter(|e| e.split.streams.contains(&read.stream)).collect();
         if mine.is_empty() {

@@ -89,12 +89,14 @@ impl Publishing<'_> {
             let (split, attempt) = (receipt.part.split, receipt.part.attempt);
             let part = staged.iter().find(|p| p.split == split && p.attempt == attempt);
             if part.is_none_or(|p| p.rows != receipt.rows) {
-                return Err(Error::new(Code::TransactionAborted, "a staged part is not there as its receipt says").detail(format!(
-                    "{}, split {split}: {} rows staged, {} in the receipt",
-                    self.table.table.name,
-                    part.map_or(0, |p| p.rows),
-                    receipt.rows
-                )));
+                return Err(Error::new(Code::NotFound, "a staged part is not there as its receipt says")
+                    .detail(format!(
+                        "{}, split {split}: {} rows staged, {} in the receipt",
+                        self.table.table.name,
+                        part.map_or(0, |p| p.rows),
+                        receipt.rows
+                    ))
+                    .hint("run the sync again: it reads the step anew"));
             }
         }
         let stray: Vec<String> = staged

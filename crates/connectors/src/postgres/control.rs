@@ -20,12 +20,15 @@ const CREATE: &str = "
 CREATE SCHEMA IF NOT EXISTS _trib;
 CREATE TABLE IF NOT EXISTS _trib.leases (sync text PRIMARY KEY, generation bigint NOT NULL, holder text NOT NULL, taken_at timestamptz NOT NULL);
 CREATE TABLE IF NOT EXISTS _trib.markers (sync text, scope text, number bigint NOT NULL, load text NOT NULL, generation bigint NOT NULL,
-  state json NOT NULL, committed_at timestamptz NOT NULL, PRIMARY KEY (sync, scope));
+  state json NOT NULL, committed_at timestamptz NOT NULL, filled json, PRIMARY KEY (sync, scope));
 CREATE TABLE IF NOT EXISTS _trib.staged (schema_name text, table_name text, sync text NOT NULL, load text NOT NULL,
   created_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (schema_name, table_name));
 CREATE TABLE IF NOT EXISTS _trib.parts (schema_name text, table_name text, split bigint, attempt bigint, xid bigint NOT NULL, rows bigint NOT NULL,
   PRIMARY KEY (schema_name, table_name, split, attempt));
 COMMENT ON SCHEMA _trib IS 'Tributary: leases, markers and staged parts of its syncs'";
+
+/// What markers of earlier versions lack.
+const UPGRADE: &str = "ALTER TABLE _trib.markers ADD COLUMN IF NOT EXISTS filled json";
 
 /// A part as the destination remembers it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +54,10 @@ pub async fn open(session: &Session, lease: &Lease) -> Result<Vec<Marker>> {
     let rows = match session.client.simple_query(&sql).await {
         Err(e) if error::is_state(&e, &NOT_THERE) => {
             create(session).await?;
+            session.rows(&sql).await?
+        }
+        Err(e) if error::is_state(&e, &["42703"]) => {
+            session.run(UPGRADE).await.map_err(|e| e.hint("let the owner of the table `_trib.markers` run Tributary once"))?;
             session.rows(&sql).await?
         }
         Err(e) => return Err(error::driver(e)),
@@ -86,7 +93,7 @@ pub fn lock(load: &Load, lease: &Lease) -> String {
 fn select_markers(sync: &str, scope: Option<&str>) -> String {
     let scope = scope.map(|scope| format!(" AND scope = {}", literal(scope))).unwrap_or_default();
     format!(
-        "SELECT scope, number, load, generation AS marked_by, state, to_char(committed_at, 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') AS committed_at \
+        "SELECT scope, number, load, generation AS marked_by, state, to_char(committed_at, 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') AS committed_at, filled \
          FROM _trib.markers WHERE sync = {}{scope} ORDER BY scope",
         literal(sync)
     )
@@ -104,27 +111,31 @@ fn marker(row: &SimpleQueryRow) -> Result<Marker> {
     let number = |column: &str| text(column)?.parse::<u64>().map_err(|_| Error::internal("a marker's number is none"));
     let state: State = serde_json::from_str(text("state")?)?;
     let committed_at: DateTime<Utc> = text("committed_at")?.parse().map_err(|_| Error::internal("a marker's time is none"))?;
+    let filled = row.try_get("filled").ok().flatten().map(serde_json::from_str).transpose()?.unwrap_or_default();
     Ok(Marker {
         scope: text("scope")?.to_owned(),
         number: number("number")?,
         load: LoadId(text("load")?.to_owned()),
         generation: number("marked_by")?,
         state,
+        filled,
         committed_at,
     })
 }
 
 pub fn write_marker(load: &Load, lease: &Lease) -> Result<String> {
     Ok(format!(
-        "INSERT INTO _trib.markers VALUES ({sync}, {scope}, {number}, {load}, {generation}, {state}, clock_timestamp()) \
+        "INSERT INTO _trib.markers (sync, scope, number, load, generation, state, committed_at, filled) \
+         VALUES ({sync}, {scope}, {number}, {load}, {generation}, {state}, clock_timestamp(), {filled}) \
          ON CONFLICT (sync, scope) DO UPDATE SET number = excluded.number, load = excluded.load, generation = excluded.generation, \
-         state = excluded.state, committed_at = excluded.committed_at",
+         state = excluded.state, committed_at = excluded.committed_at, filled = excluded.filled",
         sync = literal(&lease.sync),
         scope = literal(&load.scope),
         number = load.number,
         load = literal(&load.id.0),
         generation = lease.generation,
         state = literal(&serde_json::to_string(&load.state)?),
+        filled = literal(&serde_json::to_string(&load.filled)?),
     ))
 }
 

@@ -397,6 +397,7 @@ mod tests {
             number: 1,
             tables: vec![],
             state: State::default(),
+            filled: Vec::new(),
             loaded_at: chrono::DateTime::UNIX_EPOCH,
         };
         let column = |name: &str, t: &str| TargetColumn { name: name.into(), type_name: t.into(), base_type: t.into(), nullable: true };

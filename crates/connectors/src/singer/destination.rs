@@ -36,6 +36,7 @@ impl SingerDestination {
     pub fn new(config: SingerConfig, context: &Context) -> Arc<Self> {
         let capabilities = Capabilities {
             write_modes: &[WriteMode::Append, WriteMode::Upsert],
+            atomic_tables: false,
             atomic_across_tables: false,
             nested: true,
             max_columns: None,

@@ -114,7 +114,7 @@ fn attach_file(connection: &Connection, path: &Path, alias: &str) -> Result<()> 
     if !path.exists() {
         return Err(Error::new(Code::NotFound, "a staged part is no longer there")
             .detail(path.display().to_string())
-            .hint("`*-trib-*.db` files beside the database belong to unfinished loads; `trib state reset` starts the stream again"));
+            .hint("`*-trib-*.db` files beside the database belong to unfinished loads; run the sync again: it reads the step anew"));
     }
     connection.execute(&format!("ATTACH ?1 AS {alias}"), [path.to_string_lossy()]).at(path)?;
     Ok(())
@@ -128,7 +128,7 @@ fn check_rows(connection: &Connection, path: &Path, alias: &str, expected: u64) 
     }
     Err(Error::new(Code::DataInvalid, "a staged part does not have the rows that its receipt says")
         .detail(format!("{}: {found} rows instead of {expected}", path.display()))
-        .hint("something else has written the file; `trib state reset` starts the stream again"))
+        .hint("something else has written the file; run the sync again: it reads the step anew"))
 }
 
 fn gather(gathering: &Connection, path: &Path, database: &Database, name: &str, table: &TableLoad, files: &[(String, u64)]) -> Result<()> {

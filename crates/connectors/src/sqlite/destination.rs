@@ -35,6 +35,7 @@ const CAPABILITIES: Capabilities = Capabilities {
         WriteMode::History,
         WriteMode::Prune,
     ],
+    atomic_tables: true,
     atomic_across_tables: true,
     nested: false,
     partitions: false,

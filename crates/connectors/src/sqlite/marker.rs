@@ -9,14 +9,21 @@ const CREATE: &str = "
 CREATE TABLE IF NOT EXISTS main._trib_leases (sync TEXT PRIMARY KEY, generation INTEGER NOT NULL, holder TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS main._trib_markers (
     sync TEXT NOT NULL, scope TEXT NOT NULL, number INTEGER NOT NULL, load TEXT NOT NULL, generation INTEGER NOT NULL,
-    state TEXT NOT NULL, committed_at TEXT NOT NULL, PRIMARY KEY (sync, scope)
+    state TEXT NOT NULL, committed_at TEXT NOT NULL, filled TEXT, PRIMARY KEY (sync, scope)
 );";
 
-const COLUMNS: &str = "scope, number, load, generation, state, committed_at";
+const COLUMNS: &str = "scope, number, load, generation, state, committed_at, filled";
+
+/// Whether markers have all their columns: those of earlier versions lack the last.
+const COMPLETE: &str = "SELECT count(*) > 0 FROM pragma_table_info('_trib_markers', 'main') WHERE name = 'filled'";
 
 /// Makes the tables and raises the sync's generation. Inside a write transaction.
 pub fn raise(connection: &Connection, lease: &Lease) -> rusqlite::Result<std::result::Result<(), Error>> {
     connection.execute_batch(CREATE)?;
+    let complete: bool = connection.query_row(COMPLETE, [], |r| r.get(0))?;
+    if !complete {
+        connection.execute_batch("ALTER TABLE main._trib_markers ADD COLUMN filled TEXT")?;
+    }
     let found = generation(connection, &lease.sync)?;
     if found > lease.generation {
         return Ok(Err(Error::new(Code::LeaseLost, "another run has taken this sync over")
@@ -53,10 +60,11 @@ pub fn one(connection: &Connection, sync: &str, scope: &str) -> rusqlite::Result
 }
 
 pub fn write(connection: &Connection, sync: &str, marker: &Marker) -> Result<rusqlite::Result<usize>> {
-    let state = serde_json::to_string(&marker.state)?;
+    let (state, filled) = (serde_json::to_string(&marker.state)?, serde_json::to_string(&marker.filled)?);
+    let committed_at = marker.committed_at.to_rfc3339();
     Ok(connection.execute(
-        &format!("INSERT OR REPLACE INTO main._trib_markers (sync, {COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)"),
-        (sync, &marker.scope, marker.number as i64, &marker.load.0, marker.generation as i64, state, marker.committed_at.to_rfc3339()),
+        &format!("INSERT OR REPLACE INTO main._trib_markers (sync, {COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)"),
+        (sync, &marker.scope, marker.number as i64, &marker.load.0, marker.generation as i64, state, committed_at, filled),
     ))
 }
 
@@ -71,6 +79,7 @@ struct Stored {
     generation: i64,
     state: String,
     committed_at: String,
+    filled: Option<String>,
 }
 
 impl Stored {
@@ -82,6 +91,7 @@ impl Stored {
             generation: row.get(3)?,
             state: row.get(4)?,
             committed_at: row.get(5)?,
+            filled: row.get(6)?,
         })
     }
 
@@ -93,7 +103,9 @@ impl Stored {
         };
         let state: State = serde_json::from_str(&self.state).map_err(|e| broken().source(e))?;
         let committed_at: DateTime<Utc> = self.committed_at.parse().map_err(|e: chrono::ParseError| broken().source(e))?;
+        let filled = self.filled.as_deref().map_or(Ok(Vec::new()), serde_json::from_str).map_err(|e| broken().source(e))?;
         Ok(Marker {
+            filled,
             number: self.number as u64,
             load: LoadId(self.load),
             generation: self.generation as u64,

@@ -125,11 +125,7 @@ impl Source for SqliteSource {
         let mut splits = Vec::new();
         for read in reads {
             let before = CursorState::of(state, read)?;
-            let cursor = match &read.read {
-                Read::Incremental(cursor) => Some(&cursor.column),
-                _ => None,
-            };
-            if !before.left.is_empty() && before.cursor.as_ref() == cursor {
+            if !before.left.is_empty() {
                 for split in before.left {
                     let mut spec = Spec::of(&split)?;
                     if let Some(id) = spec.snapshot.take() {

@@ -149,6 +149,7 @@ async fn many_syncs_into_one_table() {
                     number,
                     tables: vec![share(&table, vec![receipt])],
                     state: State::default(),
+                    filled: Vec::new(),
                     loaded_at: chrono::DateTime::UNIX_EPOCH,
                 };
                 lake.commit(&load, &lease).await.unwrap();

@@ -64,6 +64,7 @@ impl Bench {
             number,
             tables,
             state: State::default().with_stream("orders", json!({"at": number})),
+            filled: Vec::new(),
             loaded_at: moment(number),
         }
     }

@@ -97,6 +97,7 @@ pub fn load(id: &str, number: u64) -> Load {
         number,
         tables: vec![TableLoad { table, changes, receipts: vec![receipt] }],
         state: state(json!({"value": number})),
+        filled: Vec::new(),
         loaded_at: DateTime::UNIX_EPOCH,
     }
 }
@@ -108,6 +109,7 @@ pub fn marker(id: &str, number: u64) -> Marker {
         load: LoadId(id.into()),
         generation: 1,
         state: state(json!({"value": number})),
+        filled: Vec::new(),
         committed_at: DateTime::UNIX_EPOCH,
     }
 }

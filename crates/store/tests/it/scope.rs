@@ -42,7 +42,7 @@ async fn what_a_crash_leaves_leads_to_the_right_step(place: &Place) {
     store.record_staged(&lease, &load("b", 2), &[]).await.unwrap();
     let step = |marker| async move {
         let known = place.open().await.known("shop", "orders").await.unwrap();
-        recover(known.as_ref(), Some(&marker))
+        recover(known.as_ref(), Some(&marker), false)
     };
     assert!(matches!(step(marker("a", 1)).await, Recovery::CommitStaged(l) if l.id.0 == "b"));
     assert!(matches!(step(marker("b", 2)).await, Recovery::MoveState(l) if l.id.0 == "b"));
@@ -76,7 +76,7 @@ async fn state_by_hand(place: &Place) {
     store.record_staged(&lease, &load("b", 2), &[]).await.unwrap();
     store.adopt(&lease, &marker("z", 7)).await.unwrap();
     let known = store.known("shop", "orders").await.unwrap().unwrap();
-    assert!(matches!(recover(Some(&known), Some(&marker("z", 7))), Recovery::GoOn));
+    assert!(matches!(recover(Some(&known), Some(&marker("z", 7)), false), Recovery::GoOn));
     assert_eq!(store.state("shop").await.unwrap(), state(json!({"value": 7})));
 }
 

@@ -169,6 +169,7 @@ impl<'a> Bench<'a> {
             number,
             tables: Vec::new(),
             state: State::default().with_stream(scope, json!({"n": number})),
+            filled: Vec::new(),
             loaded_at: DateTime::<Utc>::from_timestamp(at, 0).unwrap_or_default(),
         }
     }
@@ -186,6 +187,7 @@ impl<'a> Bench<'a> {
                 receipts.push(self.stage_part(&load, &table, split as u32, 0, rows).await?);
             }
             self.staged.entry(load.id.clone()).or_default().push(rows::rows(&[batch]));
+            load.filled.push(table.name.clone());
             load.tables.push(TableLoad { table, changes, receipts });
         }
         Ok(load)
@@ -311,6 +313,7 @@ pub(crate) async fn append(destination: &dyn Destination, name: TableName, rows:
         number: markers.iter().find(|m| m.scope == "fill").map_or(0, |m| m.number) + 1,
         tables: Vec::new(),
         state: State::default(),
+        filled: Vec::new(),
         loaded_at: Utc::now(),
     };
     let batch = conformed(&rows, &table, &load)?;

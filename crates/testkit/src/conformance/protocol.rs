@@ -134,9 +134,10 @@ async fn markers_come_back(at: &Place<'_>) -> Check {
     markers.sort_by_key(|m| m.scope != "s");
     ensure!(markers.len() == 2, "two scopes were loaded, {} have markers", markers.len());
     for (marker, load) in markers.iter().zip([&second, &other]) {
-        let Marker { scope, number, load: id, generation, state, .. } = marker;
+        let Marker { scope, number, load: id, generation, state, filled, .. } = marker;
         ensure!(
-            (scope, *number, id, *generation, state) == (&load.scope, load.number, &load.id, committed_under, &load.state),
+            (scope, *number, id, *generation, state, filled)
+                == (&load.scope, load.number, &load.id, committed_under, &load.state, &load.filled),
             "the marker is not the load that was committed last: {marker:?}"
         );
     }

@@ -75,6 +75,7 @@ const CAPABILITIES: Capabilities = Capabilities {
         WriteMode::History,
         WriteMode::Prune,
     ],
+    atomic_tables: true,
     atomic_across_tables: true,
     nested: true,
     partitions: false,

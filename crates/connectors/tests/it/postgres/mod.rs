@@ -148,6 +148,7 @@ impl Sync {
                 .map(|(table, receipts)| TableLoad { table: table.clone(), changes: vec![SchemaChange::CreateTable], receipts })
                 .collect(),
             state: State::default().with_stream("stream", json!({"value": self.number + 1})),
+            filled: Vec::new(),
             loaded_at: self.loaded_at(),
         }
     }

@@ -1,0 +1,73 @@
+//! Whether the table fits the load: it has what was loaded before, and is not emptied without a yes.
+
+use futures::TryStreamExt;
+use trib_core::load::RowScope;
+use trib_core::name::system;
+use trib_core::protocol::may_add;
+use trib_core::{Code, Destination, Error, Result, Table};
+use trib_engine::plan::SharedPlan;
+use trib_kit::sql::{ANSI, literal};
+
+use crate::scope::ScopeRun;
+use crate::task::StreamTask;
+use crate::wanted::Wanted;
+
+/// Refuses to go on from a state whose rows are elsewhere, or nowhere any more.
+pub fn check_tables(run: &ScopeRun<'_>, wanted: &Wanted, plans: &[SharedPlan]) -> Result<()> {
+    for plan in plans {
+        let (stream, Some(root)) = (&plan.spec.stream, plan.tables.first()) else { continue };
+        if !wanted.builds_on_state(stream) || run.task.source.remembered_elsewhere() {
+            continue;
+        }
+        let table = &root.table().name;
+        may_add(&run.filled, table, root.exists, !run.together()).map_err(|disagreement| {
+            let before: Vec<String> = run.filled.iter().filter(|t| *t != table).map(ToString::to_string).collect();
+            let what = if run.filled.contains(table) { "is gone".to_owned() } else { format!("now, {} before", before.join(", ")) };
+            disagreement.error(stream).detail(format!("{table} {what}"))
+        })?;
+    }
+    Ok(())
+}
+
+/// Nothing was read where something must have been: a table is not emptied without a yes.
+pub async fn check_not_emptied(destination: &dyn Destination, stream: &StreamTask, plan: &SharedPlan, rows: u64) -> Result<()> {
+    let Some(root) = plan.tables.first() else {
+        return Ok(());
+    };
+    if rows > 0 || stream.allow_empty || !root.exists || !holds_rows(destination, root.table()).await? {
+        return Ok(());
+    }
+    Err(Error::new(Code::Held, "the source gave no rows, and this load would empty the table")
+        .detail(stream.spec.table.to_string())
+        .stream(&stream.spec.stream)
+        .hint("if that is right, run with `--allow-empty`, or set `allow_empty: true` in the sync"))
+}
+
+/// Whether the table has rows that a load could take away: those of its scope, without the marked ones and the past versions. Where the destination cannot be
+/// asked, a table that is there has some.
+async fn holds_rows(destination: &dyn Destination, table: &Table) -> Result<bool> {
+    let Some(there) = destination.inspect(&table.name).await? else {
+        return Ok(false);
+    };
+    let Some(engine) = destination.sql() else {
+        return Ok(true);
+    };
+    let has = |column: &str| there.columns.iter().any(|c| c.field.name() == column);
+    let mut conditions = Vec::new();
+    if let Some(RowScope { column, value }) = &table.scope {
+        if !has(column) {
+            return Ok(false);
+        }
+        conditions.push(format!("{} = {}", ANSI.identifier(column), literal(value)));
+    }
+    let marks = [system::DELETED_AT, system::VALID_TO].into_iter().filter(|mark| has(mark));
+    conditions.extend(marks.map(|mark| format!("{} is null", ANSI.identifier(mark))));
+    let condition = if conditions.is_empty() { String::new() } else { format!(" where {}", conditions.join(" and ")) };
+    let mut found = engine.query(&format!("select 1 as one from {}{condition} limit 1", engine.table(&table.name))).await?;
+    while let Some(batch) = found.try_next().await? {
+        if batch.num_rows() > 0 {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
