@@ -204,7 +204,7 @@ fn a_run_that_is_killed_goes_on_where_it_was() {
     folder.write("connectors/shop.yaml", &format!("{text}concurrency_level: {{type: ConcurrencyLevel, default_concurrency: 1}}\n"));
     folder.write(
         "syncs/shop.yaml",
-        "from: shop\ninto: raw.{table}\ndefaults: {load: {rows: 1000}}\nstreams:\n  orders: {read: incremental, cursor: updated_at, write: upsert}\n",
+        "from: shop\ninto: raw.{table}\nload: {rows: 1000}\nstreams:\n  orders: {read: incremental, cursor: updated_at, write: upsert}\n",
     );
     let mut run = folder.command(&["run"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     while !asked_for_last.load(Ordering::SeqCst) {
