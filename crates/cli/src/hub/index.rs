@@ -122,10 +122,7 @@ impl Index {
         if !entry.is_manifest() {
             return Err(Error::new(Code::Unsupported, "the connector is a program, not a manifest")
                 .detail(format!("{} {}", entry.docker_repository, entry.docker_image_tag))
-                .hint(format!(
-                    "it runs as a process: `{{connector: airbyte, image: \"{}:{}\", config: {{…}}}}` in connections.yaml",
-                    entry.docker_repository, entry.docker_image_tag
-                )));
+                .hint("only manifests run here; `--from` takes one from anywhere"));
         }
         Ok(entry)
     }

@@ -164,7 +164,7 @@ fn what_cannot_be_added_says_why() {
     for (args, status, part) in [
         (&["add", "shpo"][..], 2, "did you mean `shop`?"),
         (&["add", "shop@9.9.9"], 2, "the newest is 1.0.0"),
-        (&["add", "shop-python"], 2, "connector: airbyte, image: \"acme/source-shop-python:0.3.0\""),
+        (&["add", "shop-python"], 2, "is a program, not a manifest"),
         (&["add", "x", "--from", "nowhere.yaml"], 2, "nowhere.yaml"),
         (&["add", "x", "--from", "broken.yaml"], 2, "the manifest is not right"),
         (&["add", "other", "--from", "new.yaml"], 2, "--force"),

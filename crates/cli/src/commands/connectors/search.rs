@@ -76,8 +76,9 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit> {
 fn of_entry(entry: &Entry) -> Row {
     let (what, next) = match (entry.is_source(), entry.is_manifest()) {
         (true, true) => ("manifest", format!("trib connectors add {}", entry.slug())),
-        (true, false) => ("source program", format!("connector: airbyte, image: {}:{}", entry.docker_repository, entry.docker_image_tag)),
-        (false, _) => ("destination program", format!("connector: airbyte, image: {}:{}", entry.docker_repository, entry.docker_image_tag)),
+        // Those run elsewhere.
+        (true, false) => ("source program", String::new()),
+        (false, _) => ("destination program", String::new()),
     };
     Row {
         name: entry.slug().to_owned(),
