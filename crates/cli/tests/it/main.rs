@@ -9,6 +9,7 @@ mod errors;
 mod faults;
 mod hub;
 mod models;
+mod plan;
 mod protocol;
 mod recovery;
 mod secrets;
