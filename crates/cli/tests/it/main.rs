@@ -9,6 +9,7 @@ mod errors;
 mod faults;
 mod hub;
 mod models;
+mod pairs;
 mod plan;
 mod protocol;
 mod recovery;
