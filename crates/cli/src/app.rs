@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use trib_core::secret::redact_url;
 use trib_core::{Code, Connector, Destination, Error, Source};
 use trib_engine::{Engine, NativeTable, Queries};
+use trib_kit::kept::Kept;
 use trib_project::select::{Manifest, select};
 use trib_project::{Connection, Graph, Project, Selection, Variables};
 use trib_runtime::{Observer, Runtime};
@@ -71,7 +72,8 @@ impl Session {
             return Ok(project);
         }
         let dir = self.project_dir()?;
-        let project = Project::load(&dir, self.global.env.as_deref(), Variables::of_process())?;
+        let mut project = Project::load(&dir, self.global.env.as_deref(), Variables::of_process())?;
+        overlay_kept(&mut project)?;
         Ok(self.project.get_or_init(|| project))
     }
 
@@ -163,6 +165,20 @@ impl Session {
     pub fn stop_on_signal(&self) -> CancellationToken {
         stop::on_signal(self.output)
     }
+}
+
+/// Puts what logins and providers have changed in place of what the files say.
+fn overlay_kept(project: &mut Project) -> Result<()> {
+    let names: Vec<String> = project.connection_names().map(str::to_owned).collect();
+    for name in names {
+        // One with a variable that has no value is not used, or is an error of its own.
+        let Ok(connection) = project.connection(&name) else { continue };
+        let kept = Kept::of(&connection.context(project));
+        if let Some(changed) = kept.changed(&connection.settings).map_err(|e| connection.place.mark(e.connection(&name)))? {
+            project.overlay(&name, &changed);
+        }
+    }
+    Ok(())
 }
 
 fn made_once<T: ?Sized>(made: &Mutex<HashMap<String, Arc<T>>>, name: &str, make: impl FnOnce() -> Result<Arc<T>>) -> Result<Arc<T>> {

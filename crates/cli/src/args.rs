@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    airbyte, backfill, cancel, check, completions, connectors, copy, discover, fmt, import, init, lineage, logs, ls, maintain, pause, plan,
-    preview, query, rejected, resume, run, runs, state, status, tap, target, test, validate,
+    airbyte, backfill, cancel, check, completions, connectors, copy, discover, fmt, import, init, lineage, login, logs, ls, maintain,
+    pause, plan, preview, query, rejected, resume, run, runs, state, status, tap, target, test, validate,
 };
 
 /// Moves data: out of databases and files, into a warehouse or lake.
@@ -53,6 +53,7 @@ pub enum Command {
     Fmt(fmt::Args),
     Connectors(connectors::Args),
     Check(check::Args),
+    Login(login::Args),
     Discover(discover::Args),
     Ls(ls::Args),
     Status(status::Args),

@@ -81,11 +81,17 @@ pub fn is_interactive() -> bool {
     std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
 }
 
+/// Asks for a line; `None` when there is no more input.
+pub fn ask(question: &str) -> Option<String> {
+    let _ = write!(anstream::stderr(), "{question} ");
+    let mut answer = String::new();
+    let read = std::io::stdin().read_line(&mut answer).is_ok_and(|n| n > 0);
+    read.then(|| answer.trim().to_owned())
+}
+
 /// Asks for a yes.
 pub fn confirm(question: &str) -> bool {
-    let _ = write!(anstream::stderr(), "{question} [y/N] ");
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer).is_ok() && matches!(answer.trim().to_lowercase().as_str(), "y" | "yes")
+    ask(&format!("{question} [y/N]")).is_some_and(|answer| matches!(answer.to_lowercase().as_str(), "y" | "yes"))
 }
 
 /// With `--verbose`, what our own crates tell about their work. Never that of libraries: drivers may log what they send.

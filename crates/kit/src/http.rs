@@ -4,6 +4,7 @@
 //! What an answer means (which status is a failure, what is tried again) is for the caller to say.
 
 use std::io::Read;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -13,6 +14,8 @@ use reqwest::redirect::Policy;
 use tokio::time::timeout;
 use trib_core::{Code, Error, Result};
 use url::Url;
+
+use crate::exchange::{Exchange, Wire};
 
 /// As many as Python's `requests` follows.
 const MOST_REDIRECTS: usize = 30;
@@ -27,6 +30,7 @@ const CREDENTIALS: [&str; 3] = ["authorization", "cookie", "proxy-authorization"
 pub struct Client {
     inner: reqwest::Client,
     timeout: Duration,
+    through: Option<Arc<dyn Exchange>>,
 }
 
 /// A request as it goes out.
@@ -83,7 +87,13 @@ impl Client {
             .use_rustls_tls()
             .build()
             .map_err(|e| Error::new(Code::Internal, "the HTTP client could not be made").source(e.without_url()))?;
-        Ok(Self { inner, timeout })
+        Ok(Self { inner, timeout, through: None })
+    }
+
+    /// The same client, whose exchanges all go through this.
+    #[must_use]
+    pub fn through(self, exchange: Arc<dyn Exchange>) -> Self {
+        Self { through: Some(exchange), ..self }
     }
 
     /// Sends a request and follows its redirects. An answer of any status is `Ok`; an error is that none came.
@@ -97,6 +107,13 @@ impl Client {
     }
 
     async fn exchange(&self, request: &Request) -> Result<Response> {
+        match &self.through {
+            Some(through) => through.exchange(request, Wire(self)).await,
+            None => self.over_the_wire(request).await,
+        }
+    }
+
+    pub(crate) async fn over_the_wire(&self, request: &Request) -> Result<Response> {
         let shown = || shown(&request.url);
         let method = reqwest::Method::from_bytes(request.method.as_bytes())
             .map_err(|_| Error::new(Code::ConfigInvalid, "this is no HTTP method").detail(&request.method))?;

@@ -99,6 +99,14 @@ impl Project {
         Ok(declared.connection(name))
     }
 
+    /// Settings of a connection that have become others since they were written, on top of those that stand in the files.
+    pub fn overlay(&mut self, connection: &str, settings: &Value) {
+        if let Some(declared) = self.connections.get_mut(connection) {
+            let over = Node::of_json(&declared.at, settings);
+            declared.settings = declared.settings.overlaid(&over);
+        }
+    }
+
     /// Whether a connection is there and not switched off.
     pub(crate) fn is_enabled(&self, connection: &str) -> bool {
         self.connections.get(connection).is_some_and(|c| c.spec.enabled)

@@ -63,6 +63,22 @@ impl Node {
         Self::new(at, Content::Text(text.into()))
     }
 
+    /// A value that stands in no file, all of it placed where it belongs.
+    pub fn of_json(at: &At, value: &Value) -> Self {
+        let content = match value {
+            Value::Null => Content::Null,
+            Value::Bool(b) => Content::Bool(*b),
+            Value::Number(n) => Content::Number(n.clone()),
+            Value::String(text) => Content::Text(text.clone()),
+            Value::Array(items) => Content::List(items.iter().map(|item| Self::of_json(at, item)).collect()),
+            Value::Object(map) => {
+                let entry = |(key, value): (&String, &Value)| Entry { key: key.clone(), at: at.clone(), value: Self::of_json(at, value) };
+                Content::Map(map.iter().map(entry).collect())
+            }
+        };
+        Self::new(at.clone(), content)
+    }
+
     pub fn entries(&self) -> &[Entry] {
         match &self.content {
             Content::Map(entries) => entries,

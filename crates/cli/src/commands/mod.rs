@@ -12,6 +12,7 @@ pub mod fmt;
 pub mod import;
 pub mod init;
 pub mod lineage;
+pub mod login;
 pub mod logs;
 pub mod ls;
 pub mod maintain;
@@ -43,6 +44,7 @@ pub async fn run(cli: Cli, output: Output) -> Result<Exit> {
         Command::Fmt(args) => fmt::run(&args, &session),
         Command::Connectors(args) => connectors::run(&args, &session).await,
         Command::Check(args) => check::run(&args, &session).await,
+        Command::Login(args) => login::run(&args, &session).await,
         Command::Discover(args) => discover::run(&args, &session).await,
         Command::Ls(args) => ls::run(&args, &session).await,
         Command::Status(args) => status::run(&args, &session).await,

@@ -137,6 +137,6 @@ impl About {
 }
 
 /// The manifest that this binary brings along under a name.
-fn bundled(name: &str) -> Option<&'static Shipped> {
+pub fn bundled(name: &str) -> Option<&'static Shipped> {
     SHIPPED.iter().find(|shipped| shipped.name == name)
 }

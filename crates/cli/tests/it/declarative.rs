@@ -1,6 +1,5 @@
 //! A manifest of the project as a connector, and the same one for somebody else's pipeline.
 
-use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -264,7 +263,5 @@ fn a_refresh_token_that_is_good_for_one_use_is_kept_for_the_next_run() {
     assert!(renewals.load(Ordering::SeqCst) >= 2);
     let holds = |file: &std::path::PathBuf| std::fs::read(file).unwrap().windows(7).any(|w| w == b"-secret");
     let kept: Vec<_> = folder.files().into_iter().filter(holds).collect();
-    assert_eq!(kept.len(), 1, "{kept:?}");
-    assert!(kept[0].parent().unwrap().ends_with(".tributary/credentials"));
-    assert_eq!(std::fs::metadata(&kept[0]).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(kept.is_empty(), "it is sealed: {kept:?}");
 }

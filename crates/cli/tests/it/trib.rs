@@ -76,6 +76,13 @@ impl Folder {
         result.out.lines().skip(1).collect::<Vec<_>>().join(";")
     }
 
+    /// The same, of a command that goes well.
+    pub fn ok(&self, args: &[&str]) -> Said {
+        let said = self.trib(args);
+        assert_eq!(said.status, Some(0), "trib {}: {}", args.join(" "), said.all());
+        said
+    }
+
     /// Every file below the folder.
     pub fn files(&self) -> Vec<PathBuf> {
         let mut all = Vec::new();

@@ -1,20 +1,21 @@
-//! Credentials that a provider replaces while we use them: a refresh token that is good for one use. They are kept beside the project, in a file that only
-//! its owner can read, so that the next run goes on with them.
+//! Credentials that a provider replaces while we use them: a refresh token that is good for one use. They are kept beside the project, sealed, so that the next
+//! run goes on with them.
 
-use std::io::Write;
-use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use trib_core::{Code, Context, Error, Result};
+use trib_kit::vault::Vault;
 
 use super::dpath;
 
 /// Where one connection's replaced credentials are kept.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Keepsake {
-    file: PathBuf,
+    vault: Arc<Vault>,
+    name: String,
 }
 
 /// What has taken the place of a credential of the settings.
@@ -36,11 +37,7 @@ impl Replaced {
 
 impl Keepsake {
     pub(super) fn new(context: &Context) -> Self {
-        // A connection's name may hold anything.
-        let name: String =
-            context.connection.chars().map(|c| if c.is_ascii_alphanumeric() || "_-".contains(c) { c } else { '_' }).collect();
-        let file = format!("{name}-{}.json", &hash(context.connection.as_bytes())[..8]);
-        Self { file: context.project_dir.join(".tributary").join("credentials").join(file) }
+        Self { vault: Arc::new(Vault::of(&context.project_dir)), name: format!("replaced credentials of {}", context.connection) }
     }
 
     /// The settings with what has been replaced since they were written.
@@ -63,29 +60,25 @@ impl Keepsake {
         all.push(replaced);
         self.write(&all).map_err(|e| {
             Error::new(Code::SystemError, "a replaced credential could not be kept")
-                .detail(self.file.display().to_string())
+                .detail(self.name.clone())
                 .hint("make the project's folder writable, then log in again")
                 .source(e)
         })
     }
 
     fn load(&self) -> Vec<Replaced> {
-        let Ok(text) = std::fs::read(&self.file) else { return Vec::new() };
-        serde_json::from_slice(&text).unwrap_or_else(|_| {
-            tracing::warn!(file = %self.file.display(), "the kept credentials cannot be read; those of the settings are used");
+        let kept = self.vault.get(&self.name).and_then(|kept| match kept {
+            Some(kept) => Ok(serde_json::from_slice(&kept)?),
+            None => Ok(Vec::new()),
+        });
+        kept.unwrap_or_else(|error| {
+            tracing::warn!(error = %error, "the kept credentials cannot be read; those of the settings are used");
             Vec::new()
         })
     }
 
-    fn write(&self, all: &[Replaced]) -> std::io::Result<()> {
-        let folder = self.file.parent().unwrap_or(&self.file);
-        std::fs::create_dir_all(folder)?;
-        // Such files can be read by their owner only, from the beginning.
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
-        file.write_all(&serde_json::to_vec(all)?)?;
-        file.as_file().sync_all()?;
-        file.persist(&self.file)?;
-        Ok(())
+    fn write(&self, all: &[Replaced]) -> Result<()> {
+        self.vault.put(&self.name, &serde_json::to_vec(all)?)
     }
 }
 
@@ -99,8 +92,6 @@ fn hash(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use serde_json::json;
 
     use super::*;
@@ -118,9 +109,7 @@ mod tests {
         assert_eq!(keepsake.over(&settings)["auth"]["refresh"], "r2");
         assert_eq!(keepsake.over(&json!({"auth": {"refresh": "r0"}, "start": 2}))["auth"]["refresh"], "r2", "other settings do not matter");
         assert_eq!(keepsake.over(&json!({"auth": {"refresh": "new"}}))["auth"]["refresh"], "new");
-        let mode = std::fs::metadata(&keepsake.file).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
-        std::fs::write(&keepsake.file, "{").unwrap();
+        keepsake.vault.put(&keepsake.name, b"{").unwrap();
         assert_eq!(keepsake.over(&settings), settings);
     }
 }

@@ -50,9 +50,10 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit> {
     let same = there.as_ref().is_none_or(|text| checksum(text) == found.pin.sha256);
     if !same && !args.force {
         let error = Error::new(Code::UsageInvalid, "the project has another connector of this name").file(shown, None, None);
-        let hint = match lock.connectors.contains_key(name) {
-            true => format!("`trib connectors update {name}` shows what a newer version changes; `--force` replaces the file"),
-            false => "`--force` replaces the file".to_owned(),
+        let hint = if lock.connectors.contains_key(name) {
+            format!("`trib connectors update {name}` shows what a newer version changes; `--force` replaces the file")
+        } else {
+            "`--force` replaces the file".to_owned()
         };
         return Err(error.hint(hint).into());
     }

@@ -1,7 +1,10 @@
 //! `trib connectors`
 
 mod add;
+mod dev;
+mod new;
 mod outdated;
+mod record;
 mod search;
 mod show;
 mod update;
@@ -28,6 +31,10 @@ enum Command {
     Add(add::Args),
     Outdated(outdated::Args),
     Update(update::Args),
+    New(new::Args),
+    Dev(dev::Args),
+    Record(record::RecordArgs),
+    Replay(record::ReplayArgs),
 }
 
 pub async fn run(args: &Args, session: &Session) -> Result<Exit> {
@@ -38,6 +45,10 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit> {
         Command::Add(args) => add::run(args, session).await,
         Command::Outdated(args) => outdated::run(args, session).await,
         Command::Update(args) => update::run(args, session).await,
+        Command::New(args) => new::run(args, session).await,
+        Command::Dev(args) => dev::run(args, session).await,
+        Command::Record(args) => record::record(args, session).await,
+        Command::Replay(args) => record::replay(args, session).await,
     }
 }
 

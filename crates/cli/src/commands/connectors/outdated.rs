@@ -34,10 +34,11 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit> {
     let columns = ["connector", "pinned", "there is", "licence", "changes"].map(left);
     session.output.either(
         || json!({"pinned": lock.connectors.len(), "outdated": outdated.iter().map(Step::json).collect::<Vec<_>>()}),
-        || match outdated.is_empty() {
-            true if errors.is_empty() => format!("all {} pinned connectors are up to date", lock.connectors.len()),
-            true => String::new(),
-            false => {
+        || {
+            if outdated.is_empty() {
+                let all = format!("all {} pinned connectors are up to date", lock.connectors.len());
+                if errors.is_empty() { all } else { String::new() }
+            } else {
                 let rows: Vec<Vec<String>> = outdated
                     .iter()
                     .map(|s| {

@@ -60,9 +60,10 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit> {
             };
             rows.iter().map(row).collect()
         },
-        || match rows.is_empty() {
-            true => format!("nothing is called like `{}`", args.word),
-            false => {
+        || {
+            if rows.is_empty() {
+                format!("nothing is called like `{}`", args.word)
+            } else {
                 let cells = |r: &Row| {
                     vec![r.name.clone(), r.version.clone(), r.licence.clone(), r.what.to_owned(), r.title.clone(), r.next.clone()]
                 };

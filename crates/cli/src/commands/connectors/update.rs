@@ -112,10 +112,10 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit> {
         steps.extend(step(name, pin, version, &dir, &args.registry).await?.filter(Step::is_news));
     }
     if !session.output.json {
-        match steps.is_empty() {
-            true => print("all is up to date"),
-            false => steps.iter().for_each(|s| print(s.show())),
+        if steps.is_empty() {
+            print("all is up to date");
         }
+        steps.iter().for_each(|s| print(s.show()));
     }
     let take = steps.is_empty() || args.yes || output::is_interactive() && !session.output.json && output::confirm("take it?");
     if take {
