@@ -41,6 +41,12 @@ pub trait Destination: Send + Sync {
     /// is not one atomic step, the marker's load number decides instead: see [`Destination::commit`].
     async fn open(&self, lease: &Lease, tables: &[TableName]) -> Result<Vec<Marker>>;
 
+    /// The markers that [`Destination::open`] would return, for a look that takes nothing over and changes nothing. `None` where they cannot be told
+    /// without opening.
+    async fn markers(&self, _sync: &str, _tables: &[TableName]) -> Result<Option<Vec<Marker>>> {
+        Ok(None)
+    }
+
     /// The table as it is; `None` when it is not there.
     async fn inspect(&self, table: &TableName) -> Result<Option<ExistingTable>>;
 

@@ -93,6 +93,10 @@ impl Destination for Named<dyn Destination> {
         self.named(self.inner.open(lease, tables).await)
     }
 
+    async fn markers(&self, sync: &str, tables: &[TableName]) -> Result<Option<Vec<Marker>>> {
+        self.named(self.inner.markers(sync, tables).await)
+    }
+
     async fn inspect(&self, table: &TableName) -> Result<Option<ExistingTable>> {
         self.named(self.inner.inspect(table).await)
     }

@@ -88,11 +88,11 @@ impl Destination for Lake {
 
     async fn open(&self, lease: &Lease, _tables: &[TableName]) -> Result<Vec<Marker>> {
         marker::raise(&self.layout, lease).await?;
-        let mut markers = Vec::new();
-        for anchor in marker::anchors(&self.layout, &lease.sync).await? {
-            markers.extend(anchor.marker(&self.layout, &lease.sync).await?);
-        }
-        Ok(markers)
+        marker::all(&self.layout, &lease.sync).await
+    }
+
+    async fn markers(&self, sync: &str, _tables: &[TableName]) -> Result<Option<Vec<Marker>>> {
+        marker::all(&self.layout, sync).await.map(Some)
     }
 
     async fn inspect(&self, table: &TableName) -> Result<Option<ExistingTable>> {

@@ -149,6 +149,15 @@ pub async fn anchor(layout: &Layout, sync: &str, load: &Load) -> Result<Anchor> 
     Ok(wanted)
 }
 
+/// All markers of a sync.
+pub async fn all(layout: &Layout, sync: &str) -> Result<Vec<Marker>> {
+    let mut markers = Vec::new();
+    for anchor in anchors(layout, sync).await? {
+        markers.extend(anchor.marker(layout, sync).await?);
+    }
+    Ok(markers)
+}
+
 /// All scopes of a sync that have ever been committed to.
 pub async fn anchors(layout: &Layout, sync: &str) -> Result<Vec<Anchor>> {
     let mut anchors = Vec::new();

@@ -4,25 +4,25 @@ use futures::TryStreamExt;
 use trib_core::load::RowScope;
 use trib_core::name::system;
 use trib_core::protocol::may_add;
-use trib_core::{Code, Destination, Error, Result, Table};
+use trib_core::{Code, Destination, Error, Result, Table, TableName};
 use trib_engine::plan::SharedPlan;
 use trib_kit::sql::{ANSI, literal};
 
-use crate::scope::ScopeRun;
-use crate::task::StreamTask;
+use crate::task::{StreamTask, SyncTask};
 use crate::wanted::Wanted;
 
 /// Refuses to go on from a state whose rows are elsewhere, or nowhere any more.
-pub fn check_tables(run: &ScopeRun<'_>, wanted: &Wanted, plans: &[SharedPlan]) -> Result<()> {
+/// `filled` is the marker's.
+pub fn check_tables(task: &SyncTask, filled: &[TableName], wanted: &Wanted, plans: &[SharedPlan]) -> Result<()> {
     for plan in plans {
         let (stream, Some(root)) = (&plan.spec.stream, plan.tables.first()) else { continue };
-        if !wanted.builds_on_state(stream) || run.task.source.remembered_elsewhere() {
+        if !wanted.builds_on_state(stream) || task.source.remembered_elsewhere() {
             continue;
         }
         let table = &root.table().name;
-        may_add(&run.filled, table, root.exists, !run.together()).map_err(|disagreement| {
-            let before: Vec<String> = run.filled.iter().filter(|t| *t != table).map(ToString::to_string).collect();
-            let what = if run.filled.contains(table) { "is gone".to_owned() } else { format!("now, {} before", before.join(", ")) };
+        may_add(filled, table, root.exists, !task.source.streams_together()).map_err(|disagreement| {
+            let before: Vec<String> = filled.iter().filter(|t| *t != table).map(ToString::to_string).collect();
+            let what = if filled.contains(table) { "is gone".to_owned() } else { format!("now, {} before", before.join(", ")) };
             disagreement.error(stream).detail(format!("{table} {what}"))
         })?;
     }

@@ -19,7 +19,7 @@ mod track;
 mod wanted;
 
 pub use event::{Event, NoObserver, Observer};
-pub use outline::{StreamOutline, TableOutline, outline};
+pub use outline::{StreamOutline, TableOutline, Unfinished, outline};
 pub use scope::TOGETHER;
 pub use sync::{StreamReport, SyncReport, recover_state, reset, run_sync};
 pub use task::{Audit, Budget, Compare, Limits, Refresh, Renew, Runtime, StreamTask, SyncTask, new_id};

@@ -1,13 +1,19 @@
 //! What a run would do with a stream, without doing it.
 
+use std::sync::Arc;
+
+use chrono::DateTime;
 use serde::Serialize;
-use trib_core::protocol::Known;
+use trib_core::protocol::{Known, Recovery, recover};
 use trib_core::source::NullCursor;
-use trib_core::{Read, Result, State, WriteMode};
+use trib_core::{LoadId, Marker, Read, Result, State, WriteMode};
 use trib_engine::StreamPlan;
 
+use crate::guard::check_tables;
+use crate::prune;
 use crate::scope::TOGETHER;
 use crate::task::{Refresh, Runtime, StreamTask, SyncTask};
+use crate::wanted::Wanted;
 
 /// One stream of a plan.
 #[derive(Clone, Debug, Serialize)]
@@ -18,12 +24,24 @@ pub struct StreamOutline {
     pub key: Vec<String>,
     /// Where the read begins.
     pub from_state: State,
-    /// A load that was staged and not published waits for the next run.
-    pub unfinished: Option<String>,
+    /// What is done first with a load that an earlier run has left.
+    pub unfinished: Option<Unfinished>,
     pub expected_rows: Option<u64>,
     pub tables: Vec<TableOutline>,
     /// What this way of reading cannot see.
     pub blind_spots: Vec<String>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct Unfinished {
+    pub load: LoadId,
+    pub what: &'static str,
+}
+
+impl Unfinished {
+    fn some(load: LoadId, what: &'static str) -> Option<Self> {
+        Some(Self { load, what })
+    }
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -38,18 +56,36 @@ pub struct TableOutline {
     pub lossy: Vec<String>,
 }
 
-/// Looks at both sides and changes neither.
+/// Looks at both sides and changes neither. An error is one that the run would end with.
 pub async fn outline(runtime: &Runtime, task: &SyncTask, stream: &StreamTask) -> Result<StreamOutline> {
-    let mut spec = stream.spec.clone();
-    if stream.refresh == Refresh::Full && spec.write != WriteMode::History {
-        spec.write = WriteMode::Replace;
-    }
+    let (one, destination) = (std::slice::from_ref(stream), task.destination.as_ref());
+    let together = task.source.streams_together();
+    prune::check(one, together)?;
+    let scope = if together { TOGETHER } else { &stream.spec.stream };
+    let record = runtime.store.scope(&task.identity, scope).await?;
+    let (known, state): (Option<Known>, State) = record.map_or((None, State::default()), |s| (Some(s.known), s.state));
+    let marker = marker(task, scope, known.as_ref()).await?;
+    let refreshing = stream.refresh == Refresh::Full;
+    // What is to do first, and where the scope stands then.
+    let (unfinished, state) = match recover(known.as_ref(), marker.as_ref(), refreshing) {
+        Recovery::GoOn => (None, state),
+        Recovery::CommitStaged(load) => (Unfinished::some(load.id, "was staged by an earlier run, and is published first"), load.state),
+        Recovery::MoveState(load) => (Unfinished::some(load.id, "is visible already, and the state follows first"), load.state),
+        Recovery::ReadAgain(load) => (Unfinished::some(load, "was not finished by an earlier run, and is dropped first"), state),
+        Recovery::Refuse(_) if refreshing || task.source.remembered_elsewhere() => (None, state),
+        Recovery::Refuse(disagreement) => return Err(disagreement.error(scope)),
+    };
+    let wanted = Wanted::new(one, (known, state), refreshing, together, task.limits.splits)?;
+    let spec = wanted.streams[0].spec.clone();
     let write = spec.write.as_str();
-    let plan = StreamPlan::compile(&runtime.engine, spec, task.destination.as_ref()).await?;
+    let plan = Arc::new(StreamPlan::compile(&runtime.engine, spec, destination).await?);
     stream.check_compare(&plan)?;
-    let name = if task.source.streams_together() { TOGETHER } else { &stream.spec.stream };
-    let scope = runtime.store.scope(&task.identity, name).await?;
-    let (known, state): (Option<Known>, State) = scope.map_or((None, State::default()), |s| (Some(s.known), s.state));
+    let filled = marker.map(|m| m.filled).unwrap_or_default();
+    check_tables(task, &filled, &wanted, std::slice::from_ref(&plan))?;
+    if let Some(compare) = stream.compare {
+        let keys = prune::task(&runtime.engine, stream, compare)?;
+        StreamPlan::compile(&runtime.engine, keys.spec, destination).await?;
+    }
     let tables = plan
         .tables
         .iter()
@@ -67,12 +103,33 @@ pub async fn outline(runtime: &Runtime, task: &SyncTask, stream: &StreamTask) ->
         read: mode(&stream.read),
         write,
         key: stream.spec.key.clone(),
-        from_state: if stream.refresh == Refresh::Full { State::default() } else { state },
-        unfinished: known.and_then(|k| k.staged).map(|l| l.id.to_string()),
+        from_state: wanted.from,
+        unfinished,
         expected_rows: stream.rows,
         tables,
         blind_spots: blind_spots(stream),
     })
+}
+
+/// The scope's marker; where the destination cannot tell it without being taken over, the one that the store has last seen.
+async fn marker(task: &SyncTask, scope: &str, known: Option<&Known>) -> Result<Option<Marker>> {
+    if let Some(markers) = task.destination.markers(&task.identity, &task.tables()).await? {
+        return Ok(markers.into_iter().find(|m| m.scope == scope));
+    }
+    let seen = |known: &Known| {
+        let load = known.load.clone()?;
+        let (state, filled) = (State::default(), Vec::new());
+        Some(Marker {
+            scope: scope.to_owned(),
+            number: known.number,
+            load,
+            generation: 0,
+            state,
+            committed_at: DateTime::UNIX_EPOCH,
+            filled,
+        })
+    };
+    Ok(known.and_then(seen))
 }
 
 fn mode(read: &Read) -> &'static str {

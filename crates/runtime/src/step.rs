@@ -50,7 +50,7 @@ impl ScopeRun<'_> {
             return Ok(Step::Done);
         };
         let planned = shelf.plans().await;
-        check_tables(self, &wanted, &planned)?;
+        check_tables(self.task, &self.filled, &wanted, &planned)?;
         self.notice(&planned);
 
         let stamp = Stamp { load: LoadId(new_id()), loaded_at: Utc::now() };
@@ -141,7 +141,7 @@ impl InProgress<'_, '_> {
     async fn finish(&self, mut staged: Staged) -> Result<(Option<Load>, Step)> {
         let (run, wanted) = (self.run, &self.wanted);
         let (source, destination) = (&run.task.source, &run.task.destination);
-        check_tables(run, wanted, &self.plans)?;
+        check_tables(run.task, &run.filled, wanted, &self.plans)?;
         let next = wanted.next(source.as_ref(), &staged.ends)?;
         let more = staged.ends.iter().any(|e| e.rest.is_some());
         let step = if more { Step::More } else { Step::Done };

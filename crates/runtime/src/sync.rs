@@ -66,7 +66,7 @@ async fn with_lease(runtime: &Runtime, task: &SyncTask, keeper: &Keeper) -> Resu
 
 /// Takes the destination over, and sweeps what crashed loads have left there.
 async fn open(runtime: &Runtime, task: &SyncTask, keeper: &Keeper) -> Result<Vec<Marker>> {
-    let tables: Vec<TableName> = task.streams.iter().map(|s| s.spec.table.clone()).collect();
+    let tables = task.tables();
     let mut attempt = 1;
     let markers = loop {
         match task.destination.open(&keeper.lease, &tables).await {
@@ -149,7 +149,7 @@ fn status(error: Option<&Error>) -> Status {
 pub async fn reset(runtime: &Runtime, task: &SyncTask) -> Result<Vec<String>> {
     let keeper = Keeper::take(runtime, &task.identity).await?;
     let result = async {
-        let tables: Vec<TableName> = task.streams.iter().map(|s| s.spec.table.clone()).collect();
+        let tables = task.tables();
         let scopes = task.scopes();
         task.destination.open(&keeper.lease, &tables).await?;
         task.destination.forget(&keeper.lease, &scopes, &tables).await?;
@@ -165,7 +165,7 @@ pub async fn reset(runtime: &Runtime, task: &SyncTask) -> Result<Vec<String>> {
 pub async fn recover_state(runtime: &Runtime, task: &SyncTask) -> Result<Vec<Marker>> {
     let keeper = Keeper::take(runtime, &task.identity).await?;
     let result = async {
-        let tables: Vec<TableName> = task.streams.iter().map(|s| s.spec.table.clone()).collect();
+        let tables = task.tables();
         let markers = task.destination.open(&keeper.lease, &tables).await?;
         let scopes = task.scopes();
         let wanted: Vec<Marker> = markers.into_iter().filter(|m| scopes.contains(&m.scope)).collect();

@@ -8,7 +8,7 @@ use chrono::Utc;
 use rand::Rng;
 use tokio_util::sync::CancellationToken;
 use trib_core::load::{Deletes, MOST_REJECTED};
-use trib_core::{Catalog, Code, Destination, Error, Load, Read, Result, Source, StreamRead, WriteMode};
+use trib_core::{Catalog, Code, Destination, Error, Load, Read, Result, Source, StreamRead, TableName, WriteMode};
 use trib_engine::{Engine, StreamPlan, StreamSpec};
 use trib_store::Store;
 
@@ -48,6 +48,11 @@ pub struct SyncTask {
 pub type Renew = Arc<dyn Fn(&Catalog) -> Result<Vec<StreamTask>> + Send + Sync>;
 
 impl SyncTask {
+    /// The root tables of all streams.
+    pub fn tables(&self) -> Vec<TableName> {
+        self.streams.iter().map(|s| s.spec.table.clone()).collect()
+    }
+
     /// What state and markers are kept under: each stream, or all of them as one.
     pub fn scopes(&self) -> Vec<String> {
         if self.source.streams_together() {

@@ -41,8 +41,8 @@ fn one(stream: &StreamOutline) -> String {
     let expected = stream.expected_rows.map(|n| format!(", about {}", rows(n))).unwrap_or_default();
     let _ = writeln!(out, "    {} read, {}{key}{expected}", stream.read, stream.write);
     let _ = writeln!(out, "    from {}", state(stream));
-    if let Some(load) = &stream.unfinished {
-        let _ = writeln!(out, "    load {load} was staged by an earlier run and is dealt with first");
+    if let Some(left) = &stream.unfinished {
+        let _ = writeln!(out, "    load {} {}", left.load, left.what);
     }
     for table in &stream.tables {
         for change in &table.changes {

@@ -11,6 +11,8 @@ mod hub;
 mod login;
 mod making;
 mod models;
+mod pairs;
+mod plan;
 mod protocol;
 mod recovery;
 mod secrets;

@@ -49,7 +49,7 @@ impl Bench {
     fn unfinished(&self) -> bool {
         let said = self.folder.trib(&["plan", "--json"]);
         let plan: Value = serde_json::from_str(&said.out).unwrap_or_else(|e| panic!("{e}: {}", said.all()));
-        plan.to_string().contains("\"unfinished\":\"")
+        plan.to_string().contains("\"unfinished\":{")
     }
 
     fn rows(&self, table: &str) -> Vec<String> {

@@ -102,6 +102,11 @@ impl Destination for FilesDestination {
         Ok(record.markers.into_values().collect())
     }
 
+    async fn markers(&self, sync: &str, _tables: &[TableName]) -> Result<Option<Vec<Marker>>> {
+        let (record, _) = manifest::sync(&self.place, sync).await?;
+        Ok(Some(record.markers.into_values().collect()))
+    }
+
     async fn inspect(&self, table: &TableName) -> Result<Option<ExistingTable>> {
         let Some((manifest, _)) = manifest::table(&self.place, table).await? else { return Ok(None) };
         let column = |field: &arrow::datatypes::FieldRef| ExistingColumn {

@@ -1,7 +1,7 @@
 //! Our own tables at the destination: who may commit, how far each sync has come, and what is staged.
 
 use chrono::{DateTime, Utc};
-use tokio_postgres::SimpleQueryRow;
+use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow};
 use trib_core::{Error, Lease, Load, LoadId, Marker, Part, Result, State};
 use trib_kit::sql::literal;
 
@@ -11,6 +11,8 @@ use super::layout::Place;
 
 /// Schema or table is not there.
 const NOT_THERE: [&str; 2] = ["3F000", "42P01"];
+/// A table of an earlier version lacks a column.
+const NO_COLUMN: &str = "42703";
 
 /// The state of a load is kept as `json`, not `jsonb`: it comes back to the letter.
 ///
@@ -56,17 +58,28 @@ pub async fn open(session: &Session, lease: &Lease) -> Result<Vec<Marker>> {
             create(session).await?;
             session.rows(&sql).await?
         }
-        Err(e) if error::is_state(&e, &["42703"]) => {
+        Err(e) if error::is_state(&e, &[NO_COLUMN]) => {
             session.run(UPGRADE).await.map_err(|e| e.hint("let the owner of the table `_trib.markers` run Tributary once"))?;
             session.rows(&sql).await?
         }
         Err(e) => return Err(error::driver(e)),
-        Ok(messages) => messages
-            .into_iter()
-            .filter_map(|m| if let tokio_postgres::SimpleQueryMessage::Row(row) = m { Some(row) } else { None })
-            .collect(),
+        Ok(messages) => messages.into_iter().filter_map(row).collect(),
     };
     rows.iter().map(marker).collect()
+}
+
+/// The markers, with nothing raised and nothing made; `None` where an earlier version has made their table.
+pub async fn markers(session: &Session, sync: &str) -> Result<Option<Vec<Marker>>> {
+    match session.client.simple_query(&select_markers(sync, None)).await {
+        Err(e) if error::is_state(&e, &NOT_THERE) => Ok(Some(Vec::new())),
+        Err(e) if error::is_state(&e, &[NO_COLUMN]) => Ok(None),
+        Err(e) => Err(error::driver(e)),
+        Ok(messages) => messages.into_iter().filter_map(row).map(|row| marker(&row)).collect::<Result<_>>().map(Some),
+    }
+}
+
+fn row(message: SimpleQueryMessage) -> Option<SimpleQueryRow> {
+    if let SimpleQueryMessage::Row(row) = message { Some(row) } else { None }
 }
 
 /// `CREATE … IF NOT EXISTS` is no protection against somebody who does the same at the same moment; the lock is.

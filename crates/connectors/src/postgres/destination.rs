@@ -154,6 +154,13 @@ impl Destination for PostgresDestination {
         Ok(markers)
     }
 
+    async fn markers(&self, sync: &str, _tables: &[TableName]) -> Result<Option<Vec<Marker>>> {
+        let session = self.server.session().await?;
+        let markers = control::markers(&session, sync).await?;
+        self.server.give_back(session);
+        Ok(markers)
+    }
+
     async fn inspect(&self, table: &TableName) -> Result<Option<ExistingTable>> {
         let session = self.server.session().await?;
         let target = target::find(&session, &Place::of(table)).await?;

@@ -19,7 +19,7 @@ use super::computed;
 use super::database::{At, Database, blocking, quoted};
 use super::ddl::physical;
 use super::kind::Kind;
-use super::marker;
+use super::marker::{self, Made};
 use super::query;
 use super::rebuild::kept_exactly;
 use super::side_file::{self, Piece};
@@ -91,6 +91,22 @@ impl Destination for SqliteDestination {
             marker::raise(&connection, &lease).at(&database.path)??;
             connection.execute_batch("COMMIT").at(&database.path)?;
             marker::all(&connection, &lease.sync).at(&database.path)?.into_iter().collect()
+        })
+        .await
+    }
+
+    async fn markers(&self, sync: &str, _tables: &[TableName]) -> Result<Option<Vec<Marker>>> {
+        let (database, sync) = (self.database.clone(), sync.to_owned());
+        blocking(move || {
+            if !database.path.exists() {
+                return Ok(Some(Vec::new()));
+            }
+            let connection = database.recovering_reader()?;
+            match marker::made(&connection).at(&database.path)? {
+                Made::Not => Ok(Some(Vec::new())),
+                Made::Before => Ok(None),
+                Made::Whole => marker::all(&connection, &sync).at(&database.path)?.into_iter().collect::<Result<_>>().map(Some),
+            }
         })
         .await
     }

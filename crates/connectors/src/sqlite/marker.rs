@@ -14,14 +14,28 @@ CREATE TABLE IF NOT EXISTS main._trib_markers (
 
 const COLUMNS: &str = "scope, number, load, generation, state, committed_at, filled";
 
-/// Whether markers have all their columns: those of earlier versions lack the last.
-const COMPLETE: &str = "SELECT count(*) > 0 FROM pragma_table_info('_trib_markers', 'main') WHERE name = 'filled'";
+/// How the table of markers is.
+#[derive(PartialEq)]
+pub enum Made {
+    Not,
+    /// By an earlier version: it lacks the last column.
+    Before,
+    Whole,
+}
+
+pub fn made(connection: &Connection) -> rusqlite::Result<Made> {
+    let columns = "SELECT count(*) > 0, coalesce(sum(name = 'filled'), 0) > 0 FROM pragma_table_info('_trib_markers', 'main')";
+    connection.query_row(columns, [], |row| match (row.get(0)?, row.get(1)?) {
+        (false, _) => Ok(Made::Not),
+        (true, false) => Ok(Made::Before),
+        (true, true) => Ok(Made::Whole),
+    })
+}
 
 /// Makes the tables and raises the sync's generation. Inside a write transaction.
 pub fn raise(connection: &Connection, lease: &Lease) -> rusqlite::Result<std::result::Result<(), Error>> {
     connection.execute_batch(CREATE)?;
-    let complete: bool = connection.query_row(COMPLETE, [], |r| r.get(0))?;
-    if !complete {
+    if made(connection)? == Made::Before {
         connection.execute_batch("ALTER TABLE main._trib_markers ADD COLUMN filled TEXT")?;
     }
     let found = generation(connection, &lease.sync)?;

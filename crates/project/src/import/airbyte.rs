@@ -23,8 +23,8 @@ pub fn import(export: &str, file: &str) -> Result<Imported> {
     let mut out = Imported::default();
     let name = Reader(&root).text("name").or_else(|| Reader(&root).text("resource_name")).unwrap_or("airbyte");
     let mut connections = Map::new();
-    let from = end(&body, "source", &mut connections, &mut out)?;
-    let to = end(&body, "destination", &mut connections, &mut out)?;
+    let from = end(&root, "source", &mut connections, &mut out)?;
+    let to = end(&root, "destination", &mut connections, &mut out)?;
     let sync = format!("{from}-to-{to}");
     let mut all = Map::new();
     for stream in streams {
@@ -97,10 +97,11 @@ impl<'a> Reader<'a> {
 }
 
 /// One end's connection; its name.
-fn end(body: &Reader<'_>, end: &str, connections: &mut Map<String, Value>, out: &mut Imported) -> Result<String> {
-    let described = body.below(end);
+fn end(root: &Value, end: &str, connections: &mut Map<String, Value>, out: &mut Imported) -> Result<String> {
+    let root = Reader(root);
+    let described = root.below(end);
     let kind = described.and_then(|d| d.text(&format!("{end}Name")).or_else(|| d.text("definitionType")).or_else(|| d.text("type")));
-    let path = body.text(&format!("{end}ConfigurationPath")).or_else(|| body.text(&format!("{end}_configuration_path")));
+    let path = root.text(&format!("{end}ConfigurationPath"));
     let of_path = path.and_then(|p| p.trim_end_matches("/configuration.yaml").rsplit('/').next());
     let title = described.and_then(|d| d.text("name")).or(of_path).unwrap_or(end);
     let name = slug(title);

@@ -63,6 +63,8 @@ fn lease_lost<T>(result: Result<T, Error>, what: &str) -> Check {
 async fn the_system_answers(at: &Place<'_>) -> Check {
     let destination = (at.make)();
     destination.check().await?;
+    let unknown = destination.markers("conf_never_opened", &[]).await?;
+    ensure!(unknown.as_ref().is_none_or(Vec::is_empty), "a sync that was never opened has markers: {unknown:?}");
     let nothing = destination.inspect(&at.table("conf_never_made")).await?;
     ensure!(nothing.is_none(), "a table that was never made is there: {nothing:?}");
     ensure!(!at.modes().is_empty(), "no write mode is declared");
@@ -132,6 +134,10 @@ async fn markers_come_back(at: &Place<'_>) -> Check {
     let committed_under = bench.lease.generation;
     let mut markers = bench.reopen().await?;
     markers.sort_by_key(|m| m.scope != "s");
+    if let Some(mut seen) = bench.destination.markers(&bench.lease.sync, std::slice::from_ref(&table)).await? {
+        seen.sort_by_key(|m| m.scope != "s");
+        ensure!(seen == markers, "a look that takes nothing over sees {seen:?}, not {markers:?}");
+    }
     ensure!(markers.len() == 2, "two scopes were loaded, {} have markers", markers.len());
     for (marker, load) in markers.iter().zip([&second, &other]) {
         let Marker { scope, number, load: id, generation, state, filled, .. } = marker;
