@@ -186,7 +186,7 @@ pq.write_table(pa.table({'v': ['d', None], 'id': pa.array([4, 5], pa.int32()), '
     assert_eq!((loaded.status, loaded.out.as_str()), (Some(0), "1\n"), "{}", loaded.err);
     assert_eq!(folder.query("warehouse", "select id, coalesce(v, '-') from raw.s order by 1"), "1,a;2,b;3,c;4,d;5,-;6,f");
     assert!(loaded.err.contains("1 row rejected"), "{}", loaded.err);
-    let avro = target(&folder, LAKE, &[KEYED.to_owned(), batch(r#"{"format": "avro"}"#, "c.avro")]);
+    let avro = target(&folder, LAKE, &[KEYED.to_owned(), batch(r#"{"format": "avro"}"#, "b.jsonl")]);
     assert!(avro.status != Some(0) && avro.err.contains("the encoding of a BATCH message is not known"), "{}", avro.err);
     let missing = target(&folder, LAKE, &[KEYED.to_owned(), batch(r#"{"format": "jsonl"}"#, "missing.jsonl")]);
     assert!(missing.status != Some(0) && missing.err.contains("missing.jsonl"), "{}", missing.err);
