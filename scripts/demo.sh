@@ -31,8 +31,12 @@ cd "$project"
 show run
 show query "select status, count(*) as orders, sum(amount) as amount from shop.orders group by status order by status"
 
-say "Two models came along, with their tests: who paid what (orders, customers and the census), and the orders of each day."
+say "Models came along, with their tests. Payments and the census: revenue by country."
 show query "select country, population, buyers, revenue from analytics.revenue_by_country order by revenue desc limit 5"
+say "Campaigns, sign-ups and spending: the return on each campaign."
+show query "select campaign, spent, sign_ups, buyers, revenue, return_on_spending from analytics.return_by_campaign order by return_on_spending desc"
+say "And a small forecast, by a Python script that is a model."
+show query "select day, expected from analytics.sign_up_forecast order by day limit 7"
 show lineage analytics.revenue_by_country.revenue
 
 say "The next day: new and changed orders, another file of events."

@@ -4,11 +4,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::datatypes::Schema;
 use async_trait::async_trait;
-use trib_core::load::{Deletes, RowScope};
+use trib_core::load::{Deletes, RowScope, Rows};
 use trib_core::name::system;
 use trib_core::{Code, Destination, Error, Load, Result, Table, TableName, WriteMode};
 use trib_engine::catalog::Over;
 use trib_engine::{NativeTable, Queries};
+use trib_kit::sql::literal;
 use trib_project::Environment;
 use trib_project::data_test::{ident, quoted};
 use trib_runtime::Audit;
@@ -57,7 +58,10 @@ impl Auditor {
                     before: there.as_ref().map(|schema| (quoted(&before_name), schema.as_ref())),
                     constants: None,
                 };
-                let mut over = vec![(self.subject.table.clone(), Over::View(seen.sql())), (staged_name, Over::Table(staged))];
+                let names = [self.subject.table.clone(), TableName::new(None, &self.subject.node)];
+                let views = names.into_iter().filter(|name| self.subject.is_called(name)).map(|name| (name, Over::View(seen.sql())));
+                let mut over: Vec<(TableName, Over)> = views.collect();
+                over.push((staged_name, Over::Table(staged)));
                 over.extend(before.map(|before| (before_name, Over::Table(before))));
                 Ok(Some(Ground::Engine(queries.with(over))))
             }
@@ -152,8 +156,7 @@ impl Seen<'_> {
         let same_key = |left: &str, right: &str| {
             table.key.iter().map(|k| format!("{left}.{0} = {right}.{0}", ident(k))).collect::<Vec<_>>().join(" and ")
         };
-        let others =
-            |scope: &RowScope| format!("{there} where b.{} is distinct from '{}'", ident(&scope.column), scope.value.replace('\'', "''"));
+        let others = |scope: &RowScope| format!("{there} where ({}) is not true", self.covered(scope));
         let untouched = format!("not exists (select 1 from {staged} as s where {})", same_key("s", "b"));
         match (table.write, &table.scope) {
             (WriteMode::Replace, None) => new,
@@ -167,6 +170,16 @@ impl Seen<'_> {
             (WriteMode::History, _) => format!("{there} where b.{} is null and {untouched} union all {new}", ident(system::VALID_TO)),
             (WriteMode::Upsert | WriteMode::Mirror, _) => format!("{there} where {untouched} union all {new}"),
             (WriteMode::Prune, _) => there,
+        }
+    }
+
+    /// The condition on rows that are there that the load is about them.
+    fn covered(&self, scope: &RowScope) -> String {
+        let column = ident(&scope.column);
+        match &scope.rows {
+            Rows::With(value) => format!("b.{column} = {}", literal(value)),
+            Rows::Between { from, until } => format!("b.{column} >= {} and b.{column} < {}", literal(from), literal(until)),
+            Rows::Staged => format!("exists (select 1 from {} as s where s.{column} is not distinct from b.{column})", self.staged),
         }
     }
 

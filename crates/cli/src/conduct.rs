@@ -21,6 +21,7 @@ use crate::exit::{Exit, Result};
 use crate::models::{self, Computing};
 use crate::observe::Watch;
 use crate::output;
+use crate::preflight;
 use crate::prepare::{self, Wanted, admit};
 use crate::render;
 use crate::summary::Summary;
@@ -36,7 +37,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub async fn conduct(session: &Session, selection: &Selection, ask: &Ask, command: &str) -> Result<Exit> {
     let began = Instant::now();
     let graph = Graph::of(session.project()?);
-    models::preflight(session, &graph, selection).await?;
+    preflight::preflight(session, &graph, selection).await?;
     let store = session.store().await?.clone();
     let run = new_id();
     let watch = Watch::new(session.output, store.clone(), &run);
@@ -202,7 +203,7 @@ impl Conductor<'_> {
     /// One model: checked, made, tested.
     async fn model(&self, model: &Model) -> Result<Ran> {
         let subject = Subject { node: model.name.clone(), stream: String::new(), table: model.table.clone(), tests: model.tests.clone() };
-        let computing = Computing::of(self.session, model).await?;
+        let computing = if model.is_script { self.script(model).await? } else { Computing::of(self.session, model).await? };
         models::make_view(self.session, model, &computing).await?;
         let Some(mut task) = models::model(self.session, model, computing, self.ask).await? else {
             let tests = subject.ask(&self.ground(&model.spec.connection).await?).await;
@@ -210,6 +211,17 @@ impl Conductor<'_> {
         };
         let audits = self.audit(&mut task, &model.spec.connection, &[subject]).await?;
         self.load(task, &model.spec.connection, audits).await
+    }
+
+    /// A script is stopped with the run.
+    async fn script(&self, model: &Model) -> Result<Computing> {
+        model.ready()?;
+        let said = |line: String| self.watch.note(&model.name, None, &line);
+        let queries = models::queries(self.session, model).await?;
+        tokio::select! {
+            made = models::script(self.session, model, &queries, said) => Ok(Computing::Script(Arc::new(made?))),
+            () = self.runtime.cancel.cancelled() => Err(stopped().into()),
+        }
     }
 
     async fn seed(&self, seed: &Seed) -> Result<Ran> {

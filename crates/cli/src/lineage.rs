@@ -71,6 +71,10 @@ impl Lineage {
                 }
                 NodeKind::Model => {
                     let model = project.model(&node.name)?;
+                    if model.is_script {
+                        // What a program does with its columns cannot be seen.
+                        continue;
+                    }
                     match lineage.model(session, model, &over).await {
                         Ok(schema) => over.extend(hidden(model, schema)?),
                         Err(failure) => lineage.unknown.extend(failure.0.into_iter().map(|e| model.mark(e))),

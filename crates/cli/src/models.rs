@@ -4,27 +4,33 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use chrono::TimeDelta;
 use trib_core::error::closest;
+use trib_core::load::{RowScope, Rows};
 use trib_core::name::Naming;
 use trib_core::source::{Cursor, NullCursor};
 use trib_core::{Code, Destination, Error, Read, Source, SqlEngine, TableName, WriteMode};
-use trib_engine::catalog::Over;
-use trib_engine::{InsideSource, Queries, QuerySource, StreamSpec, Tables};
+use trib_engine::script::{Format, Made, Script};
+use trib_engine::{Batches, InsideSource, Queries, QuerySource, StreamSpec};
+use trib_kit::process::Program;
 use trib_project::config::amount::Lookback;
-use trib_project::config::model::Materialized;
+use trib_project::config::model::{Materialized, ScriptFormat};
 use trib_project::graph::GraphNode;
-use trib_project::{Graph, Model, NodeKind, Project, Seed, Selection, sql_tables};
+use trib_project::{Model, Project, Seed, sql_tables};
 use trib_runtime::{Limits, Refresh, StreamTask, SyncTask};
 
 use crate::app::Session;
 use crate::assemble::{Ask, identity};
-use crate::exit::{Failure, Result};
+use crate::exit::Result;
 use crate::prepare::enabled;
-use crate::tables::{CONTROL, ProjectTables};
+use crate::python;
 
 /// A model computes before it gives its first row, so silence says less than with a source.
 const PATIENCE: Duration = Duration::from_hours(6);
+
+/// How long a script may run that says nothing about it.
+const SCRIPT_TIME: Duration = Duration::from_hours(1);
 
 /// Where a model's query is computed.
 pub enum Computing {
@@ -32,6 +38,8 @@ pub enum Computing {
     Here(Queries),
     /// In the database where its table lies, in that database's own SQL and with its own names.
     Inside(Arc<dyn Destination>, String),
+    /// By a program, which has run already.
+    Script(Arc<Made>),
 }
 
 impl Computing {
@@ -46,6 +54,7 @@ impl Computing {
     async fn schema(&self, model: &Model) -> trib_core::Result<SchemaRef> {
         match self {
             Computing::Here(queries) => queries.schema(&model.sql).await.map_err(|e| model.mark(e)),
+            Computing::Script(made) => Ok(made.schema.clone()),
             Computing::Inside(destination, sql) => match destination.sql() {
                 Some(engine) => engine.describe(sql).await.map_err(|e| model.mark(e.connection(&model.spec.connection))),
                 None => Err(Error::internal("a model inside a system that knows no SQL")),
@@ -54,13 +63,12 @@ impl Computing {
     }
 }
 
-/// The query with the names that its tables have in the database; ephemeral models stand in it as subqueries.
 fn inside(session: &Session, model: &Model) -> Result<Computing> {
     let connection = &model.spec.connection;
     let destination = session.destination(connection)?;
     let project = session.project()?;
     let sql = match destination.sql() {
-        Some(engine) => renamed(project, engine, model)?,
+        Some(engine) => renamed(project, engine, model, &|m| m.spec.materialized == Materialized::Ephemeral)?,
         None => {
             let error = Error::new(Code::Unsupported, "the connection cannot run SQL, so no models can be made in it");
             return Err(model.at.mark(error.connection(connection).setting("connection")).into());
@@ -69,12 +77,13 @@ fn inside(session: &Session, model: &Model) -> Result<Computing> {
     Ok(Computing::Inside(destination, sql))
 }
 
-fn renamed(project: &Project, engine: &dyn SqlEngine, model: &Model) -> trib_core::Result<String> {
+/// The query with the names that its tables have in the database. Models that are `inlined` stand in it as subqueries.
+pub fn renamed(project: &Project, engine: &dyn SqlEngine, model: &Model, inlined: &dyn Fn(&Model) -> bool) -> trib_core::Result<String> {
     let there = |table: &TableName| {
         let made = project.models().iter().find(|m| m.is_called(table) && m.spec.connection == model.spec.connection);
         match made {
-            Some(m) if m.spec.materialized == Materialized::Ephemeral => {
-                renamed(project, engine, m).map(|sql| format!("({sql})")).unwrap_or_else(|_| engine.table(table))
+            Some(m) if inlined(m) => {
+                renamed(project, engine, m, inlined).map(|sql| format!("({sql})")).unwrap_or_else(|_| engine.table(table))
             }
             Some(m) => engine.table(&project.environment.physical(&m.table)),
             None => {
@@ -99,20 +108,52 @@ pub async fn model(session: &Session, model: &Model, computing: Computing, ask: 
     }
     let destination = session.destination(&model.spec.connection)?;
     let (read, write) = modes(model, &schema, ask).map_err(|e| model.at.mark(e))?;
+    let batches = batches(model, ask).map_err(|e| model.at.mark(e))?;
     check_mode(destination.as_ref(), write).map_err(|e| model.at.mark(e).connection(&model.spec.connection))?;
     let source: Arc<dyn Source> = match computing {
-        Computing::Here(queries) => Arc::new(QuerySource { queries, name: model.name.clone(), sql: model.sql.clone() }),
+        Computing::Here(queries) => Arc::new(QuerySource::new(queries, &model.name, &model.sql, batches)),
+        Computing::Script(made) => made,
         Computing::Inside(destination, sql) => {
             check_inside(&read, write).map_err(|e| model.at.mark(e))?;
-            Arc::new(InsideSource { destination, name: model.name.clone(), sql })
+            Arc::new(InsideSource { destination, name: model.name.clone(), sql, batches })
         }
     };
     let mut stream = stored(&model.name, schema, session.project()?.environment.physical(&model.table), write);
     stream.spec.key = key(model);
-    stream.spec.partition_by = model.spec.partition_by.clone().unwrap_or_default().0;
+    if model.spec.replaced_by().is_none() {
+        stream.spec.partition_by = model.spec.partition_by.clone().unwrap_or_default().0;
+    }
+    // What a refresh computes is everything.
+    let part = model.spec.replaced_by().or(model.spec.cursor.as_deref().filter(|_| model.spec.batch_size.is_some()));
+    stream.spec.scope = part.filter(|_| !ask.full_refresh).map(|column| RowScope { column: column.to_owned(), rows: Rows::Staged });
     stream.read = read;
     stream.refresh = if ask.full_refresh { Refresh::Full } else { Refresh::No };
     Ok(Some(task(session, &model.name, source, destination, stream)?))
+}
+
+/// Runs the program of a model over what it reads; `log` gets what it says.
+pub async fn script(session: &Session, model: &Model, queries: &Queries, log: impl Fn(String)) -> Result<Made> {
+    let (project, engine) = (session.project()?, session.engine()?);
+    let mark = |e: Error| model.at.mark(e);
+    let mut declared = Vec::new();
+    for (name, column) in &model.spec.columns {
+        if let Some(sql_type) = &column.sql_type {
+            declared.push(Field::new(name, engine.sql_type(sql_type).map_err(|e| mark(e.setting(format!("columns.{name}.type"))))?, true));
+        }
+    }
+    let python = python::interpreter(&model.spec.requirements, &project.dir.join(".tributary/python")).await.map_err(mark)?;
+    let script = Script {
+        program: Program { program: python, args: vec![model.at.file.to_string()], env: Vec::new(), dir: project.dir.clone() },
+        name: model.name.clone(),
+        format: match model.spec.format {
+            ScriptFormat::Arrow => Format::Arrow,
+            ScriptFormat::Json => Format::Json,
+        },
+        reads: model.mentions.iter().map(|m| m.table.clone()).collect(),
+        timeout: model.spec.timeout.map_or(SCRIPT_TIME, |t| t.0),
+        declared,
+    };
+    Ok(script.run(queries, engine.spill(), log).await.map_err(|e| model.mark(mark(e)))?)
 }
 
 /// A view of the lake is the project's; in a database it is the database's own.
@@ -137,7 +178,7 @@ fn check_inside(read: &Read, write: WriteMode) -> trib_core::Result<()> {
             "key",
             "rows at the cursor's last value are computed again, and a key tells them apart",
         ),
-        Read::Incremental(cursor) if cursor.lookback.is_some() => refuse(
+        Read::Incremental(cursor) if cursor.lookback.is_some() && write != WriteMode::Replace => refuse(
             "inside a database, a model cannot look back",
             "lookback",
             "compute a range again with `trib backfill`, or make the model on the lake",
@@ -153,6 +194,14 @@ pub async fn task_of(session: &Session, node: &GraphNode) -> Result<Option<SyncT
         return seed(session, found).await.map(Some);
     }
     let found = project.model(&node.name)?;
+    if found.is_script {
+        // What it gives is known when it has run; here only its name and its table count.
+        let destination = session.destination(&found.spec.connection)?;
+        let (nothing, table) = (Arc::new(Schema::empty()), project.environment.physical(&found.table));
+        let source =
+            Arc::new(InsideSource { destination: destination.clone(), name: found.name.clone(), sql: String::new(), batches: None });
+        return task(session, &found.name, source, destination, stored(&found.name, nothing, table, WriteMode::Replace)).map(Some);
+    }
     model(session, found, Computing::of(session, found).await?, &Ask::default()).await
 }
 
@@ -212,10 +261,14 @@ fn modes(model: &Model, schema: &SchemaRef, ask: &Ask) -> trib_core::Result<(Rea
     }
     let write = match model.spec.materialized {
         Materialized::History => WriteMode::History,
+        Materialized::Incremental if model.spec.batch_size.is_some() || model.spec.replaced_by().is_some() => WriteMode::Replace,
         Materialized::Incremental if model.spec.key.is_some() => WriteMode::Upsert,
         Materialized::Incremental => WriteMode::Append,
         _ => WriteMode::Replace,
     };
+    if let Some(column) = model.spec.replaced_by() {
+        field(column, "partition_by")?;
+    }
     let Some(column) = &model.spec.cursor else {
         if ask.range.is_some() {
             return Err(Error::new(Code::Unsupported, "only a model with a cursor has ranges to compute again")
@@ -245,6 +298,21 @@ fn modes(model: &Model, schema: &SchemaRef, ask: &Ask) -> trib_core::Result<(Rea
     Ok((Read::Incremental(cursor), write))
 }
 
+/// How the model's result is cut, where it is computed interval by interval.
+fn batches(model: &Model, ask: &Ask) -> trib_core::Result<Option<Batches>> {
+    let (Some(period), Some(column)) = (model.spec.batch_size, &model.spec.cursor) else { return Ok(None) };
+    let lookback = match model.spec.lookback {
+        None => TimeDelta::zero(),
+        Some(Lookback::Time(time)) => TimeDelta::from_std(time).unwrap_or(TimeDelta::MAX),
+        Some(Lookback::Units(_)) => {
+            let error = Error::new(Code::ConfigInvalid, "with `batch_size`, how far to look back is a length of time");
+            return Err(error.setting("lookback").hint("such as `3d`"));
+        }
+    };
+    let begin = model.spec.begin.as_deref().map(trib_engine::batches::parsed).transpose().map_err(|e| e.setting("begin"))?;
+    Ok(Some(Batches { column: column.clone(), period, lookback, begin, whole: ask.full_refresh }))
+}
+
 fn check_mode(destination: &dyn Destination, write: WriteMode) -> trib_core::Result<()> {
     if destination.capabilities().write_modes.contains(&write) {
         return Ok(());
@@ -253,7 +321,7 @@ fn check_mode(destination: &dyn Destination, write: WriteMode) -> trib_core::Res
 }
 
 /// Every column of a table has a name, and one of its own.
-fn check_columns(model: &Model, schema: &SchemaRef) -> trib_core::Result<()> {
+pub fn check_columns(model: &Model, schema: &SchemaRef) -> trib_core::Result<()> {
     let wrong = |message, name: &str, hint: &str| {
         Err(model.mark(Error::new(Code::ConfigInvalid, message).detail(format!("`{name}`")).hint(hint.to_owned())))
     };
@@ -272,68 +340,4 @@ fn check_columns(model: &Model, schema: &SchemaRef) -> trib_core::Result<()> {
         }
     }
     Ok(())
-}
-
-/// What is wrong with the selected models, as far as that can be said before anything runs: tables that nobody makes, columns that
-/// are not there, types that do not fit. Models that read what a selected sync or seed is about to change are checked when it has.
-pub async fn preflight(session: &Session, graph: &Graph, selection: &Selection) -> Result<()> {
-    let project = session.project()?;
-    let mut errors: Vec<Error> = Vec::new();
-    let mut wrong: BTreeSet<&str> = BTreeSet::new();
-    for node in graph.order().into_iter().filter(|n| n.kind == NodeKind::Model && selection.contains(&n.name)) {
-        let model = project.model(&node.name)?;
-        // What reads a model that is wrong would only repeat its mistake.
-        let after_wrong = graph.reach(&model.name, true, usize::MAX).iter().any(|above| wrong.contains(above.as_str()));
-        if after_wrong || session.native(&model.spec.connection)?.is_none() {
-            continue;
-        }
-        let before = errors.len();
-        let unmade = unmade(session, model).await?;
-        if unmade.is_empty() && moved_by(graph, selection, model).is_none() {
-            let queries = as_written(session, graph, selection, model).await?;
-            match queries.schema(&model.sql).await {
-                Err(e) => errors.push(model.mark(e)),
-                Ok(schema) => errors.extend(check_columns(model, &schema).err()),
-            }
-        }
-        errors.extend(unmade);
-        if errors.len() > before {
-            wrong.insert(&model.name);
-        }
-    }
-    if errors.is_empty() { Ok(()) } else { Err(Failure(errors)) }
-}
-
-/// A selected sync or seed that the model reads from, directly or not.
-pub fn moved_by<'a>(graph: &'a Graph, selection: &Selection, model: &Model) -> Option<&'a str> {
-    let above = graph.reach(&model.name, true, usize::MAX);
-    let moves = |n: &&GraphNode| n.kind != NodeKind::Model && above.contains(&n.name) && selection.contains(&n.name);
-    graph.nodes().iter().find(moves).map(|n| n.name.as_str())
-}
-
-/// Queries over what the model reads, where the selected models that run before it are as they are written now, not as their tables are.
-pub async fn as_written(session: &Session, graph: &Graph, selection: &Selection, model: &Model) -> Result<Queries> {
-    let above = graph.reach(&model.name, true, usize::MAX);
-    let runs_before = |m: &&Model| selection.contains(&m.name) && above.contains(&m.name) && m.spec.connection == model.spec.connection;
-    let names = |m: &Model| [m.table.clone(), TableName::new(None, &m.name)].map(|name| (name, Over::View(m.sql.clone())));
-    Ok(queries(session, model).await?.with(session.project()?.models().iter().filter(runs_before).flat_map(names).collect()))
-}
-
-/// Tables that the model reads and that neither are there nor will be.
-pub async fn unmade(session: &Session, model: &Model) -> Result<Vec<Error>> {
-    let project = session.project()?;
-    let connection = &model.spec.connection;
-    let tables = ProjectTables::new(session.native(connection)?, None, project, connection).await?;
-    let mut errors = Vec::new();
-    for mention in &model.mentions {
-        let table = &mention.table;
-        let made = project.models().iter().any(|m| m.is_called(table))
-            || project.seeds().iter().any(|s| s.is_called(table))
-            || project.syncs().iter().any(|s| s.spec.to == *connection && trib_project::graph::writes(s, &table.to_string()))
-            || table.schema.as_deref() == Some(CONTROL);
-        if !made && let Err(e) = tables.find(table).await {
-            errors.push(model.mark(e));
-        }
-    }
-    Ok(errors)
 }

@@ -34,6 +34,11 @@ pub enum Ground {
 }
 
 impl Subject {
+    /// Whether a test's own SQL means the table by this name: a model also by its name alone.
+    pub fn is_called(&self, name: &TableName) -> bool {
+        self.table == *name || self.stream.is_empty() && name.schema.is_none() && self.node == name.name
+    }
+
     /// The same with some of its tests.
     pub fn only(&self, wanted: impl Fn(&DataTest) -> bool) -> Self {
         let tests = self.tests.iter().filter(|t| wanted(t)).cloned().collect();
@@ -44,7 +49,7 @@ impl Subject {
     pub async fn ask(&self, ground: &Ground) -> Vec<Tested> {
         let mut found = Vec::new();
         for test in &self.tests {
-            let failing = ground.failing(test, &self.table).await;
+            let failing = ground.failing(test, self).await;
             let (verdict, failing, error) = match (failing, test.severity) {
                 (Ok(failing), _) if failing.count == 0 => (Verdict::Passed, failing, None),
                 (Ok(failing), Severity::Warn) => (Verdict::Warned, failing, None),
@@ -68,10 +73,10 @@ impl Subject {
 }
 
 impl Ground {
-    async fn failing(&self, test: &DataTest, table: &TableName) -> Result<Failing> {
+    async fn failing(&self, test: &DataTest, subject: &Subject) -> Result<Failing> {
         let (destination, environment, staged) = match self {
             Ground::Engine(queries) => {
-                let (_, rows) = queries.rows(&test.sql(&quoted(table), Utc::now(), quoted)).await?;
+                let (_, rows) = queries.rows(&test.sql(&quoted(&subject.table), Utc::now(), quoted)).await?;
                 return count(rows, KEPT).await;
             }
             Ground::Inside(destination, environment) => (destination, environment, None),
@@ -81,13 +86,14 @@ impl Ground {
             .sql()
             .ok_or_else(|| Error::new(Code::Unsupported, "the connection cannot run SQL, so its tables cannot be tested"))?;
         let named = |t: &TableName| match staged {
-            Some(sql) if t == table => format!("({sql})"),
+            Some(sql) if subject.is_called(t) => format!("({sql})"),
+            _ if subject.is_called(t) => engine.table(&environment.physical(&subject.table)),
             _ => engine.table(&environment.physical(t)),
         };
         let sql = if test.names_the_table_itself() {
             sql_tables::renamed(&test.sql("", Utc::now(), quoted), |t| Some(named(t)))?
         } else {
-            test.sql(&format!("{} as tested", named(table)), Utc::now(), named)
+            test.sql(&format!("{} as tested", named(&subject.table)), Utc::now(), named)
         };
         count(engine.query(&sql).await?, KEPT).await
     }

@@ -76,8 +76,13 @@ pub async fn ask(session: &Session, test: &UnitTest) -> Result<UnitTested> {
     if let Some(now) = test.spec.now {
         queries = queries.at(now);
     }
-    let (schema, stream) = queries.rows(&model.sql).await.map_err(|e| missing(e, test).unwrap_or_else(|e| model.mark(e)))?;
-    let batches: Vec<RecordBatch> = stream.try_collect().await?;
+    let (schema, batches) = if model.is_script {
+        let made = crate::models::script(session, model, &queries, |line| session.output.note(line)).await?;
+        (made.schema.clone(), made.rows()?)
+    } else {
+        let (schema, stream) = queries.rows(&model.sql).await.map_err(|e| missing(e, test).unwrap_or_else(|e| model.mark(e)))?;
+        (schema, stream.try_collect::<Vec<RecordBatch>>().await?)
+    };
     let got: Vec<Value> = batches.iter().flat_map(|b| (0..b.num_rows()).map(|i| Value::Object(rows::row(b, i)))).collect();
     let expected: Vec<Value> = test.spec.expect.iter().map(object).collect();
     let differences = match normal(&expected, &schema) {

@@ -81,6 +81,8 @@ codes! {
     DataInvalid = "data_invalid", User, AfterFix;
     /// A data test failed.
     TestFailed = "test_failed", User, AfterFix;
+    /// A script or a command of the project has ended with an error, or took too long.
+    ScriptFailed = "script_failed", User, AfterFix;
     /// A guard holds the run until somebody approves it.
     Held = "held", User, AfterFix;
     /// There are markers at the destination, but no state: going on would load twice.

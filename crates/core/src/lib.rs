@@ -12,6 +12,7 @@ pub mod contract;
 pub mod destination;
 pub mod emitter;
 pub mod error;
+pub mod interval;
 pub mod load;
 pub mod logical;
 pub mod mode;

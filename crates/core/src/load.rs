@@ -78,7 +78,7 @@ pub struct Table {
     pub write: WriteMode,
     /// What happens to rows that are gone at the source (mirror, prune, deletes in a change log).
     pub deletes: Deletes,
-    /// Only rows with this value are replaced, mirrored or pruned; several sources then share the table.
+    /// Only these rows are replaced, mirrored or pruned: several sources share the table, or the load holds a part of it.
     pub scope: Option<RowScope>,
     /// Rows belong to rows of another table of the same load, and are replaced with them.
     pub parent: Option<Parent>,
@@ -100,12 +100,38 @@ pub enum Deletes {
     Ignore,
 }
 
-/// `column = value` in every row of the load.
+/// The rows of a table that a load is about. It leaves all others as they are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RowScope {
     pub column: String,
-    /// The column is text.
-    pub value: String,
+    pub rows: Rows,
+}
+
+/// Which rows, by the column of their scope.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rows {
+    /// The column is text, and has this value in every row of the load.
+    With(String),
+    /// `from ≤ column < until`, in text that reads as the column's type. With [`WriteMode::Replace`] only.
+    Between { from: String, until: String },
+    /// Those that have a value, NULL included, that a staged row has. With [`WriteMode::Replace`] only.
+    Staged,
+}
+
+impl RowScope {
+    /// The rows with one value of a text column: those of one source among several.
+    pub fn with(column: impl Into<String>, value: impl Into<String>) -> Self {
+        Self { column: column.into(), rows: Rows::With(value.into()) }
+    }
+
+    /// The one value that all its rows have, where that is what tells them apart.
+    pub fn value(&self) -> Option<&str> {
+        match &self.rows {
+            Rows::With(value) => Some(value),
+            Rows::Between { .. } | Rows::Staged => None,
+        }
+    }
 }
 
 /// A child table's tie to its parent. For each staged parent row, the child rows that the table has for it are

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use crate::catalog::Catalog;
 use crate::emitter::Emitter;
 use crate::error::Result;
+use crate::load::RowScope;
 use crate::state::State;
 
 /// A system that rows can be read from.
@@ -180,11 +181,15 @@ pub struct Split {
     /// Rows to expect, for progress.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rows: Option<u64>,
+    /// The rows that it gives are all that there are of this scope. Such a split is a load of its own, and replaces just these rows; the splits
+    /// of one plan are then loaded in their order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub covers: Option<RowScope>,
 }
 
 impl Split {
     pub fn new(stream: impl Into<String>, spec: Value) -> Self {
-        Self { streams: vec![stream.into()], spec, rows: None }
+        Self { streams: vec![stream.into()], spec, rows: None, covers: None }
     }
 }
 

@@ -79,17 +79,26 @@ pub struct Queries {
     tables: Arc<dyn Tables>,
     /// What `now()` and its kin give; `None` is the time.
     clock: Option<DateTime<Utc>>,
+    /// Joins sort both sides, which spills, and hash neither, which does not.
+    sorting: bool,
 }
 
 impl Queries {
     pub fn new(engine: Engine, tables: Arc<dyn Tables>) -> Self {
-        Self { engine, tables, clock: None }
+        Self { engine, tables, clock: None, sorting: false }
     }
 
     /// With a clock that stands still.
     #[must_use]
     pub fn at(mut self, now: DateTime<Utc>) -> Self {
         self.clock = Some(now);
+        self
+    }
+
+    /// With joins that need little memory and more time.
+    #[must_use]
+    pub fn sorting(mut self) -> Self {
+        self.sorting = true;
         self
     }
 
@@ -132,7 +141,12 @@ impl Queries {
 
     fn context(&self, asked: &Asked) -> SessionContext {
         let context = self.engine.context();
-        context.state_ref().write().config_mut().options_mut().sql_parser.collect_spans = true;
+        let state = context.state_ref();
+        let mut state = state.write();
+        let options = state.config_mut().options_mut();
+        options.sql_parser.collect_spans = true;
+        options.optimizer.prefer_hash_join = !self.sorting;
+        drop(state);
         if let Some(now) = self.clock {
             clock::stop(&context, now);
         }
@@ -170,7 +184,7 @@ fn result_type(data_type: &DataType) -> DataType {
     }
 }
 
-fn plain(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+pub(crate) fn plain(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
     // A value that does not fit is an error, never a NULL.
     let strict = CastOptions { safe: false, ..CastOptions::default() };
     let columns: Result<Vec<ArrayRef>> =

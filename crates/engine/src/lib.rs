@@ -4,6 +4,7 @@
 //! contract ([`conform`]). [`execute::run_splits`] drives splits through it. SQL is DataFusion's; columns that only pass through never
 //! meet it.
 
+pub mod batches;
 pub mod cast;
 pub mod catalog;
 pub mod check;
@@ -22,11 +23,14 @@ pub mod query_source;
 pub mod range;
 pub mod rejected;
 mod router;
+pub mod script;
 pub mod session;
 pub mod shelf;
 mod spill;
 pub mod steps;
+mod truncated;
 
+pub use batches::Batches;
 pub use catalog::{Queries, Relation, Tables};
 pub use execute::{Progress, SplitResult, SplitTask, run_splits};
 pub use inside_source::InsideSource;

@@ -315,7 +315,7 @@ fn root_key(spec: &StreamSpec, steps: &Steps, source_names: &[String], names: &[
         }
     }
     // A shared table's rows are told apart by their scope as well.
-    if let Some(scope) = &spec.scope
+    if let Some(scope) = spec.scope.as_ref().filter(|s| s.value().is_some())
         && !key.is_empty()
         && !key.contains(&scope.column)
     {

@@ -1,5 +1,7 @@
 //! A query as a source: one stream, whose rows are the query's result. A model is a load of it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
@@ -7,22 +9,41 @@ use datafusion::common::{Column, ScalarValue};
 use datafusion::dataframe::DataFrame;
 use datafusion::logical_expr::Expr;
 use futures::StreamExt;
+use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use trib_core::interval::Interval;
 use trib_core::source::Cursor;
-use trib_core::{Catalog, Emitter, Read, ReadMode, Result, Source, Split, SplitEnd, State, Stream, StreamRead};
+use trib_core::{Catalog, Code, Emitter, Read, ReadMode, Result, Source, Split, SplitEnd, State, Stream, StreamRead};
 use trib_kit::cursor::{self, Boundary, CursorState};
 
+use crate::batches::{Batch, Batches};
 use crate::catalog::{Queries, execute};
 use crate::range::{self, Range};
 use crate::session::{query_error, unwrapped};
 
 /// The result of a query as a stream.
 pub struct QuerySource {
-    pub queries: Queries,
-    /// The stream's name.
-    pub name: String,
-    pub sql: String,
+    queries: Queries,
+    name: String,
+    sql: String,
+    batches: Option<Batches>,
+    /// A read has not found the memory for its hash joins: the next one, when the load is tried again, sorts.
+    exhausted: AtomicBool,
+}
+
+impl QuerySource {
+    /// `name` is the stream's. With `batches`, incremental reads go interval by interval.
+    pub fn new(queries: Queries, name: &str, sql: &str, batches: Option<Batches>) -> Self {
+        Self { queries, name: name.to_owned(), sql: sql.to_owned(), batches, exhausted: AtomicBool::new(false) }
+    }
+
+    fn frame(&self) -> BoxFuture<'_, Result<DataFrame>> {
+        Box::pin(async move {
+            let sorting = self.exhausted.load(Ordering::Relaxed).then(|| self.queries.clone().sorting());
+            sorting.as_ref().unwrap_or(&self.queries).frame(&self.sql).await
+        })
+    }
 }
 
 /// The one split of a query: which rows of its result, and which columns.
@@ -34,6 +55,8 @@ struct Piece {
     cursor: Option<String>,
     /// Rows at the lower end that were loaded before, where the destination would load them twice.
     before: Option<CursorState>,
+    /// The interval whose rows these are.
+    interval: Option<Interval>,
 }
 
 impl Piece {
@@ -67,6 +90,10 @@ impl Source for QuerySource {
         let mut splits = Vec::new();
         for read in reads {
             let mut piece = Piece { columns: read.columns.clone(), ..Piece::default() };
+            if let Some(batches) = self.batches.as_ref().filter(|_| matches!(read.read, Read::Incremental(_) | Read::Range { .. })) {
+                splits.extend(self.batches(batches, read, state).await?);
+                continue;
+            }
             match &read.read {
                 Read::Full | Read::Cdc => {}
                 Read::Keys => piece.columns = Some(read.key.clone()),
@@ -75,7 +102,7 @@ impl Source for QuerySource {
                 }
                 Read::Incremental(cursor) => {
                     let before = CursorState::of(state, read)?;
-                    let (range, frame) = begun(self.queries.frame(&self.sql).await?, cursor, &before)?;
+                    let (range, frame) = begun(self.frame().await?, cursor, &before)?;
                     if read.exactly_once {
                         // What comes at the upper end later must be told apart from what is there now, so that end is fixed first.
                         let Some(range) = range::increment(frame, cursor, &before).await? else { continue };
@@ -93,8 +120,25 @@ impl Source for QuerySource {
     }
 
     async fn read(&self, split: &Split, out: &mut Emitter) -> Result<SplitEnd> {
+        let ended = self.read_rows(split, out).await;
+        if ended.as_ref().is_err_and(|e| e.code() == Code::ResourceExhausted) {
+            self.exhausted.store(true, Ordering::Relaxed);
+        }
+        ended
+    }
+
+    fn advance(&self, reads: &[StreamRead], state: &State, ends: &[SplitEnd]) -> Result<State> {
+        match &self.batches {
+            Some(batches) => batches.advance(reads, state, ends, |split| Ok(serde_json::from_value::<Piece>(split.spec.clone())?.interval)),
+            None => cursor::advance(reads, state, ends),
+        }
+    }
+}
+
+impl QuerySource {
+    async fn read_rows(&self, split: &Split, out: &mut Emitter) -> Result<SplitEnd> {
         let piece: Piece = serde_json::from_value(split.spec.clone())?;
-        let rows = execute(piece.of(self.queries.frame(&self.sql).await?)?);
+        let rows = execute(piece.of(self.frame().await?)?);
         let (schema, mut rows) = rows.await?;
         let mut ends = Ends::of(&piece, &schema)?;
         while let Some(batch) = rows.next().await {
@@ -104,8 +148,22 @@ impl Source for QuerySource {
         Ok(SplitEnd::finished(split, ends.facts()?))
     }
 
-    fn advance(&self, reads: &[StreamRead], state: &State, ends: &[SplitEnd]) -> Result<State> {
-        cursor::advance(reads, state, ends)
+    async fn batches(&self, batches: &Batches, read: &StreamRead, state: &State) -> Result<Vec<Split>> {
+        let (ends, data_type) = {
+            let frame = self.frame().await?;
+            let data_type = frame.schema().field_with_unqualified_name(&batches.column).map_err(query_error)?.data_type().clone();
+            let from = batches.looks_from(read, state, &data_type)?;
+            (range::ends(frame, &batches.column, from), data_type)
+        };
+        let ends = ends.await?;
+        let due = batches.due(read, state, ends, &data_type)?;
+        let split = |batch: &Batch| -> Result<Split> {
+            let (from, until) = (Some(batch.from.clone()), Some(batch.until.clone()));
+            let range = Some(Range { column: batches.column.clone(), from, until, ..Range::default() });
+            let piece = Piece { columns: read.columns.clone(), range, interval: Some(batch.interval), ..Piece::default() };
+            Ok(batches.split(&read.stream, batch, serde_json::to_value(piece)?))
+        };
+        due.iter().map(split).collect()
     }
 }
 

@@ -7,7 +7,7 @@ use arrow::compute::cast;
 use arrow::datatypes::DataType;
 use datafusion::common::{Column, ScalarValue};
 use datafusion::dataframe::DataFrame;
-use datafusion::functions_aggregate::expr_fn::{count, max};
+use datafusion::functions_aggregate::expr_fn::{count, max, min};
 use datafusion::logical_expr::{Expr, lit};
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
@@ -76,6 +76,18 @@ pub fn increment<'a>(frame: DataFrame, cursor: &'a Cursor, before: &'a CursorSta
         // With nothing but NULLs the range stays where it was.
         let to = upper.or_else(|| before.value.clone());
         Ok(Some(Range { column: cursor.column.clone(), from, to, until: cursor.end.clone(), nulls: include }))
+    })
+}
+
+/// The least and the greatest value of a column, from `from` on, in the text that [`value`] reads back; `None` when there is none.
+pub fn ends(frame: DataFrame, column: &str, from: Option<String>) -> BoxFuture<'_, Result<Option<(String, String)>>> {
+    Box::pin(async move {
+        let frame = Range { column: column.to_owned(), from, ..Range::default() }.of(frame)?;
+        let named = || Expr::Column(Column::from_name(column));
+        let aggregates = vec![min(named()).alias("least"), max(named()).alias("greatest")];
+        let rows = frame.aggregate(Vec::new(), aggregates).map_err(query_error)?.collect().await.map_err(unwrapped)?;
+        let row = rows.first().ok_or_else(|| Error::internal("an aggregate has no row"))?;
+        Ok(text(row.column(0))?.zip(text(row.column(1))?))
     })
 }
 

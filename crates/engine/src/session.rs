@@ -13,6 +13,8 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use trib_core::error::closest;
 use trib_core::{Code, Error, Result};
 
+use crate::truncated::TruncatedTimes;
+
 /// The catalog of a session, and its schema for names without one.
 pub const CATALOG: &str = "tributary";
 pub const NO_SCHEMA: &str = "public";
@@ -46,7 +48,9 @@ impl Engine {
         // Text stays Utf8, which every destination takes without another cast.
         config.options_mut().sql_parser.map_string_types_to_utf8view = false;
         config.options_mut().execution.time_zone = Some("UTC".into());
-        SessionContext::new_with_config_rt(config, self.environment.clone())
+        let context = SessionContext::new_with_config_rt(config, self.environment.clone());
+        context.add_optimizer_rule(Arc::new(TruncatedTimes));
+        context
     }
 
     /// A SQL expression over the columns of `schema`, ready to be evaluated batch by batch.

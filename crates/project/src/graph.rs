@@ -36,6 +36,8 @@ pub struct GraphNode {
     pub kind: NodeKind,
     pub tags: Vec<String>,
     pub enabled: bool,
+    /// A model that is a program.
+    pub is_script: bool,
     pub at: At,
     /// Of the node as it is written, for `state:modified`.
     pub hash: String,
@@ -59,6 +61,7 @@ impl Graph {
                 kind: NodeKind::Sync,
                 tags: sync.spec.tags.clone(),
                 enabled: sync.spec.enabled && sync.spec.from.0.iter().chain([&sync.spec.to]).all(|c| project.is_enabled(c)),
+                is_script: false,
                 at: sync.at.clone(),
                 hash: sync.hash.clone(),
             });
@@ -76,6 +79,7 @@ impl Graph {
                 kind: NodeKind::Seed,
                 tags: Vec::new(),
                 enabled: project.is_enabled(&seed.connection),
+                is_script: false,
                 at: seed.at.clone(),
                 hash: seed.hash.clone(),
             });
@@ -86,6 +90,7 @@ impl Graph {
                 kind: NodeKind::Model,
                 tags: model.spec.tags.clone(),
                 enabled: model.spec.enabled && project.is_enabled(&model.spec.connection),
+                is_script: model.is_script,
                 at: model.at.clone(),
                 hash: model.hash.clone(),
             });
@@ -211,6 +216,7 @@ mod tests {
             kind: NodeKind::Model,
             tags: vec![],
             enabled: true,
+            is_script: false,
             at: At::start_of(&format!("models/{name}.sql")),
             hash: String::new(),
         };

@@ -255,7 +255,7 @@ impl Loader<'_> {
 
     fn models(&mut self, defaults: Option<&Node>) -> Vec<model::Model> {
         let mut models = Vec::new();
-        for file in files::read_all(self.dir, "models", &["sql"], true, self.errors) {
+        for file in files::read_all(self.dir, "models", model::EXTENSIONS, true, self.errors) {
             self.name(file.stem(), &At::start_of(&file.name));
             models.extend(model::read(&file, defaults, &self.variables, self.errors));
         }

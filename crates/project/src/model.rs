@@ -11,14 +11,21 @@ use crate::files::Text;
 use crate::interpolate::{Missing, Variables, fill};
 use crate::place::At;
 use crate::sql_tables::{Mention, mentions};
-use crate::yaml::{self, Node};
+use crate::yaml::{self, Content, Node};
 
 const OPEN: &str = "/*---";
 const CLOSE: &str = "---*/";
+/// Before and after the front matter of a script, in comments of its own.
+const MARK: &str = "# ---";
+
+/// What files of models end with.
+pub(crate) const EXTENSIONS: &[&str] = &["sql", "py"];
 
 pub struct Model {
     pub name: String,
     pub spec: ModelSpec,
+    /// The file is a program, and there is no query.
+    pub is_script: bool,
     /// The query, front matter left out.
     pub sql: String,
     /// The line of the file that it begins in.
@@ -61,9 +68,9 @@ impl Model {
 }
 
 /// The parts of a model's file.
-pub struct Parts<'a> {
+pub struct Parts<'a, T = &'a str> {
     /// What stands between the markers, if they are there, and the line that it begins in.
-    pub front: Option<(&'a str, usize)>,
+    pub front: Option<(T, usize)>,
     pub sql: &'a str,
     /// The line of the file that `sql` begins in.
     pub sql_line: usize,
@@ -82,16 +89,51 @@ pub fn split(text: &str) -> Option<Parts<'_>> {
     Some(Parts { front: Some((&text[begin..end], line_at(begin))), sql: &text[after..], sql_line: line_at(after) })
 }
 
+impl<'a> Parts<'a> {
+    fn owned(self) -> Parts<'a, String> {
+        Parts { front: self.front.map(|(front, line)| (front.to_owned(), line)), sql: self.sql, sql_line: self.sql_line }
+    }
+}
+
+/// The tables that a script is given, where its front matter names them.
+fn given(raw: &Node) -> Vec<Mention> {
+    let list = match raw.at_path(&["reads"]).map(|node| &node.content) {
+        Some(Content::List(items)) => items.as_slice(),
+        _ => &[],
+    };
+    let name = |node: &Node| Some(Mention::at(TableName::parse(node.to_json().as_str()?), node.at.line, node.at.column));
+    list.iter().filter_map(name).collect()
+}
+
+/// The front matter of a script: the comment lines between two lines `# ---`, each with its mark turned into a blank, so that places stay what they
+/// are. `None` when it is never closed.
+fn split_script(text: &str) -> Option<Parts<'_, String>> {
+    let mut lines = text.lines().enumerate().skip_while(|(_, line)| line.starts_with("#!") || line.trim().is_empty());
+    let none = Parts { front: None, sql: "", sql_line: 1 };
+    let Some((open, _)) = lines.next().filter(|(_, line)| line.trim_end() == MARK) else { return Some(none) };
+    let mut front = String::new();
+    for (_, line) in lines {
+        if line.trim_end() == MARK {
+            return Some(Parts { front: Some((front, open + 2)), ..none });
+        }
+        front.push_str(&line.strip_prefix('#').map(|rest| format!(" {rest}"))?);
+        front.push('\n');
+    }
+    None
+}
+
 /// Reads a model. `defaults` is what the project says for all of them.
 pub(crate) fn read(file: &Text, defaults: Option<&Node>, variables: &Variables, errors: &mut Vec<Error>) -> Option<Model> {
     let at = At::start_of(&file.name);
-    let Some(parts) = split(&file.text) else {
-        let error = Error::new(Code::ConfigInvalid, "the front matter is never closed").hint("end it with `---*/`");
+    let is_script = file.name.ends_with(".py");
+    let (parts, close) = if is_script { (split_script(&file.text), MARK) } else { (split(&file.text).map(Parts::owned), CLOSE) };
+    let Some(parts) = parts else {
+        let error = Error::new(Code::ConfigInvalid, "the front matter is never closed").hint(format!("end it with `{close}`"));
         errors.push(at.mark(error));
         return None;
     };
-    let raw = match parts.front {
-        Some((front, line)) => yaml::parse(&file.name, front, line).map_err(|e| errors.push(e)).ok()?,
+    let raw = match &parts.front {
+        Some((front, line)) => yaml::parse(&file.name, front, *line).map_err(|e| errors.push(e)).ok()?,
         None => Node::empty_map(at.clone()),
     };
     let mut missing = Vec::new();
@@ -101,7 +143,8 @@ pub(crate) fn read(file: &Text, defaults: Option<&Node>, variables: &Variables, 
         Some(defaults) => decode(&fill(defaults, variables, &["defaults", "model"], &mut missing).overlaid(&own), &[], errors)?,
         None => decode::<ModelSpec>(&own, &[], errors)?,
     };
-    let mentions = match mentions(parts.sql) {
+    let named = if is_script { Ok(given(&raw)) } else { mentions(parts.sql) };
+    let mentions = match named {
         Ok(mentions) => mentions,
         Err(e) => {
             errors.push(e.within(&*file.name, parts.sql_line));
@@ -109,7 +152,8 @@ pub(crate) fn read(file: &Text, defaults: Option<&Node>, variables: &Variables, 
         }
     };
     let found = errors.len();
-    errors.extend(spec.check().map_err(|e| at.mark(e)).err());
+    let right = spec.check_script(is_script).and_then(|()| spec.check());
+    errors.extend(right.map_err(|e| at.mark(e)).err());
     let tests = DataTest::of_table(&spec.tests, spec.columns.iter().map(|(name, column)| (name.as_str(), column.tests.as_slice())));
     let tests = tests.unwrap_or_else(|wrong| {
         errors.extend(wrong.into_iter().map(|e| at.mark(e)));
@@ -121,6 +165,7 @@ pub(crate) fn read(file: &Text, defaults: Option<&Node>, variables: &Variables, 
     let table = TableName::new(Some(&spec.schema), file.stem());
     Some(Model {
         name: file.stem().to_owned(),
+        is_script,
         sql: parts.sql.to_owned(),
         sql_line: parts.sql_line,
         table,
@@ -142,6 +187,10 @@ mod tests {
     fn files_are_split() {
         let parts = split("/*---\na: 1\n---*/\nselect 1\n").unwrap();
         assert_eq!((parts.front, parts.sql, parts.sql_line), (Some(("\na: 1\n", 1)), "\nselect 1\n", 3));
+        let script = split_script("#!/usr/bin/env python3\n# ---\n# a: 1\n#\n# ---\nprint(1)\n").unwrap();
+        assert_eq!(script.front, Some(("  a: 1\n \n".to_owned(), 3)));
+        assert!(split_script("import json\n").unwrap().front.is_none());
+        assert!(split_script("# ---\n# a: 1\n").is_none());
         let parts = split("-- no front matter\nselect 1").unwrap();
         assert_eq!((parts.front, parts.sql_line), (None, 1));
         assert!(split("/*---\na: 1\nselect 1").is_none());

@@ -386,7 +386,7 @@ impl Settings<'_> {
     fn scope(&self, add: &BTreeMap<String, String>) -> Result<Option<RowScope>> {
         let Some(column) = &self.sync.spec.scope else { return Ok(None) };
         match add.get(column).and_then(|expression| scope_value(expression)) {
-            Some(value) => Ok(Some(RowScope { column: column.clone(), value })),
+            Some(value) => Ok(Some(RowScope::with(column, value))),
             None => Err(self
                 .refuse("add", "the scope's value must be a text literal", "such as \"'{connection}'\"")
                 .detail(format!("`{column}`"))),

@@ -255,6 +255,7 @@ mod tests {
             kind,
             tags: tags.iter().map(|t| (*t).to_owned()).collect(),
             enabled,
+            is_script: false,
             at: At::start_of(&format!("{}/{name}", if kind == NodeKind::Sync { "syncs" } else { "models" })),
             hash: format!("hash of {name}"),
         };

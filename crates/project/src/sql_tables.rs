@@ -23,6 +23,13 @@ pub struct Mention {
     bare: bool,
 }
 
+impl Mention {
+    /// A table that is named outside of a query.
+    pub(crate) fn at(table: TableName, line: usize, column: usize) -> Self {
+        Self { table, line, column, text: 0..0, bare: false }
+    }
+}
+
 /// The tables that a query names. See [`mentions`].
 pub fn tables(sql: &str) -> Result<BTreeSet<TableName>> {
     Ok(mentions(sql)?.into_iter().map(|m| m.table).collect())

@@ -26,7 +26,7 @@ fn rivals(streams: &[StreamPlan]) -> Vec<(usize, Error)> {
     for (i, stream) in streams.iter().enumerate() {
         let others = writers.entry((&stream.to, &stream.table)).or_default();
         let apart = |other: &StreamPlan| match (&other.scope, &stream.scope) {
-            (Some(a), Some(b)) => a.column == b.column && a.value != b.value,
+            (Some(a), Some(b)) => a.column == b.column && a.rows != b.rows,
             _ => false,
         };
         if let Some(first) = others.iter().map(|&o| &streams[o]).find(|o| !apart(o)) {

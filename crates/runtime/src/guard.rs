@@ -1,7 +1,6 @@
 //! Whether the table fits the load: it has what was loaded before, and is not emptied without a yes.
 
 use futures::TryStreamExt;
-use trib_core::load::RowScope;
 use trib_core::name::system;
 use trib_core::protocol::may_add;
 use trib_core::{Code, Destination, Error, Result, Table, TableName};
@@ -54,7 +53,10 @@ async fn holds_rows(destination: &dyn Destination, table: &Table) -> Result<bool
     };
     let has = |column: &str| there.columns.iter().any(|c| c.field.name() == column);
     let mut conditions = Vec::new();
-    if let Some(RowScope { column, value }) = &table.scope {
+    if let Some(scope) = &table.scope {
+        let column = &scope.column;
+        // A part of a table without rows leaves the other parts.
+        let Some(value) = scope.value() else { return Ok(false) };
         if !has(column) {
             return Ok(false);
         }

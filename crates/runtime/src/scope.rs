@@ -1,12 +1,12 @@
 //! One scope's way through a run: recovery, then load after load until nothing is left. A scope is what loads together: a stream, or all the
 //! streams of a source whose rows come out of one split.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use chrono::Utc;
 use trib_core::protocol::{Aftermath, Known, Recovery, aftermath, recover};
-use trib_core::{Error, Lease, Load, LoadId, Marker, Outcome, Result, TableLoad, TableName};
+use trib_core::{Error, Lease, Load, LoadId, Marker, Outcome, Result, Split, TableLoad, TableName};
 use trib_engine::Progress;
 use trib_engine::plan::SharedPlan;
 use trib_store::Counts;
@@ -42,6 +42,8 @@ pub struct ScopeRun<'a> {
     refreshed: bool,
     /// Tables that rows of the scope have gone into, as the destination's marker has it ([`Load::filled`]).
     pub filled: Vec<TableName>,
+    /// Splits that were planned and are loads of their own.
+    pub waiting: VecDeque<Split>,
 }
 
 /// A load of this run that is to be published.
@@ -66,6 +68,7 @@ impl<'a> ScopeRun<'a> {
             recorded: None,
             refreshed: false,
             filled: Vec::new(),
+            waiting: VecDeque::new(),
         }
     }
 
@@ -160,6 +163,8 @@ impl<'a> ScopeRun<'a> {
 
     async fn steps(&mut self, marker: Option<Marker>) -> Result<()> {
         prune::check(&self.streams, self.together())?;
+        // After a failure State says anew what is left.
+        self.waiting.clear();
         // What an earlier attempt has read to its end is not read once more.
         if self.recover(marker).await? != Step::Done {
             while self.load(&self.streams.clone()).await? == Step::More {

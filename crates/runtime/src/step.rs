@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use chrono::Utc;
-use trib_core::{Error, Load, LoadId, Part, Receipt, Result, TableLoad, TableName, WriteMode};
+use trib_core::{Error, Load, LoadId, Part, Receipt, Result, Split, TableLoad, TableName, WriteMode};
 use trib_engine::Shelf;
 use trib_engine::conform::Stamp;
 use trib_engine::plan::SharedPlan;
@@ -32,7 +32,7 @@ pub enum Step {
 impl ScopeRun<'_> {
     /// One load, from the plan of its splits to the acknowledgement.
     pub async fn load(&mut self, streams: &[StreamTask]) -> Result<Step> {
-        let wanted = self.wanted(streams).await?;
+        let mut wanted = self.wanted(streams).await?;
         for track in &mut self.tracks {
             track.outcome.from_state.get_or_insert_with(|| wanted.state.clone());
         }
@@ -41,7 +41,16 @@ impl ScopeRun<'_> {
                 "something else is asked for than when the last read was cut: the stream is read again from its start".into(),
             ));
         }
-        let splits = self.task.source.plan(&wanted.reads, &wanted.from).await?;
+        let splits = match self.waiting.pop_front() {
+            Some(split) => vec![split],
+            None => {
+                let planned = self.task.source.plan(&wanted.reads, &wanted.from).await?;
+                self.one_by_one(planned)
+            }
+        };
+        if let (Some(covers), [stream]) = (splits.first().and_then(|s| s.covers.clone()), wanted.streams.as_mut_slice()) {
+            stream.spec.scope = Some(covers);
+        }
         fault::point("planned");
         if splits.is_empty() && !wanted.complete() {
             return Ok(Step::Done);
@@ -88,6 +97,14 @@ impl ScopeRun<'_> {
             self.publish(&load).await?;
         }
         Ok(step)
+    }
+
+    /// Of splits that are loads of their own the first; the others wait.
+    fn one_by_one(&mut self, mut splits: Vec<Split>) -> Vec<Split> {
+        if splits.first().is_some_and(|s| s.covers.is_some()) {
+            self.waiting = splits.split_off(1).into();
+        }
+        splits
     }
 
     async fn wanted(&self, streams: &[StreamTask]) -> Result<Wanted> {
@@ -144,7 +161,7 @@ impl InProgress<'_, '_> {
         check_tables(run.task, &run.filled, wanted, &self.plans)?;
         let next = wanted.next(source.as_ref(), &staged.ends)?;
         let more = staged.ends.iter().any(|e| e.rest.is_some());
-        let step = if more { Step::More } else { Step::Done };
+        let step = if more || !run.waiting.is_empty() { Step::More } else { Step::Done };
         let whole = |stream: &StreamTask| staged.ends.iter().any(|end| end.whole.contains(&stream.spec.stream));
         if more && wanted.streams.iter().any(|s| s.spec.write.needs_complete_read() && !whole(s)) {
             if staged.receipts.iter().any(|r| r.rows > 0) {

@@ -175,6 +175,12 @@ impl StreamTask {
         }
     }
 
+    /// Each load replaces a part of the table, and State says which parts were dealt with.
+    pub fn in_parts(&self) -> bool {
+        let part = self.spec.scope.as_ref().is_some_and(|scope| scope.value().is_none());
+        part && matches!(self.read, Read::Incremental(_))
+    }
+
     /// What the source is asked for.
     pub fn stream_read(&self, splits: usize) -> StreamRead {
         // Of a range nothing is kept to be read later.

@@ -59,7 +59,8 @@ impl Wanted {
 
     /// What was read before has no part in it. A split of several streams begins where all of them stand.
     fn starts_over(&self) -> bool {
-        !self.together && (self.complete() || self.reads.iter().any(|r| !r.read.moves_state()))
+        let in_parts = self.streams.iter().any(StreamTask::in_parts);
+        !self.together && (self.complete() && !in_parts || self.reads.iter().any(|r| !r.read.moves_state()))
     }
 
     /// Rows that were loaded before are not read again, so the table must have them.

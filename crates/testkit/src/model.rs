@@ -182,7 +182,7 @@ fn key(table: &Table, row: &Row) -> Key {
 }
 
 fn in_scope(table: &Table, row: &Row) -> bool {
-    table.scope.as_ref().is_none_or(|scope| row[&scope.column] == rows::quoted(&scope.value))
+    table.scope.as_ref().is_none_or(|scope| scope.value().is_none_or(|value| row[&scope.column] == rows::quoted(value)))
 }
 
 fn is_deleted(row: &Row) -> bool {

@@ -15,6 +15,7 @@ use crate::args::Select;
 use crate::assemble::Ask;
 use crate::exit::{Exit, Result};
 use crate::models::{self, Computing};
+use crate::preflight;
 use crate::prepare::{self, Prepared, Wanted, admit};
 use crate::render;
 
@@ -116,20 +117,24 @@ async fn model(session: &Session, graph: &Graph, wanted: &Wanted<'_>, model: &Mo
     let to = format!("{}: {} {}", model.spec.connection, model.spec.materialized.as_str(), model.table);
     let mut plan = SyncOutline { sync: model.name.clone(), from: reads.join(", "), to, ..SyncOutline::default() };
     if session.native(&model.spec.connection)?.is_some() {
-        plan.errors = models::unmade(session, model).await?;
+        plan.errors = preflight::unmade(session, model).await?;
     }
     if !plan.errors.is_empty() {
         return Ok(plan);
     }
+    if model.is_script {
+        plan.notes.push("a script: what it gives is known when it has run".to_owned());
+        return Ok(plan);
+    }
     let computing = match session.native(&model.spec.connection)? {
-        Some(_) => Computing::Here(models::as_written(session, graph, wanted.selection, model).await?),
+        Some(_) => Computing::Here(preflight::as_written(session, graph, wanted.selection, model).await?),
         None => Computing::of(session, model).await?,
     };
     match models::model(session, model, computing, wanted.ask).await {
         Ok(Some(task)) => outlines(session, &task, &mut plan).await?,
         Ok(None) => plan.notes.push("the query is right".to_owned()),
         // What a sync is about to make may bring the table or the column.
-        Err(failure) => match models::moved_by(graph, wanted.selection, model) {
+        Err(failure) => match preflight::moved_by(graph, wanted.selection, model) {
             Some(sync) => {
                 let why = failure.0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
                 plan.notes.push(format!("is checked again once {sync} has run: {why}"));

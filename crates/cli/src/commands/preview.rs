@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Field, Schema};
 use futures::StreamExt;
-use trib_core::{Error, StreamRead};
+use trib_core::{Code, Error, StreamRead};
 use trib_engine::catalog::execute;
 use trib_engine::session::query_error;
 use trib_engine::steps::Steps;
@@ -33,6 +33,11 @@ pub struct Args {
 
 pub async fn run(args: &Args, session: &Session) -> Result<Exit> {
     if let Some(model) = session.project()?.models().iter().find(|m| m.name == args.node) {
+        if model.is_script {
+            let error = Error::new(Code::Unsupported, "a script is not run for a look at it")
+                .hint("`trib run` runs it; `trib query` shows its table");
+            return Err(model.at.mark(error).into());
+        }
         let queries = models::queries(session, model).await?;
         let frame = queries.frame(&model.sql).await.and_then(|f| f.limit(0, Some(args.limit.max(1))).map_err(query_error));
         let (schema, rows) = execute(frame.map_err(|e| model.mark(e))?).await?;

@@ -187,6 +187,47 @@ fn models_inside_sqlite() {
     assert!(left.is_empty(), "{left:?}");
 }
 
+/// Mistakes in models that a database computes, found before anything runs: the place, and the suggestion.
+fn mistakes_inside(folder: &Folder, orders: &str, clash: Option<&str>) {
+    let sql = |select: &str, from: &str| format!("select {select}\nfrom {from}");
+    let mut cases = vec![
+        (sql("custmer", orders), "models/wrong.sql:1:8", "did you mean customer?"),
+        (sql("o.custmer", &format!("{orders} o")), "models/wrong.sql:1:8", "did you mean customer?"),
+        (sql("totl as t", "totals"), "models/wrong.sql:1:8", "did you mean total?"),
+        (sql("total", "totls"), "models/wrong.sql:2:6", "did you mean totals?"),
+        (sql("summ(amount) as t", orders), "models/wrong.sql:1:8", ""),
+        (sql("customer", "wrong"), "models/wrong.sql:1:1", "take one of these edges away"),
+        (sql("a.customer, b.customer", "totals a, totals b"), "models/wrong.sql:1", "give one of them another"),
+        (sql("customer frm", &format!("{orders} group")), "models/wrong.sql", ""),
+    ];
+    cases.extend(clash.map(|select| (sql(select, orders), "models/wrong.sql:1", "")));
+    for (text, place, hint) in cases {
+        folder.write("models/wrong.sql", &text);
+        let said = folder.trib(&["run", "kind:model"]);
+        assert_eq!(said.status, Some(2), "{text}\n{}", said.all());
+        assert!(said.err.contains(place) && said.err.contains(hint), "{text}\nwanted {place} and {hint}\n{}", said.all());
+        assert!(!said.all().contains("succeeded"), "{text}\n{}", said.all());
+    }
+}
+
+#[test]
+fn mistakes_inside_sqlite_are_placed_before_anything_runs() {
+    let folder = inside("sqlite", "path: shop.db", "orders", "date(at)");
+    sqlite(folder.path(), "create table orders (id integer primary key, customer text, at timestamp, amount decimal(10, 2))");
+    mistakes_inside(&folder, "orders", None);
+}
+
+#[test]
+fn mistakes_inside_postgres_are_placed_before_anything_runs() {
+    let server = PostgresServer::shared().unwrap();
+    let database = server.create_database().unwrap();
+    server
+        .sql(&database, "create schema raw; create table raw.orders (id int primary key, customer text, at timestamptz, amount numeric)")
+        .unwrap();
+    let folder = inside("postgres", &format!("url: \"{}\"", server.url(&database)), "raw.orders", "date_trunc('day', at)::date");
+    mistakes_inside(&folder, "raw.orders", Some("customer + true as x"));
+}
+
 /// Models of one connection that is source and destination.
 fn inside(connector: &str, settings: &str, orders: &str, day: &str) -> Folder {
     Folder::with(&[

@@ -66,6 +66,10 @@ async fn publish_patiently(
     Err(failed.unwrap_or_else(|| lease_lost(load, None)))
 }
 
+fn in_part() -> Error {
+    Error::new(Code::Unsupported, "files cannot be replaced in part").hint("load into the lake or a database")
+}
+
 /// Publishes one table's files. Returns what was done, and the files that are no longer the table's.
 async fn publish(
     place: &Place,
@@ -106,7 +110,10 @@ async fn publish(
     }
     // A load of this writer with this number that never got its marker: its rows come again with this one.
     let unmarked: Option<LoadId> = manifest.writers.iter().find(|w| ours(w) && w.number == load.number).map(|w| w.load.clone());
-    let scope = table.scope.as_ref().map(|s| s.value.clone());
+    let scope = match &table.scope {
+        Some(scope) => Some(scope.value().ok_or_else(in_part)?.to_owned()),
+        None => None,
+    };
     let stays = |file: &DataFile| {
         let replaced = table.write == WriteMode::Replace && (scope.is_none() || file.scope == scope);
         !replaced && unmarked.as_ref() != Some(&file.load)

@@ -82,7 +82,7 @@ impl Layout {
         let mut key = if table.write == WriteMode::Append { Vec::new() } else { table.key.clone() };
         if let (Some(scope), false) = (&table.scope, key.is_empty()) {
             // Two sources may use the same keys.
-            if !key.contains(&scope.column) {
+            if scope.value().is_some() && !key.contains(&scope.column) {
                 key.push(scope.column.clone());
             }
         }

@@ -2,7 +2,7 @@
 //!
 //! In all statements `t` is the table, `s` a staged row, with its columns already cast to the table's types.
 
-use trib_core::load::Deletes;
+use trib_core::load::{Deletes, Rows};
 use trib_core::name::system;
 use trib_core::{Load, Table, WriteMode};
 use trib_kit::sql::{ANSI, literal};
@@ -337,7 +337,17 @@ impl Merge<'_> {
     }
 
     fn scope(&self, row: &str) -> Option<String> {
-        self.table.scope.as_ref().map(|s| format!("{row}.{} = {}", ANSI.identifier(&s.column), literal(&s.value)))
+        let scope = self.table.scope.as_ref()?;
+        let column = format!("{row}.{}", ANSI.identifier(&scope.column));
+        Some(match &scope.rows {
+            Rows::With(value) => format!("{column} = {}", literal(value)),
+            Rows::Between { from, until } => format!("{column} >= {} AND {column} < {}", literal(from), literal(until)),
+            Rows::Staged => {
+                let (value, from) = (self.value(&scope.column), &self.from);
+                let null = format!("{column} IS NULL AND EXISTS (SELECT 1 FROM {from} s WHERE {value} IS NULL)");
+                format!("({column} IN (SELECT {value} FROM {from} s) OR {null})")
+            }
+        })
     }
 
     fn and_scope(&self, condition: &str) -> String {
@@ -440,7 +450,16 @@ mod tests {
             statements(change, true)[0].clone()
         };
         assert_eq!(replaced(None), "TRUNCATE t");
-        let scope = RowScope { column: "v".into(), value: "it's".into() };
-        assert_eq!(replaced(Some(scope)), "DELETE FROM t t WHERE t.\"v\" = 'it''s'");
+        assert_eq!(replaced(Some(RowScope::with("v", "it's"))), "DELETE FROM t t WHERE t.\"v\" = 'it''s'");
+        let of = |rows| Some(RowScope { column: "v".into(), rows });
+        assert_eq!(
+            replaced(of(Rows::Between { from: "2024-01-01".into(), until: "2024-02-01".into() })),
+            "DELETE FROM t t WHERE t.\"v\" >= '2024-01-01' AND t.\"v\" < '2024-02-01'"
+        );
+        assert_eq!(
+            replaced(of(Rows::Staged)),
+            "DELETE FROM t t WHERE (t.\"v\" IN (SELECT s.\"v\"::mood FROM n s) \
+             OR t.\"v\" IS NULL AND EXISTS (SELECT 1 FROM n s WHERE s.\"v\"::mood IS NULL))"
+        );
     }
 }

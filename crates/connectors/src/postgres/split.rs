@@ -70,7 +70,7 @@ impl Spec {
     }
 
     pub fn split(&self, stream: &str, rows: Option<u64>) -> Result<Split> {
-        Ok(Split { streams: vec![stream.to_owned()], spec: serde_json::to_value(self)?, rows })
+        Ok(Split { streams: vec![stream.to_owned()], spec: serde_json::to_value(self)?, rows, covers: None })
     }
 
     /// The schema of what the query gives, the hidden columns included.

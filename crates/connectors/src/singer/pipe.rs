@@ -132,7 +132,7 @@ impl Source for Pipe {
             None => true,
         };
         let spec = json!({"whole": whole(reads)});
-        let split = Split { streams: reads.iter().map(|r| r.stream.clone()).collect(), spec, rows: None };
+        let split = Split { streams: reads.iter().map(|r| r.stream.clone()).collect(), spec, rows: None, covers: None };
         Ok(if ended { Vec::new() } else { vec![split] })
     }
 

@@ -218,7 +218,7 @@ impl Source for SingerSource {
         };
         let spec = Spec { state: state.global.clone(), versions: remembered(state), reads: reads.to_vec(), goes_on };
         let streams = reads.iter().map(|r| r.stream.clone()).collect();
-        Ok(vec![Split { streams, spec: serde_json::to_value(spec)?, rows: None }])
+        Ok(vec![Split { streams, spec: serde_json::to_value(spec)?, rows: None, covers: None }])
     }
 
     async fn read(&self, split: &Split, out: &mut Emitter) -> Result<SplitEnd> {

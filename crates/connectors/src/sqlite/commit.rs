@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use rusqlite::{Connection, Statement};
-use trib_core::load::TableOutcome;
+use trib_core::load::{Rows, TableOutcome};
 use trib_core::protocol::{CommitGate, commit_gate, lease_lost};
 use trib_core::{Code, Error, Lease, Load, Marker, Outcome, Receipt, Result, TableLoad, WriteMode};
 
@@ -237,8 +237,13 @@ fn execute(connection: &Connection, load: &Load, table: &trib_core::Table, step:
     calendar::write_stamp(&mut at, load.loaded_at.timestamp_micros(), arrow::datatypes::TimeUnit::Microsecond);
     at.push('Z');
     bind(&mut statement, ":at", &at)?;
-    if let Some(scope) = &table.scope {
-        bind(&mut statement, ":scope", &scope.value)?;
+    match table.scope.as_ref().map(|s| &s.rows) {
+        Some(Rows::With(value)) => bind(&mut statement, ":scope", value)?,
+        Some(Rows::Between { from, until }) => {
+            bind(&mut statement, ":from", from)?;
+            bind(&mut statement, ":until", until)?;
+        }
+        Some(Rows::Staged) | None => {}
     }
     if step.tally == Tally::Found {
         let mut rows = statement.raw_query();

@@ -1,8 +1,8 @@
 //! The statements that bring staged rows into a table, by write mode. Pure: they are only written here.
 //!
-//! Parameters are `:at`, the load's time as stored text, and `:scope`, the value of the row scope.
+//! Parameters are `:at`, the load's time as stored text, and of the row scope `:scope`, its value, or `:from` and `:until`, its ends.
 
-use trib_core::load::Deletes;
+use trib_core::load::{Deletes, Rows};
 use trib_core::name::system;
 use trib_core::{Error, Result, Table, WriteMode};
 
@@ -342,7 +342,17 @@ impl Merge<'_> {
                 .detail(self.table.name.to_string())
                 .hint("give the stream a key, or keep nested columns as JSON")
         })?;
-        Ok(format!("{} = :scope", quoted(column)))
+        let column = quoted(column);
+        Ok(match &scope.rows {
+            Rows::With(_) => format!("{column} = :scope"),
+            Rows::Between { .. } => format!("{column} >= :from AND {column} < :until"),
+            Rows::Staged if self.staged.is_empty() => "0".to_owned(),
+            Rows::Staged => {
+                let all: Vec<String> = self.staged.iter().map(|staged| format!("SELECT {column} FROM {staged}")).collect();
+                let all = all.join(" UNION ALL ");
+                format!("({column} IN ({all}) OR {column} IS NULL AND EXISTS (SELECT 1 FROM ({all}) WHERE {column} IS NULL))")
+            }
+        })
     }
 }
 

@@ -218,7 +218,7 @@ pub fn staged(table: &Table, load: &str, loaded_at: i64, first: i64, rows: &[Tes
         match f.name().as_str() {
             "id" => Arc::new(Int64Array::from_iter_values(rows.iter().map(|r| r.0))),
             "name" => Arc::new(rows.iter().map(|r| r.1).collect::<StringArray>()),
-            "region" => Arc::new(StringArray::from(vec![table.scope.as_ref().unwrap().value.as_str(); rows.len()])),
+            "region" => Arc::new(StringArray::from(vec![table.scope.as_ref().unwrap().value().unwrap(); rows.len()])),
             system::LOAD_ID => Arc::new(StringArray::from(vec![load; rows.len()])),
             system::LOADED_AT => Arc::new(TimestampMicrosecondArray::from(vec![loaded_at; rows.len()]).with_timezone("UTC")),
             system::SEQ => Arc::new(Int64Array::from_iter_values(first..first + rows.len() as i64)),

@@ -223,7 +223,7 @@ impl Merge<'_> {
             None => None,
         };
         let scope = self.scope.filter(|_| self.rules.absent_goes);
-        let at_scope = scope.map(|s| (push(&mut fields, Field::new(&s.column, DataType::Utf8, true)), s.value.as_str()));
+        let at_scope = scope.and_then(|s| Some((push(&mut fields, Field::new(&s.column, DataType::Utf8, true)), s.value()?)));
         let at_compared = fields.len();
         let printer = if self.rules.on_match == OnMatch::Version { Some(self.printer(&mut fields)?) } else { None };
         let schema: SchemaRef = Arc::new(Schema::new(fields));

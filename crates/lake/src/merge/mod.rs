@@ -9,6 +9,7 @@
 //!
 //! Steps 1 and 2 are in [`decide`], what becomes of a row in [`rules`], step 3 in [`rewrite`].
 
+pub mod covered;
 pub mod decide;
 pub mod keys;
 pub mod rewrite;

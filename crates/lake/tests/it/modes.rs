@@ -127,7 +127,7 @@ async fn scopes_do_not_touch_each_other() {
             let mut fields: Vec<_> = table.schema.fields().iter().cloned().collect();
             fields.insert(2, std::sync::Arc::new(arrow::datatypes::Field::new("region", arrow::datatypes::DataType::Utf8, false)));
             table.schema = arrow::datatypes::Schema::new(fields).into();
-            table.scope = Some(RowScope { column: "region".into(), value: region.into() });
+            table.scope = Some(RowScope::with("region", region));
             if write.needs_key() {
                 table.key.push("region".into());
             }

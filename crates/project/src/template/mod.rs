@@ -55,6 +55,10 @@ pub fn example() -> Template {
         file!("syncs/shop.yaml", "example/syncs/shop.yaml"),
         file!("syncs/events.yaml", "example/syncs/events.yaml"),
         file!("syncs/census.yaml", "example/syncs/census.yaml"),
+        file!("syncs/marketing.yaml", "example/syncs/marketing.yaml"),
+        file!("models/return_by_campaign.sql", "example/models/return_by_campaign.sql"),
+        file!("models/sign_ups_by_day.sql", "example/models/sign_ups_by_day.sql"),
+        file!("models/sign_up_forecast.py", "example/models/sign_up_forecast.py"),
         file!("models/revenue_by_country.sql", "example/models/revenue_by_country.sql"),
         file!("models/orders_by_day.sql", "example/models/orders_by_day.sql"),
         file!("tests/revenue.yaml", "example/tests/revenue.yaml"),
@@ -62,6 +66,8 @@ pub fn example() -> Template {
         file!("README.md", "example/README.md"),
         file!(".gitignore", "gitignore"),
     ];
+    files.push(File { path: "data/marketing/spending.csv", contents: rows::spending() });
+    files.push(File { path: "data/marketing/sign_ups.csv", contents: rows::sign_ups() });
     let days = ["data/events/2024-03-01.jsonl", "data/events/2024-03-02.jsonl", "data/events/2024-03-03.jsonl"];
     files.extend((1..).zip(days).map(|(day, path)| File { path, contents: rows::events(day) }));
     Template { files, databases: vec![Database { path: SHOP, sql: rows::shop() }] }

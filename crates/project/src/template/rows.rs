@@ -53,6 +53,10 @@ const LAST: [&str; 20] = [
     "민수",
 ];
 const COUNTRIES: [&str; 12] = ["US", "DE", "FR", "NO", "NA", "BR", "JP", "IN", "GB", "KE", "CI", "NZ"];
+/// Campaigns, what a day of each costs in euros, and how many of a hundred sign-ups it brings.
+const CAMPAIGNS: [(&str, u64, u64); 4] = [("newsletter", 12, 35), ("search", 60, 40), ("radio", 140, 15), ("billboard", 220, 10)];
+/// Days of the campaigns, from the first of January 2024.
+const CAMPAIGN_DAYS: u64 = 60;
 const NOTES: [&str; 6] = ["", "leave at the door", "it's a gift; wrap it", "línea 1\nlínea 2", "100% cotton \\ 40°", "🎁 for Zoë"];
 
 /// SplitMix64: a small generator whose numbers depend on nothing but the seed.
@@ -164,6 +168,44 @@ pub fn events(day: u64) -> String {
         lines.push('\n');
     }
     lines
+}
+
+/// What each campaign has cost on each of its days, as CSV.
+pub fn spending() -> String {
+    let mut numbers = Numbers(3);
+    let mut lines = "campaign,day,spent\n".to_owned();
+    for day in 0..CAMPAIGN_DAYS {
+        for (campaign, usual, _) in CAMPAIGNS {
+            let cents = usual * 80 + numbers.below(usual * 40);
+            let _ = writeln!(lines, "{campaign},{},{}.{:02}", campaign_day(day), cents / 100, cents % 100);
+        }
+    }
+    lines
+}
+
+/// Which customer has come by which campaign, and when, as CSV. Some have come by themselves.
+pub fn sign_ups() -> String {
+    let mut numbers = Numbers(4);
+    let mut lines = "customer_id,campaign,day\n".to_owned();
+    for id in 1..=CUSTOMERS {
+        let mut chance = numbers.below(120);
+        let of = |(_, _, share): &&(&str, u64, u64)| match chance.checked_sub(*share) {
+            Some(left) => {
+                chance = left;
+                false
+            }
+            None => true,
+        };
+        let campaign = CAMPAIGNS.iter().find(of).map_or("", |(campaign, _, _)| campaign);
+        // More of them as time goes on.
+        let day = numbers.below(CAMPAIGN_DAYS).max(numbers.below(CAMPAIGN_DAYS));
+        let _ = writeln!(lines, "{id},{campaign},{}", campaign_day(day));
+    }
+    lines
+}
+
+fn campaign_day(day: u64) -> String {
+    if day < 31 { format!("2024-01-{:02}", day + 1) } else { format!("2024-02-{:02}", day - 30) }
 }
 
 /// One row; `day` is the day of March 2024 before whose end it was last changed.

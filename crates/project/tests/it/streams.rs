@@ -275,6 +275,6 @@ fn one_table_has_one_writer_or_scopes() {
 fn scopes_are_the_connections() {
     let resolved = resolved("", "from: shop\nadd: {source: \"'{connection}'\"}\nscope: source\nstreams: [public.orders]\n");
     let scope = resolved.streams[0].scope.as_ref().unwrap();
-    assert_eq!((scope.column.as_str(), scope.value.as_str()), ("source", "shop"));
+    assert_eq!((scope.column.as_str(), scope.value()), ("source", Some("shop")));
     assert_eq!(resolved.streams[0].transform.add["source"], "'shop'");
 }

@@ -186,7 +186,7 @@ async fn scopes_touch_their_own_rows(at: &Place<'_>, mode: WriteMode) -> Check {
     for version in 0..LOADS {
         let region = ["eu", "it's"][version % 2];
         let mut wanted = wanted(at, &table, mode, &Rows { region, ids: ids(&mut chance, false), ops: None, version })?;
-        wanted.scope = Some(RowScope { column: "region".to_owned(), value: region.to_owned() });
+        wanted.scope = Some(RowScope::with("region", region));
         if mode.needs_key() {
             wanted.key = vec!["region".to_owned(), "id".to_owned()];
         }

@@ -46,7 +46,7 @@ fn key(table: &Table, row: &RecordBatch) -> Vec<String> {
 }
 
 fn in_scope(table: &Table, row: &RecordBatch) -> bool {
-    table.scope.as_ref().is_none_or(|s| text(row, &s.column) == format!("{:?}", s.value))
+    table.scope.as_ref().is_none_or(|s| text(row, &s.column) == format!("{:?}", s.value().unwrap()))
 }
 
 fn is_deleted(row: &RecordBatch) -> bool {

@@ -163,7 +163,7 @@ async fn scopes_do_not_touch_each_other() {
     let scoped = |region: &str, write| -> Table {
         let mut all = fields();
         all.push(Field::new("region", DataType::Utf8, true));
-        Table { scope: Some(RowScope { column: "region".into(), value: region.into() }), ..table("t", all, &["id"], write) }
+        Table { scope: Some(RowScope::with("region", region)), ..table("t", all, &["id"], write) }
     };
     let mut us = Sync::begin(db.destination.clone(), "us").await;
     let mut de = Sync::begin(db.destination.clone(), "de").await;

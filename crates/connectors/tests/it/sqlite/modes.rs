@@ -146,7 +146,7 @@ async fn scopes_touch_their_own_rows_only() {
             fields.insert(0, std::sync::Arc::new(arrow::datatypes::Field::new("region", arrow::datatypes::DataType::Utf8, false)));
             table.schema = std::sync::Arc::new(arrow::datatypes::Schema::new(fields));
             table.key = vec!["region".into(), "id".into()];
-            table.scope = Some(RowScope { column: "region".into(), value: region.into() });
+            table.scope = Some(RowScope::with("region", region));
             table
         };
         load_rows(&destination, &of("us"), 1, &[&[row(1, "a"), row(2, "b")]]).await.unwrap();

@@ -3,7 +3,7 @@ description: Riders with what they owe
 columns:
   rider_id: {tests: [not_null, unique]}
 tests:
-  - {sql: "select rider_id from analytics.riders where rides < 0", name: rides_are_counted}
+  - {sql: "select rider_id from riders where rides < 0", name: rides_are_counted}
   - {reconcile: {value: sum(owed), with: analytics.rides, equals: sum(price - paid)}}
 ---*/
 select c.rider_id, c.name, c.city, count(r.ride_id) as rides, coalesce(sum(r.price - r.paid), 0) as owed

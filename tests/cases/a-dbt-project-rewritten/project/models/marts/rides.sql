@@ -1,6 +1,9 @@
 /*---
 description: Every ride with what it cost and what was paid for it
-materialized: table
+materialized: incremental
+cursor: day
+batch_size: day
+lookback: 1d
 columns:
   ride_id: {tests: [not_null, unique]}
 ---*/
