@@ -116,10 +116,11 @@ impl Intervals {
 }
 
 /// The intervals from `begin` to the one that holds `greatest` which were not dealt with, and those that may have more rows by now:
-/// the last one, and what lies up to `lookback` before it.
+/// the last one that was dealt with, which may have been half over, and what lies up to `lookback` before it.
 pub fn due(period: Period, done: &Intervals, begin: NaiveDateTime, greatest: NaiveDateTime, lookback: TimeDelta) -> Result<Vec<Interval>> {
     let last = period.around(greatest);
-    let again = last.from.checked_sub_signed(lookback).unwrap_or(NaiveDateTime::MIN);
+    let open = done.last().map_or(last.from, |i| period.floor(i.until - TimeDelta::seconds(1)).min(last.from));
+    let again = open.checked_sub_signed(lookback).unwrap_or(NaiveDateTime::MIN);
     let mut all = period.cut(begin, last.until)?;
     all.retain(|i| i.until > again || !done.hold(*i));
     Ok(all)
@@ -177,7 +178,7 @@ mod tests {
         let none = Intervals::default();
         assert_eq!(starts(&none, "2024-01-01", "2024-01-03T05:00:00", 0), ["01", "02", "03"]);
         let holed = intervals(&[("2024-01-01", "2024-01-03"), ("2024-01-04", "2024-01-06")]);
-        assert_eq!(starts(&holed, "2024-01-01", "2024-01-07", 0), ["03", "06", "07"]);
+        assert_eq!(starts(&holed, "2024-01-01", "2024-01-07", 0), ["03", "05", "06", "07"]);
         assert_eq!(starts(&holed, "2024-01-01", "2024-01-05", 0), ["03", "05"]);
         assert_eq!(starts(&holed, "2024-01-01", "2024-01-05", 1), ["03", "04", "05"]);
         assert_eq!(starts(&holed, "2023-12-31", "2024-01-05", 0), ["31", "03", "05"]);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Schema, SchemaRef, TimeUnit};
 use datafusion::common::{Column, DFSchema, SchemaError};
 use datafusion::error::DataFusionError;
+use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::physical_expr::PhysicalExpr;
@@ -13,7 +14,7 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use trib_core::error::closest;
 use trib_core::{Code, Error, Result};
 
-use crate::truncated::TruncatedTimes;
+use crate::truncated;
 
 /// The catalog of a session, and its schema for names without one.
 pub const CATALOG: &str = "tributary";
@@ -48,9 +49,13 @@ impl Engine {
         // Text stays Utf8, which every destination takes without another cast.
         config.options_mut().sql_parser.map_string_types_to_utf8view = false;
         config.options_mut().execution.time_zone = Some("UTC".into());
-        let context = SessionContext::new_with_config_rt(config, self.environment.clone());
-        context.add_optimizer_rule(Arc::new(TruncatedTimes));
-        context
+        let state = SessionStateBuilder::new()
+            .with_config(config)
+            .with_runtime_env(self.environment.clone())
+            .with_default_features()
+            .with_optimizer_rules(truncated::rules())
+            .build();
+        SessionContext::new_with_state(state)
     }
 
     /// A SQL expression over the columns of `schema`, ready to be evaluated batch by batch.

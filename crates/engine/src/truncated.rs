@@ -3,16 +3,27 @@
 //! A model of revenue by day reads what is new by its own column `day`. Only in terms of the column that the files have bounds of can it leave
 //! out the files of other days.
 
+use std::sync::Arc;
+
 use arrow::datatypes::{DataType, TimeUnit};
 use chrono::{DateTime, Datelike, NaiveDateTime, NaiveTime, Timelike};
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::logical_expr::{Cast, Expr, ExprSchemable, Filter, LogicalPlan, Operator, binary_expr, lit};
-use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
+use datafusion::optimizer::{ApplyOrder, Optimizer, OptimizerConfig, OptimizerRule};
+
+/// DataFusion's rules and this one. It comes right after filters were carried down: before what two conditions share is given a name, and before
+/// filters are carried down once more.
+pub fn rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
+    let mut rules = Optimizer::new().rules;
+    let at = rules.iter().position(|rule| rule.name() == "push_down_filter").map_or(rules.len(), |at| at + 1);
+    rules.insert(at, Arc::new(TruncatedTimes));
+    rules
+}
 
 /// For filters, wherever the other rules have carried them.
 #[derive(Debug)]
-pub struct TruncatedTimes;
+struct TruncatedTimes;
 
 impl OptimizerRule for TruncatedTimes {
     fn name(&self) -> &'static str {
@@ -128,17 +139,16 @@ fn value_of(at: NaiveDateTime, data_type: &DataType) -> Option<ScalarValue> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use arrow::datatypes::{Field, Schema};
     use datafusion::datasource::empty::EmptyTable;
+    use datafusion::execution::SessionStateBuilder;
     use datafusion::prelude::SessionContext;
 
     use super::*;
 
     async fn plan(sql: &str) -> String {
-        let context = SessionContext::new();
-        context.add_optimizer_rule(Arc::new(TruncatedTimes));
+        let state = SessionStateBuilder::new().with_default_features().with_optimizer_rules(rules()).build();
+        let context = SessionContext::new_with_state(state);
         let time = |zone: Option<&str>| DataType::Timestamp(TimeUnit::Microsecond, zone.map(Into::into));
         let fields = vec![
             Field::new("at", time(None), true),
@@ -159,6 +169,7 @@ mod tests {
         let reached = [
             ("date_trunc('day', at)", ">= timestamp '2024-03-01 00:00:00'", "t.at >= TimestampMicrosecond(1709251200000000, None)"),
             ("cast(date_trunc('day', at) as date)", ">= date '2024-03-01'", "t.at >= TimestampMicrosecond(1709251200000000, None)"),
+            ("cast(at as date)", ">= date '2024-02-01' and d < date '2024-03-01'", "t.at < TimestampMicrosecond(1709251200000000, None)"),
             ("cast(at as date)", "< date '2024-03-01'", "t.at < TimestampMicrosecond(1709251200000000, None)"),
             (
                 "date_trunc('month', zoned)",
