@@ -41,7 +41,7 @@ fn a_script_stands_in_the_graph() {
     assert_eq!(query(&folder, "select customer, more from analytics.after order by customer"), "customer,more\nann,31.00\nbob,41.00\n");
     // Columns of ours are not given.
     assert_eq!(query(&folder, "select max(columns) as n from analytics.double"), "n\n2\n");
-    assert_eq!(folder.trib(&["ls", "+after"]).out.matches("double").count(), 1);
+    assert!(folder.trib(&["ls", "+after"]).out.contains("double"));
     let plan = folder.trib(&["plan"]);
     assert!(plan.status == Some(0) && plan.all().contains("what it gives is known when it has run"), "{}", plan.all());
 
