@@ -79,26 +79,17 @@ pub struct Queries {
     tables: Arc<dyn Tables>,
     /// What `now()` and its kin give; `None` is the time.
     clock: Option<DateTime<Utc>>,
-    /// Joins sort both sides, which spills, and hash neither, which does not.
-    sorting: bool,
 }
 
 impl Queries {
     pub fn new(engine: Engine, tables: Arc<dyn Tables>) -> Self {
-        Self { engine, tables, clock: None, sorting: false }
+        Self { engine, tables, clock: None }
     }
 
     /// With a clock that stands still.
     #[must_use]
     pub fn at(mut self, now: DateTime<Utc>) -> Self {
         self.clock = Some(now);
-        self
-    }
-
-    /// With joins that need little memory and more time.
-    #[must_use]
-    pub fn sorting(mut self) -> Self {
-        self.sorting = true;
         self
     }
 
@@ -145,7 +136,6 @@ impl Queries {
         let mut state = state.write();
         let options = state.config_mut().options_mut();
         options.sql_parser.collect_spans = true;
-        options.optimizer.prefer_hash_join = !self.sorting;
         drop(state);
         if let Some(now) = self.clock {
             clock::stop(&context, now);

@@ -1,7 +1,5 @@
 //! A query as a source: one stream, whose rows are the query's result. A model is a load of it.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
@@ -14,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use trib_core::interval::Interval;
 use trib_core::source::Cursor;
-use trib_core::{Catalog, Code, Emitter, Read, ReadMode, Result, Source, Split, SplitEnd, State, Stream, StreamRead};
+use trib_core::{Catalog, Emitter, Read, ReadMode, Result, Source, Split, SplitEnd, State, Stream, StreamRead};
 use trib_kit::cursor::{self, Boundary, CursorState};
 
 use crate::batches::{Batch, Batches};
@@ -28,21 +26,16 @@ pub struct QuerySource {
     name: String,
     sql: String,
     batches: Option<Batches>,
-    /// A read has not found the memory for its hash joins: the next one, when the load is tried again, sorts.
-    exhausted: AtomicBool,
 }
 
 impl QuerySource {
     /// `name` is the stream's. With `batches`, incremental reads go interval by interval.
     pub fn new(queries: Queries, name: &str, sql: &str, batches: Option<Batches>) -> Self {
-        Self { queries, name: name.to_owned(), sql: sql.to_owned(), batches, exhausted: AtomicBool::new(false) }
+        Self { queries, name: name.to_owned(), sql: sql.to_owned(), batches }
     }
 
     fn frame(&self) -> BoxFuture<'_, Result<DataFrame>> {
-        Box::pin(async move {
-            let sorting = self.exhausted.load(Ordering::Relaxed).then(|| self.queries.clone().sorting());
-            sorting.as_ref().unwrap_or(&self.queries).frame(&self.sql).await
-        })
+        Box::pin(self.queries.frame(&self.sql))
     }
 }
 
@@ -120,23 +113,6 @@ impl Source for QuerySource {
     }
 
     async fn read(&self, split: &Split, out: &mut Emitter) -> Result<SplitEnd> {
-        let ended = self.read_rows(split, out).await;
-        if ended.as_ref().is_err_and(|e| e.code() == Code::ResourceExhausted) {
-            self.exhausted.store(true, Ordering::Relaxed);
-        }
-        ended
-    }
-
-    fn advance(&self, reads: &[StreamRead], state: &State, ends: &[SplitEnd]) -> Result<State> {
-        match &self.batches {
-            Some(batches) => batches.advance(reads, state, ends, |split| Ok(serde_json::from_value::<Piece>(split.spec.clone())?.interval)),
-            None => cursor::advance(reads, state, ends),
-        }
-    }
-}
-
-impl QuerySource {
-    async fn read_rows(&self, split: &Split, out: &mut Emitter) -> Result<SplitEnd> {
         let piece: Piece = serde_json::from_value(split.spec.clone())?;
         let rows = execute(piece.of(self.frame().await?)?);
         let (schema, mut rows) = rows.await?;
@@ -148,6 +124,15 @@ impl QuerySource {
         Ok(SplitEnd::finished(split, ends.facts()?))
     }
 
+    fn advance(&self, reads: &[StreamRead], state: &State, ends: &[SplitEnd]) -> Result<State> {
+        match &self.batches {
+            Some(batches) => batches.advance(reads, state, ends, |split| Ok(serde_json::from_value::<Piece>(split.spec.clone())?.interval)),
+            None => cursor::advance(reads, state, ends),
+        }
+    }
+}
+
+impl QuerySource {
     async fn batches(&self, batches: &Batches, read: &StreamRead, state: &State) -> Result<Vec<Split>> {
         let (ends, data_type) = {
             let frame = self.frame().await?;

@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod failure;
-mod joins;
 mod lineage;
 mod memory;
 mod rows;

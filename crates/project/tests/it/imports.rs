@@ -120,7 +120,7 @@ fn octavias_yaml() {
             "connector: postgres",
             "into: \"airbyte.{table}\"",
             "cursor: updated_at",
-            "timezone: \"Europe/Berlin\"",
+            "timezone: Europe/Berlin",
             "cron: \"0 12 * * *\"",
         ],
     );
