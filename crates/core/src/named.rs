@@ -65,6 +65,10 @@ impl Source for Named<dyn Source> {
         self.named(self.inner.read(split, out).await)
     }
 
+    fn inside(&self, split: &Split) -> Result<Option<String>> {
+        self.named(self.inner.inside(split))
+    }
+
     fn advance(&self, reads: &[StreamRead], state: &State, ends: &[SplitEnd]) -> Result<State> {
         self.named(self.inner.advance(reads, state, ends))
     }

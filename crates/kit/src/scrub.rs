@@ -12,7 +12,7 @@ use url::Url;
 use url::form_urlencoded::{byte_serialize, parse};
 
 /// What stands in a secret's place.
-pub const BLANK: &str = "***";
+pub const BLANK: &str = trib_core::secret::REDACTED;
 
 /// Parts of names that secrets have.
 const SECRET: [&str; 16] = [
@@ -46,6 +46,14 @@ fn sounds_secret(name: &str) -> bool {
     let name = name.to_lowercase();
     let has = |parts: &[&str]| parts.iter().any(|part| name.contains(part));
     has(&SECRET) && !has(&HARMLESS)
+}
+
+/// A text without these secrets. Where one may stand within another, the longer one comes first.
+pub fn without(text: &str, secrets: impl IntoIterator<Item = impl AsRef<str>>) -> String {
+    secrets.into_iter().fold(text.to_owned(), |text, secret| {
+        let secret = secret.as_ref();
+        if text.contains(secret) { text.replace(secret, BLANK) } else { text }
+    })
 }
 
 /// Secrets that are known, those among them that answers have told.
@@ -91,10 +99,7 @@ impl Scrub {
     /// A text without any secret that is known.
     pub fn text(&self, text: &str) -> String {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.iter().fold(
-            text.to_owned(),
-            |text, Longest(_, secret)| if text.contains(secret.as_str()) { text.replace(secret.as_str(), BLANK) } else { text },
-        )
+        without(text, known.iter().map(|Longest(_, secret)| secret))
     }
 
     pub fn header(&self, name: &str, value: &str) -> String {

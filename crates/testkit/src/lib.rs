@@ -21,6 +21,7 @@ pub mod model;
 pub mod postgres_server;
 pub mod python_venv;
 pub mod rows;
+mod shared;
 pub mod stand_in;
 pub mod tiny_disk;
 pub mod values;

@@ -5,12 +5,13 @@ use std::fs;
 use std::io;
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
 use crate::postgres_server::{is_root, succeed};
+use crate::shared::Shared;
 
 /// The account that owns the server when the tests run as root.
 const SYSTEM_USER: &str = "nobody";
@@ -62,14 +63,8 @@ impl MariadbServer {
 
     /// One server for all tests of the process that run at the same time.
     pub fn shared() -> io::Result<Arc<Self>> {
-        static SHARED: OnceLock<Mutex<Weak<MariadbServer>>> = OnceLock::new();
-        let mut shared = SHARED.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(server) = shared.upgrade() {
-            return Ok(server);
-        }
-        let server = Arc::new(Self::start()?);
-        *shared = Arc::downgrade(&server);
-        Ok(server)
+        static SHARED: Shared<MariadbServer> = Shared::new();
+        SHARED.get(Self::start)
     }
 
     pub fn port(&self) -> u16 {

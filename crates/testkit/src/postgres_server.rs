@@ -8,11 +8,12 @@ use std::io;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Arc, PoisonError};
-use std::sync::{Mutex, OnceLock, Weak};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+
+use crate::shared::Shared;
 
 /// The account that owns the server when the tests run as root, under which PostgreSQL refuses to start.
 const SYSTEM_USER: &str = "postgres";
@@ -62,14 +63,8 @@ impl PostgresServer {
 
     /// One server for all tests of the process that run at the same time.
     pub fn shared() -> io::Result<Arc<Self>> {
-        static SHARED: OnceLock<Mutex<Weak<PostgresServer>>> = OnceLock::new();
-        let mut shared = SHARED.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(server) = shared.upgrade() {
-            return Ok(server);
-        }
-        let server = Arc::new(Self::start()?);
-        *shared = Arc::downgrade(&server);
-        Ok(server)
+        static SHARED: Shared<PostgresServer> = Shared::new();
+        SHARED.get(Self::start)
     }
 
     pub fn port(&self) -> u16 {

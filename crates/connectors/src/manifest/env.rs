@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde_json::Value;
 use trib_core::Result;
 use trib_kit::http::Client;
+use trib_kit::scrub;
 
 use super::budget::Budget;
 use super::cache::ResponseCache;
@@ -65,7 +66,7 @@ impl Env {
 
     /// A text for people, with secrets taken out of it.
     pub(super) fn without_secrets(&self, text: &str) -> String {
-        self.secrets().iter().fold(text.to_owned(), |text, secret| text.replace(secret, "***"))
+        scrub::without(text, self.secrets())
     }
 
     /// One more value that nobody may see.

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use trib_core::connector::{ConnectorConfig, Verified};
 use trib_core::{Code, Context, Destination, Error, Result, Secret, Source};
 use trib_kit::process::{PrivateFolder, Program};
+use trib_kit::scrub;
 
 use super::destination::SingerDestination;
 use super::environment::Recipe;
@@ -126,7 +127,7 @@ impl SingerConfig {
     /// What a program said last stands in its error, and may hold what it was given.
     pub fn without_secrets(&self, error: &Error) -> Error {
         let clean = Error::new(error.code(), error.message()).hint(error.hint_text().unwrap_or("`trib logs` shows all that it has said"));
-        clean.detail(scrub(error.detail_text().unwrap_or_default(), &self.secrets()))
+        clean.detail(scrub::without(error.detail_text().unwrap_or_default(), self.secrets()))
     }
 
     /// Texts that must not appear in what the program says: everything long enough among its settings that does not look harmless.
@@ -164,15 +165,4 @@ fn collect(value: &Value, secret: bool, found: &mut Vec<String>) {
         }
         _ => {}
     }
-}
-
-/// A text without these.
-pub fn scrub(text: &str, secrets: &[String]) -> String {
-    let mut text = text.to_owned();
-    for secret in secrets {
-        if text.contains(secret.as_str()) {
-            text = text.replace(secret.as_str(), "***");
-        }
-    }
-    text
 }

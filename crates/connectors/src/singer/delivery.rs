@@ -15,8 +15,9 @@ use tokio::sync::mpsc;
 use trib_core::name::system;
 use trib_core::{Code, Error, Load, Result, TableLoad, TableName};
 use trib_kit::process::{PrivateFolder, Process, Program};
+use trib_kit::scrub;
 
-use super::config::{SingerConfig, scrub};
+use super::config::SingerConfig;
 use super::write::{record_lines, schema_line, state_line};
 
 pub struct Delivery {
@@ -62,7 +63,7 @@ impl Delivery {
         fed?;
         if !answer.await.unwrap_or(false) {
             return Err(Error::new(Code::SystemError, "the target has ended without giving the STATE back")
-                .detail(scrub(&process.said.last().join("\n"), &self.config.secrets()))
+                .detail(scrub::without(&process.said.last().join("\n"), self.config.secrets()))
                 .hint("rows that it has taken may be there; the next run hands the same load over again"));
         }
         Ok(())

@@ -11,9 +11,10 @@ use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 use trib_core::{Catalog, Code, Context, Emitter, Error, Level, Read, Result, Source, Split, SplitEnd, State, StreamRead};
 use trib_kit::process::{PrivateFolder, Process, Program, Said};
+use trib_kit::scrub;
 
 use super::catalog::TapCatalog;
-use super::config::{SingerConfig, scrub};
+use super::config::SingerConfig;
 use super::input::{Input, Known, Pause, Rules};
 use super::lines::Lines;
 use super::log;
@@ -171,7 +172,7 @@ fn passing_on(said: Said, secrets: Arc<[String]>) -> impl FnMut(&mut Emitter) ->
         let (lines, dropped) = said.take();
         for line in lines {
             let (level, text) = log::read(&line);
-            out.log_blocking(level, scrub(&text, &secrets))?;
+            out.log_blocking(level, scrub::without(&text, secrets.iter()))?;
         }
         if dropped > 0 {
             out.log_blocking(Level::Info, format!("({dropped} more lines were written faster than they could be kept)"))?;
