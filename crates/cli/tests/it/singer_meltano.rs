@@ -73,11 +73,13 @@ plugins:
       config: {{to: "lake:./warehouse", schema: raw}}
   mappers:
     - name: meltano-map-transformer
+      namespace: meltano_map_transformer
+      executable: meltano-map-transform
       pip_url: meltano-map-transform
       mappings:
         - name: shout
           config: {{stream_maps: {{public-customers: {{name: name.upper()}}}}}}
-  utilities: [{{name: dbt-postgres, pip_url: dbt-postgres}}]
+  utilities: [{{name: dbt-postgres, namespace: dbt_postgres, pip_url: dbt-postgres}}]
 jobs:
   - {{name: load, tasks: [tap-shop shout target-jsonl, dbt-postgres:run]}}
   - {{name: issues, tasks: [tap-github target-jsonl]}}
