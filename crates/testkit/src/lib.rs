@@ -10,6 +10,7 @@
 // Here a failure is a panic: this code runs in tests only.
 #![allow(clippy::expect_used, clippy::panic)]
 
+pub mod certificate;
 pub mod chance;
 pub mod conformance;
 pub mod emit;

@@ -6,6 +6,7 @@
 use std::fs;
 use std::io;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use crate::certificate::Certificate;
 use crate::shared::Shared;
 
 /// The account that owns the server when the tests run as root, under which PostgreSQL refuses to start.
@@ -37,8 +39,26 @@ impl PostgresServer {
 
     /// The same with settings, each `name=value` as `postgres -c` takes them.
     pub fn start_with(settings: &[&str]) -> io::Result<Self> {
+        Self::start_in(scratch()?, settings)
+    }
+
+    /// A server that takes encrypted connections only, and shows this certificate.
+    pub fn start_with_tls(certificate: &Certificate) -> io::Result<Self> {
+        let folder = scratch()?;
+        let place = |name: &str| folder.path().join(name);
+        let key = place("server.key");
+        fs::write(place("server.crt"), &certificate.pem)?;
+        fs::write(&key, &certificate.key)?;
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o600))?;
+        fs::write(place("hba.conf"), "hostssl all all 127.0.0.1/32 scram-sha-256\n")?;
+        let setting = |name: &str, file: &str| format!("{name}={}", place(file).display());
+        let files = [setting("ssl_cert_file", "server.crt"), setting("ssl_key_file", "server.key"), setting("hba_file", "hba.conf")];
+        let settings: Vec<&str> = files.iter().map(String::as_str).chain(["ssl=on"]).collect();
+        Self::start_in(folder, &settings)
+    }
+
+    fn start_in(folder: TempDir, settings: &[&str]) -> io::Result<Self> {
         let bin = find_binaries()?;
-        let folder = tempfile::Builder::new().prefix("trib-pg-").tempdir()?;
         let data = folder.path().join("data");
         let password_file = folder.path().join("password");
         fs::write(&password_file, PASSWORD)?;
@@ -132,6 +152,10 @@ impl Drop for PostgresServer {
         }
         let _ = self.process.wait();
     }
+}
+
+fn scratch() -> io::Result<TempDir> {
+    tempfile::Builder::new().prefix("trib-pg-").tempdir()
 }
 
 /// A data folder that was initialised once and is copied for each server: `initdb` takes seconds, and test processes are many.

@@ -4,6 +4,7 @@ mod faults;
 mod reads;
 mod round_trip;
 mod threads;
+mod tls;
 mod writes;
 
 use std::path::PathBuf;
