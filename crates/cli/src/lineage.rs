@@ -1,21 +1,29 @@
-//! Columns of the project, and which come from which: through syncs by their mappings, through models by their SQL.
+//! Columns of the project, and which come from which: through syncs by what they do to rows, through models by their SQL.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
+use async_trait::async_trait;
 use datafusion::datasource::MemTable;
 use serde::Serialize;
-use trib_core::{Error, TableName};
+use trib_core::name::system;
+use trib_core::{Destination, Error, TableName};
 use trib_engine::catalog::Over;
-use trib_engine::lineage::{Origins, Step, origins};
+use trib_engine::lineage::{Origins, Step, landed, origins};
 use trib_engine::session::query_error;
-use trib_project::{Graph, Model, NodeKind, StreamPlan, Sync};
+use trib_engine::{Queries, Relation, StreamPlan, Tables};
+use trib_project::graph::{GraphNode, writes};
+use trib_project::{Environment, Graph, Model, NodeKind};
+use trib_runtime::SyncTask;
 
 use crate::app::Session;
 use crate::assemble::Ask;
 use crate::exit::Result;
+use crate::models;
 use crate::prepare::{self, Wanted};
+use crate::tables::logical;
 
 /// A column as the project knows it: of a table, or of a stream of a source.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -25,106 +33,230 @@ pub struct ColumnName {
     pub column: String,
 }
 
+impl ColumnName {
+    fn new(table: &str, column: &str) -> Self {
+        Self { table: table.to_owned(), column: column.to_owned() }
+    }
+}
+
 /// One column goes into another.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Edge {
     pub from: ColumnName,
     pub to: ColumnName,
     pub how: Step,
-    /// The sync or model that does it.
+    /// The sync, seed or model that does it.
     pub node: String,
+}
+
+/// A table that a node makes.
+#[derive(Clone, Debug)]
+pub struct KnownTable {
+    /// As edges name it.
+    pub name: String,
+    /// As the project names it; the same name may stand in two connections.
+    pub logical: TableName,
+    pub connection: String,
+    /// Our own columns left out.
+    pub columns: Vec<(String, DataType)>,
 }
 
 #[derive(Default)]
 pub struct Lineage {
     pub edges: Vec<Edge>,
-    /// All columns that are known, in the order of their tables.
-    pub columns: Vec<ColumnName>,
+    /// In the order in which they are made.
+    pub tables: Vec<KnownTable>,
     /// What could not be traced, and why.
     pub unknown: Vec<Error>,
+    /// By connection: tables as those see them that read them, be they made or not.
+    over: BTreeMap<String, Vec<(TableName, Over)>>,
 }
 
 impl Lineage {
-    /// Everything that can be traced without reading a row. Sources are asked what they offer.
+    /// Everything that can be traced without reading a row. Sources are asked what they offer, destinations what they have.
     pub async fn of(session: &Session) -> Result<Self> {
         let project = session.project()?;
         let graph = Graph::of(project);
         let selection = session.select(&crate::args::Select::default()).await?;
         let mut lineage = Self::default();
-        let mut over: Vec<(TableName, Over)> = Vec::new();
         for node in graph.order().into_iter().filter(|n| selection.contains(&n.name)) {
-            match node.kind {
-                NodeKind::Sync => {
-                    let sync = project.sync(&node.name)?;
-                    let wanted = Wanted { selection: &selection, ask: &Ask::default(), paused: &[] };
-                    for prepared in prepare::sync(session, sync, &wanted).await {
-                        match prepared {
-                            Err(failure) => lineage.unknown.extend(failure.0),
-                            Ok(prepared) => {
-                                for plan in &prepared.plans {
-                                    let task = prepared.task.streams.iter().find(|t| t.spec.stream == plan.stream);
-                                    lineage.sync(sync, plan, task.map(|t| &t.spec.schema));
-                                }
-                            }
-                        }
-                    }
-                }
-                NodeKind::Model => {
-                    let model = project.model(&node.name)?;
-                    if model.is_script {
-                        // What a program does with its columns cannot be seen.
-                        continue;
-                    }
-                    match lineage.model(session, model, &over).await {
-                        Ok(schema) => over.extend(hidden(model, schema)?),
-                        Err(failure) => lineage.unknown.extend(failure.0.into_iter().map(|e| model.mark(e))),
-                    }
-                }
-                NodeKind::Seed => {}
+            let wanted = Wanted { selection: &selection, ask: &Ask::default(), paused: &[] };
+            let traced = match node.kind {
+                NodeKind::Sync => lineage.sync(session, node, &wanted).await,
+                NodeKind::Seed => lineage.seed(session, node).await,
+                NodeKind::Model => lineage.model(session, project.model(&node.name)?).await,
+            };
+            if let Err(failure) = traced {
+                lineage.unknown.extend(failure.0);
             }
         }
         Ok(lineage)
     }
 
-    /// A column of a stream lands under the name that its rule or the sync's naming gives it. What a query makes of a stream comes
-    /// from the whole of it.
-    fn sync(&mut self, sync: &Sync, plan: &StreamPlan, schema: Option<&SchemaRef>) {
-        let source = format!("{}: {}", plan.connection, plan.stream);
-        let (Some(schema), None) = (schema, &plan.transform.sql) else { return };
-        for field in schema.fields() {
-            let rule = plan.transform.columns.get(field.name());
-            if rule.is_some_and(|r| r.drop) {
-                continue;
+    async fn sync(&mut self, session: &Session, node: &GraphNode, wanted: &Wanted<'_>) -> Result<()> {
+        let sync = session.project()?.sync(&node.name)?;
+        for prepared in prepare::sync(session, sync, wanted).await {
+            let prepared = match prepared {
+                Ok(prepared) => prepared,
+                Err(failure) => {
+                    self.unknown.extend(failure.0);
+                    continue;
+                }
+            };
+            self.unknown.extend(prepared.errors);
+            for plan in &prepared.plans {
+                let source = self.stream_name(&session.project()?.environment, &plan.connection, &plan.stream);
+                self.stream(session, &prepared.task, &plan.stream, (&source, &plan.to, &plan.logical), &sync.name).await?;
             }
-            let name = rule.and_then(|r| r.rename.clone()).unwrap_or_else(|| sync.spec.naming.apply(field.name()));
-            let touched = rule.is_some_and(|r| r.hash || r.hmac.is_some() || r.mask.is_some() || r.cast.is_some());
-            let to = ColumnName { table: plan.logical.to_string(), column: name };
-            self.columns.push(to.clone());
-            self.edges.push(Edge {
-                from: ColumnName { table: source.clone(), column: field.name().clone() },
-                to,
-                how: if touched { Step::Transformed } else { Step::Identity },
-                node: sync.name.clone(),
-            });
         }
+        Ok(())
     }
 
-    async fn model(&mut self, session: &Session, model: &Model, over: &[(TableName, Over)]) -> Result<SchemaRef> {
-        let queries = crate::models::queries(session, model).await?.with(over.to_vec());
-        let frame = queries.frame(&model.sql).await?;
-        let found: Vec<Origins> = origins(frame.logical_plan())?;
+    async fn seed(&mut self, session: &Session, node: &GraphNode) -> Result<()> {
+        let Some(seed) = session.project()?.seeds().iter().find(|s| s.name == node.name) else { return Ok(()) };
+        let task = models::seed(session, seed).await?;
+        for stream in &task.streams {
+            self.stream(session, &task, &stream.spec.stream, (&seed.file, &seed.connection, &seed.table), &seed.name).await?;
+        }
+        self.also_called(&seed.connection, &seed.table, &seed.name);
+        Ok(())
+    }
+
+    /// A stream's columns into the tables that it becomes. `source` is what the stream is called, `to` and `table` where its rows go.
+    async fn stream(
+        &mut self,
+        session: &Session,
+        task: &SyncTask,
+        stream: &str,
+        (source, to, table): (&str, &str, &TableName),
+        node: &str,
+    ) -> Result<()> {
+        let Some(one) = task.streams.iter().find(|t| t.spec.stream == stream) else { return Ok(()) };
+        let plan = match StreamPlan::compile(&session.engine()?, one.spec.clone(), task.destination.as_ref()).await {
+            Ok(plan) => plan,
+            Err(e) => {
+                self.unknown.push(e.connection(to));
+                return Ok(());
+            }
+        };
+        let found = landed(&plan).await?;
+        for made in &plan.tables {
+            let physical = &made.table().name;
+            // Child tables are named after their root.
+            let suffix = physical.name.strip_prefix(&one.spec.table.name).unwrap_or(&physical.name);
+            let logical = TableName::new(table.schema.as_deref(), &format!("{}{suffix}", table.name));
+            let name = self.make(to, logical, &made.table().schema)?;
+            for column in found.iter().filter(|l| l.table == *physical) {
+                for (from, how) in &column.from {
+                    let (from, to) = (ColumnName::new(source, from), ColumnName::new(&name, &column.column));
+                    self.edges.push(Edge { from, to, how: *how, node: node.to_owned() });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn model(&mut self, session: &Session, model: &Model) -> Result<()> {
+        let connection = &model.spec.connection;
+        let queries = self.queries(session, connection).await?;
+        // What a program does with its columns cannot be seen; which columns it has made can.
+        let sql =
+            if model.is_script { format!("select * from {}", trib_project::data_test::quoted(&model.table)) } else { model.sql.clone() };
+        let frame = queries.frame(&sql).await.map_err(|e| if model.is_script { e } else { model.mark(e) })?;
         let schema: SchemaRef = Arc::new(frame.schema().as_arrow().clone());
-        let project = session.project()?;
-        let logical = |table: &TableName| project.models().iter().find(|m| m.is_called(table)).map_or(table.clone(), |m| m.table.clone());
+        let found: Vec<Origins> = origins(frame.logical_plan())?;
+        let name = self.make(connection, model.table.clone(), &schema)?;
+        self.also_called(connection, &model.table, &model.name);
+        if model.is_script {
+            return Ok(());
+        }
         for (field, origins) in schema.fields().iter().zip(found) {
-            let to = ColumnName { table: model.table.to_string(), column: field.name().clone() };
-            self.columns.push(to.clone());
+            let to = ColumnName::new(&name, field.name());
             for ((table, column), how) in origins {
-                let from = ColumnName { table: logical(&table).to_string(), column };
+                let from = ColumnName::new(&self.table_name(session, connection, &table)?, &column);
                 self.edges.push(Edge { from, to: to.clone(), how, node: model.name.clone() });
             }
         }
-        Ok(schema)
+        Ok(())
+    }
+
+    /// Queries over the tables of a connection, in which those that were traced stand as they will be.
+    async fn queries(&self, session: &Session, connection: &str) -> Result<Queries> {
+        let queries = match session.queries(connection).await? {
+            Some(queries) => queries,
+            None => {
+                let (destination, environment) = (session.destination(connection)?, session.project()?.environment.clone());
+                Queries::new(session.engine()?, Arc::new(Inside { destination, environment }))
+            }
+        };
+        Ok(queries.with(self.over.get(connection).cloned().unwrap_or_default()))
+    }
+
+    /// Adds a table, and gives the name that edges have for it: its connection stands before it where another has the same.
+    fn make(&mut self, connection: &str, logical: TableName, schema: &Schema) -> Result<String> {
+        if let Some(known) = self.tables.iter().find(|t| t.connection == connection && t.logical == logical) {
+            // Several sources fill it.
+            return Ok(known.name.clone());
+        }
+        let plain = logical.to_string();
+        let name = if self.tables.iter().any(|t| t.name == plain) { format!("{connection}: {plain}") } else { plain };
+        let over = self.over.entry(connection.to_owned()).or_default();
+        over.push((logical.clone(), Over::Table(empty(schema)?)));
+        let ours = |name: &str| name.starts_with(system::PREFIX);
+        let columns = schema.fields().iter().filter(|f| !ours(f.name())).map(|f| (f.name().clone(), f.data_type().clone())).collect();
+        self.tables.push(KnownTable { name: name.clone(), logical, connection: connection.to_owned(), columns });
+        Ok(name)
+    }
+
+    /// A model or seed may be read by its name alone.
+    fn also_called(&mut self, connection: &str, table: &TableName, name: &str) {
+        let Some(over) = self.over.get_mut(connection) else { return };
+        if let Some((_, made)) = over.iter().find(|(known, _)| known == table).cloned() {
+            over.push((TableName::new(None, name), made));
+        }
+    }
+
+    /// What edges call a table that a query of this connection names.
+    fn table_name(&self, session: &Session, connection: &str, table: &TableName) -> Result<String> {
+        let project = session.project()?;
+        let model = project.models().iter().find(|m| m.is_called(table)).map(|m| &m.table);
+        let seed = || project.seeds().iter().find(|s| s.is_called(table)).map(|s| &s.table);
+        let logical = model.or_else(seed).unwrap_or(table);
+        let known = self.tables.iter().find(|t| t.connection == connection && t.logical == *logical);
+        // One that nobody here makes is called as the stream that it could be; one whose sync could not be asked, as it will be.
+        let made = || project.syncs().iter().any(|s| s.spec.to == connection && writes(s, &logical.to_string()));
+        Ok(match known {
+            Some(known) => known.name.clone(),
+            None if model.is_some() || made() => logical.to_string(),
+            None => format!("{connection}: {logical}"),
+        })
+    }
+
+    /// What edges call a stream: a table that the project itself has made has its own name.
+    fn stream_name(&self, environment: &Environment, connection: &str, stream: &str) -> String {
+        let physical = TableName::parse(stream);
+        let names = [logical(environment, physical.clone()), physical];
+        let known = self.tables.iter().find(|t| t.connection == connection && names.contains(&t.logical));
+        known.map_or_else(|| format!("{connection}: {stream}"), |t| t.name.clone())
+    }
+
+    /// The columns of a table, or of a stream, that are known.
+    pub fn columns_of(&self, table: &str) -> Vec<ColumnName> {
+        if let Some(known) = self.tables.iter().find(|t| t.name == table) {
+            return known.columns.iter().map(|(column, _)| ColumnName::new(table, column)).collect();
+        }
+        let mut found: Vec<ColumnName> = Vec::new();
+        for edge in self.edges.iter().filter(|e| e.from.table == table) {
+            if !found.contains(&edge.from) {
+                found.push(edge.from.clone());
+            }
+        }
+        found
+    }
+
+    /// The names of all tables and streams.
+    pub fn names(&self) -> BTreeSet<&str> {
+        self.tables.iter().map(|t| t.name.as_str()).chain(self.edges.iter().map(|e| e.from.table.as_str())).collect()
     }
 
     /// Every edge on the way from or to a column, nearest first, with its distance from 1.
@@ -153,10 +285,33 @@ impl Lineage {
     }
 }
 
-/// The model's table as those that read it see it: its columns, whatever they are made of.
-fn hidden(model: &Model, schema: SchemaRef) -> trib_core::Result<Vec<(TableName, Over)>> {
-    let fields: Vec<_> = schema.fields().iter().map(|f| f.as_ref().clone()).collect();
-    let table = MemTable::try_new(Arc::new(Schema::new(fields)), vec![vec![]]).map_err(query_error)?;
-    let table = Arc::new(table);
-    Ok([model.table.clone(), TableName::new(None, &model.name)].map(|name| (name, Over::Table(table.clone()))).into())
+/// The tables of a database that the query engine cannot scan: their columns suffice.
+struct Inside {
+    destination: Arc<dyn Destination>,
+    environment: Environment,
+}
+
+#[async_trait]
+impl Tables for Inside {
+    async fn find(&self, name: &TableName) -> trib_core::Result<Option<Relation>> {
+        let Some(found) = self.destination.inspect(&self.environment.physical(name)).await? else { return Ok(None) };
+        let fields: Vec<_> = found.columns.iter().map(|c| c.field.clone()).collect();
+        Ok(Some(Relation::Table(empty(&Schema::new(fields))?)))
+    }
+
+    fn known(&self) -> Vec<TableName> {
+        Vec::new()
+    }
+}
+
+impl fmt::Debug for Inside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inside").finish_non_exhaustive()
+    }
+}
+
+/// A table of these columns and no rows.
+fn empty(schema: &Schema) -> trib_core::Result<Arc<MemTable>> {
+    let fields: Vec<_> = schema.fields().iter().cloned().collect();
+    Ok(Arc::new(MemTable::try_new(Arc::new(Schema::new(fields)), vec![vec![]]).map_err(query_error)?))
 }

@@ -109,7 +109,7 @@ impl Tables for ProjectTables {
 }
 
 /// The name in the project's own terms, where the environment has put its prefix before it.
-fn logical(environment: &Environment, table: TableName) -> TableName {
+pub fn logical(environment: &Environment, table: TableName) -> TableName {
     match table.schema.as_deref().and_then(|s| s.strip_prefix(&environment.schema_prefix)) {
         Some(schema) => TableName::new(Some(schema), &table.name),
         None => table,

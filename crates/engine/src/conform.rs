@@ -116,6 +116,28 @@ impl TableConform {
         let key = if table.write.needs_key() { table.key.iter().filter_map(|k| staging.index_of(k).ok()).collect() } else { Vec::new() };
         Self { table, staging, outputs, forbidden, key }
     }
+
+    /// The staged columns that hold values of the stream, each with its place among the columns of the flat table. A parent's key is a
+    /// column of the root's.
+    pub fn places(&self, root: &Self) -> Vec<(&str, Place)> {
+        let place = |output: &Output| match output {
+            Output::Column { index, .. } => Some(Place::Own(*index)),
+            Output::ParentKey { output } => match root.outputs.get(*output) {
+                Some(Output::Column { index, .. }) => Some(Place::Root(*index)),
+                _ => None,
+            },
+            _ => None,
+        };
+        let named = self.staging.fields().iter().zip(&self.outputs);
+        named.filter_map(|(field, output)| Some((field.name().as_str(), place(output)?))).collect()
+    }
+}
+
+/// Which column of a flat table.
+#[derive(Clone, Copy, Debug)]
+pub enum Place {
+    Own(usize),
+    Root(usize),
 }
 
 /// Makes the staged batches of all tables of a stream. `first` is the position of the batch's first row in the load's order.

@@ -11,6 +11,8 @@ use datafusion::logical_expr::{Distinct, Expr, LogicalPlan, Subquery};
 use serde::Serialize;
 use trib_core::{Result, TableName};
 
+use crate::conform::Place;
+use crate::plan::StreamPlan;
 use crate::session::{CATALOG, NO_SCHEMA, query_error};
 
 /// How a value goes into another; the stronger one counts where there are several ways.
@@ -117,6 +119,36 @@ pub fn origins(plan: &LogicalPlan) -> Result<Vec<Origins>> {
             _ => vec![Origins::new(); other.schema().fields().len()],
         },
     })
+}
+
+/// A column of a table that a stream fills.
+#[derive(Clone, Debug)]
+pub struct Landed {
+    pub table: TableName,
+    pub column: String,
+    /// The stream's own columns that it comes from.
+    pub from: BTreeMap<String, Step>,
+}
+
+/// Where the columns of all tables of a stream come from: through its query, its rules and what is taken apart.
+pub async fn landed(plan: &StreamPlan) -> Result<Vec<Landed>> {
+    let stepped = plan.steps.origins(&plan.spec.schema).await?;
+    let shapes = plan.shape.tables();
+    let mut found = Vec::new();
+    let Some(root) = plan.tables.first() else { return Ok(found) };
+    for (table, shape) in plan.tables.iter().zip(&shapes) {
+        for (name, place) in table.conform.places(&root.conform) {
+            let column = match place {
+                Place::Own(i) => &shape.columns[i],
+                Place::Root(i) => &shapes[0].columns[i],
+            };
+            let within =
+                if column.is_whole() && (shape.depth == 0 || matches!(place, Place::Root(_))) { Step::Identity } else { Step::Transformed };
+            let from = stepped[column.top].iter().map(|(from, step)| (from.clone(), within.max(*step))).collect();
+            found.push(Landed { table: table.table().name.clone(), column: name.to_owned(), from });
+        }
+    }
+    Ok(found)
 }
 
 /// A plan below an expression.

@@ -37,6 +37,13 @@ pub struct Column {
     pub top: usize,
 }
 
+impl Column {
+    /// The value is a top-level column's as it is.
+    pub fn is_whole(&self) -> bool {
+        self.path.len() == 1 && !self.as_json
+    }
+}
+
 /// The rows of one table, out of one batch.
 pub struct Flat {
     pub columns: Vec<ArrayRef>,

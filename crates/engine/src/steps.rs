@@ -24,6 +24,7 @@ use trib_core::transform::{ColumnRule, Transform};
 use trib_core::{BatchStream, Code, Error, Result};
 
 use crate::cast::exact;
+use crate::lineage;
 use crate::protect::Protection;
 use crate::rejected::Kept;
 use crate::session::{Engine, plain_schema, query_error, unwrapped};
@@ -117,6 +118,31 @@ impl Steps {
             Some(ColumnRule { rename: Some(name), .. }) => Some(name),
             _ => Some(column),
         }
+    }
+
+    /// For each output column, the columns of `input` that it comes from.
+    pub async fn origins(&self, input: &Schema) -> Result<Vec<BTreeMap<String, lineage::Step>>> {
+        let queried = match &self.query {
+            None => None,
+            Some((engine, sql, schema)) => {
+                let frame = planned(with_input(engine, schema, Box::pin(futures::stream::empty()))?, sql.clone()).await?;
+                Some(lineage::origins(frame.logical_plan())?)
+            }
+        };
+        let before = |i: usize, step: lineage::Step| -> BTreeMap<String, lineage::Step> {
+            match &queried {
+                None => BTreeMap::from([(input.field(i).name().clone(), step)]),
+                Some(columns) => columns[i].iter().map(|((_, column), known)| (column.clone(), step.max(*known))).collect(),
+            }
+        };
+        let origin = |step: &Step| match &step.compute {
+            Compute::Take(i) => before(*i, lineage::Step::Identity),
+            Compute::Cast(i, _) | Compute::Protect(i, _) => before(*i, lineage::Step::Transformed),
+            Compute::Evaluate(expression) => {
+                collect_columns(expression).iter().flat_map(|c| before(c.index(), lineage::Step::Transformed)).collect()
+            }
+        };
+        Ok(self.columns.iter().map(origin).collect())
     }
 
     /// Replaces the stream by its query's result, where there is one; the filter stands before it.

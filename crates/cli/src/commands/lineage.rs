@@ -56,22 +56,12 @@ fn columns(session: &Session, lineage: &Lineage, what: &str) -> Result<Vec<Colum
     let table = |text: &str| {
         project.models().iter().find(|m| m.is_called(&TableName::parse(text))).map_or(text.to_owned(), |m| m.table.to_string())
     };
-    let all = || lineage.columns.iter().chain(lineage.edges.iter().map(|e| &e.from));
-    let of_table = |name: &str| -> Vec<ColumnName> {
-        let mut found: Vec<ColumnName> = Vec::new();
-        for column in all().filter(|c| c.table == name) {
-            if !found.contains(column) {
-                found.push(column.clone());
-            }
-        }
-        found
-    };
-    let whole = of_table(&table(what));
+    let whole = lineage.columns_of(&table(what));
     if !whole.is_empty() {
         return Ok(whole);
     }
     if let Some((name, column)) = what.rsplit_once('.') {
-        let known = of_table(&table(name));
+        let known = lineage.columns_of(&table(name));
         if let Some(found) = known.iter().find(|c| c.column == column) {
             return Ok(vec![found.clone()]);
         }
@@ -85,8 +75,7 @@ fn columns(session: &Session, lineage: &Lineage, what: &str) -> Result<Vec<Colum
         }
     }
     let error = Error::new(Code::NotFound, "nothing of the project has this name").detail(what);
-    let names: Vec<&str> = all().map(|c| c.table.as_str()).collect();
-    Err(match closest(what, names) {
+    Err(match closest(what, lineage.names()) {
         Some(near) => error.hint(format!("did you mean {near}?")),
         None => error.hint("`trib ls` lists the nodes with their tables"),
     }

@@ -9,6 +9,7 @@ mod errors;
 mod faults;
 mod hub;
 mod intervals;
+mod lineage;
 mod login;
 mod making;
 mod model_crash;
