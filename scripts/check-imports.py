@@ -49,8 +49,9 @@ NAMELESS = ["core", "kit", "engine", "project", "store", "runtime"]
 # Names that those rooms may use all the same, and why.
 NAMED_ALL_THE_SAME = {
     "store": {"postgres", "sqlite"},  # the control database lives in these two itself
-    # every project has a warehouse that is a lake, unless it says otherwise; Meltano's plugins become Singer's connections
-    "project": {"lake", "singer"},
+    # every project has a warehouse that is a lake, unless it says otherwise; Meltano's plugins become Singer's connections, and Airbyte's own are imported
+    "project": {"lake", "singer", "airbyte"},
+    "kit": {"singer"},  # JSON Schema has a format of this name
 }
 
 # Folders of those rooms that hold a user's project, not our code.

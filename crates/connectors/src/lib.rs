@@ -3,6 +3,8 @@
 
 use trib_core::Connector;
 
+#[cfg(feature = "airbyte")]
+pub mod airbyte;
 #[cfg(feature = "files")]
 pub mod files;
 #[cfg(feature = "manifest")]
@@ -17,6 +19,8 @@ pub mod sqlite;
 /// All connectors of this crate.
 pub fn connectors() -> Vec<Connector> {
     vec![
+        #[cfg(feature = "airbyte")]
+        airbyte::connector(),
         #[cfg(feature = "files")]
         files::connector(),
         #[cfg(feature = "postgres")]

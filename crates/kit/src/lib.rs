@@ -2,12 +2,17 @@
 
 pub mod cause;
 pub mod cursor;
+pub mod environment;
 pub mod exchange;
 pub mod fixture;
 pub mod http;
 pub mod kept;
+pub mod lines;
 pub mod process;
+pub mod program_log;
+pub mod records;
 pub mod scrub;
+pub mod settings;
 pub mod sql;
 pub mod storage;
 pub mod tape;

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -205,6 +205,10 @@ impl PrivateFolder {
         let folder = tempfile::Builder::new().prefix("trib-").permissions(std::fs::Permissions::from_mode(0o700)).tempdir()?;
         FOLDERS.lock().unwrap_or_else(PoisonError::into_inner).insert(folder.path().to_owned());
         Ok(Self(folder))
+    }
+
+    pub fn path(&self) -> &Path {
+        self.0.path()
     }
 
     /// Writes a file that only this user can read.

@@ -16,6 +16,7 @@ mod model_crash;
 mod models;
 mod pairs;
 mod plan;
+mod process;
 mod protocol;
 mod recovery;
 mod scripts;

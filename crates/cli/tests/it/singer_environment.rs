@@ -61,7 +61,7 @@ fn discover(folder: &Folder, path: &Path) -> Command {
 }
 
 fn environments(folder: &Folder) -> usize {
-    let made = fs::read_dir(folder.path().join("cache/tributary/singer")).unwrap();
+    let made = fs::read_dir(folder.path().join("cache/tributary/programs")).unwrap();
     made.filter(|e| e.as_ref().unwrap().path().join("ready").exists()).count()
 }
 
@@ -88,7 +88,7 @@ fn made_once_with_uv_or_without() {
         ok(&said(discover(&folder, &path).output().unwrap()));
         assert_eq!(environments(&folder), 2);
         // A Python that is gone takes its environments with it: they are made again.
-        for made in fs::read_dir(folder.path().join("cache/tributary/singer")).unwrap().map(|e| e.unwrap().path().join("bin/python")) {
+        for made in fs::read_dir(folder.path().join("cache/tributary/programs")).unwrap().map(|e| e.unwrap().path().join("bin/python")) {
             if made.is_symlink() {
                 fs::remove_file(&made).unwrap();
                 symlink("/no/such/python", &made).unwrap();

@@ -218,7 +218,7 @@ pub fn cache() -> PathBuf {
 }
 
 fn environment(program: &str) -> PathBuf {
-    let made = fs::read_dir(cache().join("tributary/singer")).unwrap().map(|e| e.unwrap().path());
+    let made = fs::read_dir(cache().join("tributary/programs")).unwrap().map(|e| e.unwrap().path());
     let name = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().into_owned();
     made.into_iter().find(|p| name(p).starts_with(&format!("{program}-")) && p.is_dir()).unwrap()
 }

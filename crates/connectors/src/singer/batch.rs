@@ -10,13 +10,11 @@ use arrow::datatypes::SchemaRef;
 use flate2::read::MultiGzDecoder;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use trib_core::{Code, Emitter, Error, Result};
+use trib_kit::records::{Decoder, Value};
 use trib_kit::tape::Tape;
 use url::Url;
 
-use super::decoder::Decoder;
-use super::input::give;
 use super::message::BatchMessage;
-use super::value::Value;
 
 /// Reads the files in their order. They stay where they are: their writer's owner removes them.
 pub fn read(message: &BatchMessage, decoder: &mut Decoder, out: &mut Emitter) -> Result<()> {
@@ -55,7 +53,7 @@ fn lines(mut from: impl BufRead, decoder: &mut Decoder, out: &mut Emitter) -> Re
         tape.clear();
         number += 1;
         if from.read_until(b'\n', &mut line)? == 0 {
-            return give(decoder, out);
+            return decoder.give(out);
         }
         let text = line.trim_ascii();
         if text.is_empty() {
@@ -65,7 +63,7 @@ fn lines(mut from: impl BufRead, decoder: &mut Decoder, out: &mut Emitter) -> Re
         let record =
             record.map_err(|reason| Error::new(Code::DataInvalid, "this is no record").detail(reason).row(format!("line {number}")))?;
         if decoder.add(Value::new(&tape, text, record), number) {
-            give(decoder, out)?;
+            decoder.give(out)?;
         }
     }
 }

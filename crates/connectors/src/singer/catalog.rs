@@ -9,8 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use trib_core::catalog::propose_cursors;
 use trib_core::{Catalog, Code, Error, Read, ReadMode, Result, Stream, StreamRead};
-
-use super::schema;
+use trib_kit::records::schema;
 
 /// The name under which a tap's own way to tell what is new stands among the cursors. It is no column.
 pub const OWN_CURSOR: &str = "_tap_state";

@@ -1,7 +1,6 @@
 //! Settings of a tap or a target.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,11 +9,12 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use trib_core::connector::{ConnectorConfig, Verified};
 use trib_core::{Code, Context, Destination, Error, Result, Secret, Source};
+use trib_kit::environment::Recipe;
 use trib_kit::process::{PrivateFolder, Program};
 use trib_kit::scrub;
+use trib_kit::settings::{Settings, secrets};
 
 use super::destination::SingerDestination;
-use super::environment::Recipe;
 use super::source::SingerSource;
 
 /// A Singer tap or target: any program that writes or reads Singer's messages.
@@ -57,17 +57,6 @@ pub struct SingerConfig {
 
 fn ten_minutes() -> u64 {
     600
-}
-
-/// Settings of which nobody knows here which ones are secret, so that none is ever shown.
-#[derive(Clone, Default, Deserialize, JsonSchema)]
-#[serde(transparent)]
-pub struct Settings(pub Map<String, Value>);
-
-impl fmt::Debug for Settings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.0.keys()).finish()
-    }
 }
 
 impl ConnectorConfig for SingerConfig {
@@ -114,8 +103,7 @@ impl SingerConfig {
             command: self.command.clone(),
             dir: dir.to_owned(),
         };
-        let made = tokio::task::spawn_blocking(move || recipe.program()).await;
-        let (program, args) = made.map_err(|_| Error::internal("making the program's environment has panicked"))??;
+        let (program, args) = recipe.made().await?;
         let env = self.env.iter().map(|(k, v)| (k.clone(), v.expose().to_owned())).collect();
         Ok(Program { program, args, env, dir: dir.to_owned() })
     }
@@ -132,37 +120,6 @@ impl SingerConfig {
 
     /// Texts that must not appear in what the program says: everything long enough among its settings that does not look harmless.
     pub fn secrets(&self) -> Vec<String> {
-        let mut found: Vec<String> = self.env.values().map(|v| v.expose().to_owned()).collect();
-        collect(&Value::Object(self.config.0.clone()), false, &mut found);
-        found.retain(|text| text.len() >= 4);
-        // Longer ones first, since they may hold shorter ones.
-        found.sort_by_key(|text| std::cmp::Reverse(text.len()));
-        found
-    }
-}
-
-/// Values under names that sound secret, and the passwords of URLs.
-fn collect(value: &Value, secret: bool, found: &mut Vec<String>) {
-    const SECRET: [&str; 9] = ["pass", "secret", "token", "key", "credential", "auth", "private", "pwd", "cert"];
-    match value {
-        Value::Object(object) => {
-            for (name, value) in object {
-                let name = name.to_lowercase();
-                collect(value, secret || SECRET.iter().any(|s| name.contains(s)), found);
-            }
-        }
-        Value::Array(values) => values.iter().for_each(|v| collect(v, secret, found)),
-        Value::String(text) if secret => {
-            found.push(text.clone());
-            found.extend(text.lines().map(str::to_owned));
-        }
-        Value::String(text) => {
-            if let Ok(url) = url::Url::parse(text)
-                && let Some(password) = url.password()
-            {
-                found.extend([text.clone(), password.to_owned()]);
-            }
-        }
-        _ => {}
+        secrets(&self.config, self.env.values())
     }
 }

@@ -18,11 +18,11 @@ use trib_core::{
     BatchStream, Code, Context, Destination, Error, Lease, Load, LoadId, Marker, Outcome, Part, Receipt, Result, Table, TableName,
     WriteMode,
 };
+use trib_kit::records::schema::of_field;
 
 use super::config::SingerConfig;
 use super::delivery::Delivery;
 use super::journal::Journal;
-use super::schema::of_field;
 
 pub struct SingerDestination {
     config: Arc<SingerConfig>,

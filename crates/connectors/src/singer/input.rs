@@ -1,18 +1,16 @@
 //! A run of Singer messages, from a tap's output or from standard input, into batches.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use trib_core::{Code, Emitter, Error, Level, Result};
+use trib_kit::lines::{Lines, Next};
+use trib_kit::records::{Decoder, schema};
 use trib_kit::tape::Tape;
 
 use super::batch;
-use super::decoder::Decoder;
-use super::lines::{Lines, Next};
 use super::message::{BatchMessage, Message, SchemaMessage, parse};
-use super::schema;
 use super::version::{Next as Then, Version};
 
 /// How long to wait for a message before looking at anything else.
@@ -282,7 +280,7 @@ impl Input {
                     waiting += record.bytes().len();
                     if full {
                         waiting = waiting.saturating_sub(decoder.bytes());
-                        give(decoder, out)?;
+                        decoder.give(out)?;
                     }
                     Rest::Nothing
                 }
@@ -341,7 +339,7 @@ impl Input {
     }
 
     fn give_all(&mut self, out: &mut Emitter) -> Result<()> {
-        self.decoders.iter_mut().try_for_each(|decoder| give(decoder, out))
+        self.decoders.iter_mut().try_for_each(|decoder| decoder.give(out))
     }
 
     /// Whether a SCHEMA message says anything new.
@@ -366,7 +364,7 @@ impl Input {
             return if self.rules.strict { Err(no_schema(&message.stream)) } else { Ok(()) };
         };
         let decoder = &mut self.decoders[found];
-        give(decoder, out)?;
+        decoder.give(out)?;
         batch::read(message, decoder, out)
     }
 }
@@ -416,16 +414,4 @@ fn unfollowed(stream: &str, out: &mut Emitter) -> Result<()> {
         Level::Warn,
         format!("{stream}: a new version of the table has begun; rows of the older one stay, since this load cannot replace them"),
     )
-}
-
-/// Gives on what a stream has.
-pub fn give(decoder: &mut Decoder, out: &mut Emitter) -> Result<()> {
-    let Some(decoded) = decoder.take()? else {
-        return Ok(());
-    };
-    let stream: Arc<str> = decoder.stream.clone();
-    for row in decoded.rejected {
-        out.reject_blocking(&stream, row)?;
-    }
-    out.batch_blocking(&stream, decoded.batch)
 }

@@ -4,9 +4,8 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 use trib_core::{Code, Error, Result};
+use trib_kit::records::Value;
 use trib_kit::tape::{Kind, Tape};
-
-use super::value::Value;
 
 pub enum Message<'a> {
     Schema(SchemaMessage),

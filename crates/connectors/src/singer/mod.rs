@@ -2,21 +2,14 @@
 
 mod batch;
 pub mod catalog;
-mod column;
 mod config;
-mod decoder;
 mod delivery;
 mod destination;
-mod environment;
 mod input;
 mod journal;
-mod lines;
-mod log;
 mod message;
 mod pipe;
-pub mod schema;
 mod source;
-mod value;
 mod version;
 pub mod write;
 

@@ -8,9 +8,9 @@ use async_trait::async_trait;
 use serde::Deserialize;
 use serde_json::json;
 use trib_core::{Catalog, Emitter, Error, ReadMode, Result, Source, Split, SplitEnd, State, Stream, StreamRead};
+use trib_kit::lines::Lines;
 
 use super::input::{Input, Known, Pause, Rules};
-use super::lines::Lines;
 
 /// A stream of messages, and whoever waits for the STATE messages among them.
 ///

@@ -9,15 +9,15 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
-use trib_core::{Catalog, Code, Context, Emitter, Error, Level, Read, Result, Source, Split, SplitEnd, State, StreamRead};
-use trib_kit::process::{PrivateFolder, Process, Program, Said};
+use trib_core::{Catalog, Code, Context, Emitter, Error, Read, Result, Source, Split, SplitEnd, State, StreamRead};
+use trib_kit::lines::Lines;
+use trib_kit::process::{PrivateFolder, Process, Program};
+use trib_kit::program_log::passing_on;
 use trib_kit::scrub;
 
 use super::catalog::TapCatalog;
 use super::config::SingerConfig;
 use super::input::{Input, Known, Pause, Rules};
-use super::lines::Lines;
-use super::log;
 use super::pipe::{advanced, ended, remembered, whole};
 
 pub struct SingerSource {
@@ -134,7 +134,8 @@ impl SingerSource {
                 input.alias(&entry.tap_stream_id, name);
             }
         }
-        input.every_now_and_then(passing_on(process.said.clone(), self.secrets.clone()));
+        let secrets = self.secrets.clone();
+        input.every_now_and_then(passing_on(process.said.clone(), move |text| scrub::without(text, secrets.iter())));
         Ok(Live { process, input, safe: false, _folder: folder })
     }
 
@@ -163,21 +164,6 @@ impl SingerSource {
 
     fn live(&self) -> std::sync::MutexGuard<'_, Option<Live>> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Passes on what a program says, with what it must not say blotted out.
-fn passing_on(said: Said, secrets: Arc<[String]>) -> impl FnMut(&mut Emitter) -> Result<()> + Send + 'static {
-    move |out| {
-        let (lines, dropped) = said.take();
-        for line in lines {
-            let (level, text) = log::read(&line);
-            out.log_blocking(level, scrub::without(&text, secrets.iter()))?;
-        }
-        if dropped > 0 {
-            out.log_blocking(Level::Info, format!("({dropped} more lines were written faster than they could be kept)"))?;
-        }
-        Ok(())
     }
 }
 

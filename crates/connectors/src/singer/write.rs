@@ -14,8 +14,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 use trib_core::Result;
 use trib_core::logical::{FieldExt, Logical};
-
-use super::schema::of_field;
+use trib_kit::records::schema::of_field;
 
 /// A SCHEMA message, as one line.
 pub fn schema_line(stream: &str, schema: &Schema, key: &[String], bookmarks: &[String]) -> Result<Vec<u8>> {
@@ -130,10 +129,9 @@ impl Encoder for Shown {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::singer::decoder::Decoder;
-    use crate::singer::schema;
     use arrow::array::{BinaryArray, Decimal128Array, StringArray, TimestampMicrosecondArray};
     use arrow::datatypes::TimeUnit;
+    use trib_kit::records::{Decoder, schema};
     use trib_kit::tape::Tape;
 
     #[test]
@@ -169,7 +167,7 @@ mod tests {
             let raw = line.split_once(r#""record":"#).unwrap().1.rsplit_once(r#","time_extracted""#).unwrap().0;
             let mut tape = Tape::default();
             let node = tape.parse(raw.as_bytes(), 0, raw.len()).unwrap();
-            decoder.add(crate::singer::value::Value::new(&tape, raw.as_bytes(), node), 1);
+            decoder.add(trib_kit::records::Value::new(&tape, raw.as_bytes(), node), 1);
         }
         let back = decoder.take().unwrap().unwrap().batch;
         for (i, name) in ["d", "j", "b", "t", "s"].iter().enumerate() {

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use trib_kit::tape::{Kind, Node, Tape};
+use crate::tape::{Kind, Node, Tape};
 
 #[derive(Clone, Copy)]
 pub struct Value<'a> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::{Array, BooleanArray, RecordBatch, RecordBatchOptions};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::SchemaRef;
-use trib_core::{Code, Error, RejectedRow, Result};
+use trib_core::{Code, Emitter, Error, RejectedRow, Result};
 
 use super::column::{Columns, Unfit};
 use super::value::Value;
@@ -93,6 +93,15 @@ impl Decoder {
         Ok(Some(Decoded { batch, rejected: refused.into_iter().map(|(_, row)| row).collect() }))
     }
 
+    /// Gives on what has come so far. Blocks.
+    pub fn give(&mut self, out: &mut Emitter) -> Result<()> {
+        let Some(decoded) = self.take()? else { return Ok(()) };
+        for row in decoded.rejected {
+            out.reject_blocking(&self.stream, row)?;
+        }
+        out.batch_blocking(&self.stream, decoded.batch)
+    }
+
     fn require_key(&self, batch: &RecordBatch, rows: usize) -> Result<()> {
         let Some(&column) = self.key.iter().find(|c| batch.column(**c).null_count() > 0) else {
             return Ok(());
@@ -108,9 +117,9 @@ impl Decoder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::singer::schema;
+    use crate::records::schema;
+    use crate::tape::Tape;
     use serde_json::json;
-    use trib_kit::tape::Tape;
 
     fn add(decoder: &mut Decoder, record: &str, line: u64) {
         let mut tape = Tape::default();
@@ -137,6 +146,7 @@ mod tests {
         let properties = json!({
             "i": {"type": "integer"}, "n": {"type": "number"}, "d": {"type": "number", "multipleOf": 0.01}, "s": {"type": "string"},
             "t": {"type": "string", "format": "date-time"}, "j": {}, "b": {"type": "boolean"},
+            "c": {"type": "string", "format": "date-time", "airbyte_type": "timestamp_without_timezone"},
             "o": {"type": "object", "properties": {"a": {"type": "integer"}, "l": {"type": "array", "items": {"type": "string"}}}},
         });
         let schema = json!({"properties": properties});
@@ -146,7 +156,7 @@ mod tests {
             &[
                 r#"{"i": 1, "n": 2.5, "d": 12.30, "s": "a\u00e9\n", "t": "2020-01-01T00:00:00+01:00", "j": {"x": [1.10, null]}, "b": true}"#,
                 r#"{"o": {"l": ["x", null], "unknown": 3, "a": 7}, "i": 9223372036854775807, "extra": {"deep": [1]}}"#,
-                r#"{"s": null, "o": null, "i": 3.0, "d": "0.5"}"#,
+                r#"{"s": null, "o": null, "i": 3.0, "d": "0.5", "c": "2020-01-01T10:30"}"#,
                 r#"{"o": {}}"#,
                 "{}",
             ],
@@ -157,7 +167,7 @@ mod tests {
             [
                 r#"{"i":1,"n":2.5,"d":12.30,"s":"aé\n","t":"2019-12-31T23:00:00Z","j":"{\"x\": [1.10, null]}","b":true}"#,
                 r#"{"i":9223372036854775807,"o":{"a":7,"l":["x",null]}}"#,
-                r#"{"i":3,"d":0.50}"#,
+                r#"{"i":3,"d":0.50,"c":"2020-01-01T10:30:00"}"#,
                 r#"{"o":{}}"#,
                 "{}",
             ]

@@ -1,4 +1,4 @@
-//! JSON Schema, as Singer uses it, into Arrow's types and back.
+//! JSON Schema, as Singer and Airbyte use it, into Arrow's types and back.
 
 use std::sync::Arc;
 
@@ -16,8 +16,7 @@ const MOST_DIGITS: i64 = 38;
 /// both become JSON texts.
 pub fn columns(schema: &Value, nested: bool) -> Result<SchemaRef> {
     let properties = schema.get("properties").and_then(Value::as_object).ok_or_else(|| {
-        Error::new(Code::DataInvalid, "the stream's schema declares no properties")
-            .hint("a SCHEMA message needs `schema: {type: object, properties: {…}}`")
+        Error::new(Code::DataInvalid, "the stream's schema declares no properties").hint("it needs `{type: object, properties: {…}}`")
     })?;
     let reader = Reader { root: schema, nested };
     Ok(Arc::new(Schema::new(properties.iter().map(|(name, schema)| reader.field(name, schema, 0)).collect::<Vec<_>>())))
@@ -72,6 +71,7 @@ impl<'a> Reader<'a> {
             "null" => Kind::Null,
             "boolean" => Kind::Boolean,
             "integer" => Kind::Integer,
+            "number" if object.get("airbyte_type").and_then(Value::as_str) == Some("integer") => Kind::Integer,
             "number" => Kind::Number(object),
             "string" => Kind::Text(object),
             "object" => Kind::Object(object),
@@ -229,6 +229,9 @@ fn text(name: &str, kinds: &[Kind<'_>]) -> Field {
         return plain(DataType::Binary);
     }
     match format(first).as_deref() {
+        Some("date-time") if first.get("airbyte_type").and_then(Value::as_str) == Some("timestamp_without_timezone") => {
+            plain(DataType::Timestamp(TimeUnit::Microsecond, None))
+        }
         Some("date-time") => plain(DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))),
         Some("date") => plain(DataType::Date32),
         Some("time") => plain(DataType::Time64(TimeUnit::Microsecond)),

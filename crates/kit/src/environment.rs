@@ -1,4 +1,4 @@
-//! Where a tap's or target's program comes from: the PATH, a command, or a Python environment that is made for it once.
+//! Where a program that works for a connector comes from: the PATH, a command, or a Python environment that is made for it once.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ pub struct Recipe {
 
 impl Recipe {
     /// The program and its first arguments. Blocks; makes the environment when it is not there.
-    pub fn program(&self) -> Result<(PathBuf, Vec<String>)> {
+    fn program(&self) -> Result<(PathBuf, Vec<String>)> {
         if let Some((program, args)) = self.command.split_first() {
             // A path, as opposed to a name, is taken from the project's folder.
             let program = if program.contains('/') { self.dir.join(program) } else { program.into() };
@@ -37,9 +37,15 @@ impl Recipe {
             return Err(Error::new(Code::NotFound, "the packages have no program of this name")
                 .detail(format!("{} in {}; there are: {}", self.name, without_passwords(pip), programs(&bin).join(", ")))
                 .setting("pip")
-                .hint("the program's name stands in the package's documentation, and is what `tap` or `target` must say"));
+                .hint("the program's name stands in the package's documentation, and is what the connection must say"));
         }
         Ok((program, Vec::new()))
+    }
+
+    /// The same, without holding up what else runs.
+    pub async fn made(self) -> Result<(PathBuf, Vec<String>)> {
+        let made = tokio::task::spawn_blocking(move || self.program()).await;
+        made.map_err(|_| Error::internal("making a program's environment has panicked"))?
     }
 
     /// The `bin` folder of an environment with these packages. Several processes that want it at the same time make it once.
@@ -88,7 +94,7 @@ impl Recipe {
 fn cache(project: &Path) -> PathBuf {
     let given = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|p| p.is_absolute());
     let home = given.or_else(|| std::env::home_dir().map(|home| home.join(".cache")));
-    home.map_or_else(|| project.join(".tributary/singer"), |cache| cache.join("tributary/singer"))
+    home.map_or_else(|| project.join(".tributary/programs"), |cache| cache.join("tributary/programs"))
 }
 
 /// A path starts at the project's folder, and is another package than the same path of another project.

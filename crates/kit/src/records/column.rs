@@ -14,10 +14,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use trib_core::logical::{FieldExt, Logical};
 use trib_core::{Error, Result};
-use trib_kit::tape::Kind;
-use trib_kit::value;
 
 use super::value::Value;
+use crate::tape::Kind;
+use crate::value;
 
 /// One column while its batch grows.
 pub enum Column {
@@ -36,8 +36,10 @@ pub enum Column {
     Binary(BinaryBuilder),
     Date(Date32Builder),
     Time(Time64MicrosecondBuilder),
-    /// Without a zone the text is taken for UTC, as Singer's specification has it.
+    /// Without a zone the text is taken for UTC, as Singer's specification has it and Airbyte's programs mean it.
     Instant(TimestampMicrosecondBuilder),
+    /// What a clock on a wall shows: text with a zone is something else.
+    Clock(TimestampMicrosecondBuilder),
     Struct(Struct),
     List(List),
 }
@@ -150,6 +152,7 @@ impl Column {
             DataType::Timestamp(_, Some(_)) => {
                 Column::Instant(TimestampMicrosecondBuilder::new().with_data_type(field.data_type().clone()))
             }
+            DataType::Timestamp(..) => Column::Clock(TimestampMicrosecondBuilder::new()),
             DataType::Struct(fields) => Column::Struct(Struct { columns: Columns::new(fields)?, valid: NullBufferBuilder::new(0) }),
             DataType::List(item) => {
                 let column = Box::new(Column::new(item)?);
@@ -174,7 +177,7 @@ impl Column {
             Column::Binary(b) => b.len(),
             Column::Date(b) => b.len(),
             Column::Time(b) => b.len(),
-            Column::Instant(b) => b.len(),
+            Column::Instant(b) | Column::Clock(b) => b.len(),
             Column::Struct(s) => s.valid.len(),
             Column::List(l) => l.valid.len(),
         }
@@ -190,7 +193,7 @@ impl Column {
             Column::Binary(b) => b.append_null(),
             Column::Date(b) => b.append_null(),
             Column::Time(b) => b.append_null(),
-            Column::Instant(b) => b.append_null(),
+            Column::Instant(b) | Column::Clock(b) => b.append_null(),
             Column::Struct(s) => {
                 s.columns.end_row();
                 s.valid.append_null();
@@ -212,7 +215,7 @@ impl Column {
             Column::Binary(b) => Arc::new(b.finish()),
             Column::Date(b) => Arc::new(b.finish()),
             Column::Time(b) => Arc::new(b.finish()),
-            Column::Instant(b) => Arc::new(b.finish()),
+            Column::Instant(b) | Column::Clock(b) => Arc::new(b.finish()),
             Column::Struct(s) => {
                 let valid = s.valid.finish();
                 Arc::new(StructArray::try_new(s.columns.fields.clone(), s.columns.finish()?, valid)?)
@@ -237,6 +240,7 @@ impl Column {
             Column::Date(_) => "date",
             Column::Time(_) => "time",
             Column::Instant(_) => "date-time",
+            Column::Clock(_) => "date-time without a zone",
             Column::Struct(_) => "object",
             Column::List(_) => "array",
         }
@@ -251,6 +255,7 @@ impl Column {
                 true
             }
             Column::Instant(b) => append(value::instant(bytes).and_then(|i| i.in_unit(6)), |v| b.append_value(v)),
+            Column::Clock(b) => append(value::instant(bytes).filter(|i| !i.zoned).and_then(|i| i.in_unit(6)), |v| b.append_value(v)),
             Column::Date(b) => {
                 // Some taps give a date the time of midnight.
                 let midnight =

@@ -1,10 +1,27 @@
-//! What taps and targets write on standard error: JSON, `key=value`, or Python's usual line.
+//! What programs write on standard error: JSON, `key=value`, or Python's usual line.
 
 use serde_json::Value;
-use trib_core::Level;
+use trib_core::{Emitter, Level, Result};
+
+use crate::process::Said;
+
+/// Passes on what a program says, each line as `clean` leaves it.
+pub fn passing_on(said: Said, clean: impl Fn(&str) -> String + Send + 'static) -> impl FnMut(&mut Emitter) -> Result<()> + Send + 'static {
+    move |out| {
+        let (lines, dropped) = said.take();
+        for line in lines {
+            let (level, text) = read(&line);
+            out.log_blocking(level, clean(&text))?;
+        }
+        if dropped > 0 {
+            out.log_blocking(Level::Info, format!("({dropped} more lines were written faster than they could be kept)"))?;
+        }
+        Ok(())
+    }
+}
 
 /// A line's level and what it says.
-pub fn read(line: &str) -> (Level, String) {
+fn read(line: &str) -> (Level, String) {
     if line.starts_with('{')
         && let Ok(Value::Object(object)) = serde_json::from_str::<Value>(line)
     {
