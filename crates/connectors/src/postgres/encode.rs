@@ -208,7 +208,7 @@ enum Values<'a> {
     Decimal128(&'a [i128], i8),
     Decimal256(&'a [i256], i8),
     NumericText(&'a StringArray),
-    Text(&'a StringArray, Option<usize>),
+    Text(&'a StringArray, TextForm),
     Json(&'a StringArray, JsonForm),
     Bytea(&'a BinaryArray),
     Date(&'a [i32]),
@@ -218,6 +218,21 @@ enum Values<'a> {
     Uuid(&'a FixedSizeBinaryArray),
     UuidText(&'a StringArray),
     List(&'a ListArray, Box<Column<'a>>, u32),
+}
+
+#[derive(Clone, Copy)]
+struct TextForm {
+    /// Characters that the column takes.
+    most: Option<usize>,
+    /// Some value of the batch may have a NUL character.
+    check: bool,
+}
+
+impl TextForm {
+    fn of(array: &StringArray, most: Option<usize>) -> Self {
+        let (first, last) = (array.value_offsets()[0] as usize, array.value_offsets()[array.len()] as usize);
+        Self { most, check: memchr::memchr(0, &array.value_data()[first..last]).is_some() }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -262,7 +277,7 @@ impl<'a> Column<'a> {
             Values::Decimal128(v, scale) => numeric::put_i128(v[row], *scale, out),
             Values::Decimal256(v, scale) => numeric::put_i256(v[row], *scale, out),
             Values::NumericText(v) => numeric::put_text(v.value(row), out).ok_or("not a number that numeric can hold")?,
-            Values::Text(v, most) => put_text(v.value(row), *most, out)?,
+            Values::Text(v, form) => put_text(v.value(row), *form, out)?,
             Values::Json(v, form) => put_json(v.value(row), *form, out)?,
             Values::Bytea(v) => put_bytes(v.value(row), out),
             Values::Date(v) => put_fixed::<4, 8>(out, date(v[row])?.to_be_bytes()),
@@ -293,8 +308,8 @@ impl<'a> Values<'a> {
             (Kind::Numeric(_), DataType::Decimal128(_, s)) => Values::Decimal128(array.as_primitive::<Decimal128Type>().values(), *s),
             (Kind::Numeric(_), DataType::Decimal256(_, s)) => Values::Decimal256(array.as_primitive::<Decimal256Type>().values(), *s),
             (Kind::Numeric(_), _) => Values::NumericText(array.as_string()),
-            (Kind::Text(most), _) => Values::Text(array.as_string(), most),
-            (Kind::Spelled, _) => Values::Text(array.as_string(), None),
+            (Kind::Text(most), _) => Values::Text(array.as_string(), TextForm::of(array.as_string(), most)),
+            (Kind::Spelled, _) => Values::Text(array.as_string(), TextForm::of(array.as_string(), None)),
             (Kind::Json, _) => Values::Json(array.as_string(), JsonForm { binary: false, check: check_json }),
             (Kind::Jsonb, _) => Values::Json(array.as_string(), JsonForm { binary: true, check: check_json }),
             (Kind::Bytea, _) => Values::Bytea(array.as_binary()),
@@ -324,11 +339,12 @@ fn put_bytes(value: &[u8], out: &mut Vec<u8>) {
 }
 
 #[inline]
-fn put_text(value: &str, most: Option<usize>, out: &mut Vec<u8>) -> Result<(), Reason> {
-    if memchr::memchr(0, value.as_bytes()).is_some() {
+fn put_text(value: &str, form: TextForm, out: &mut Vec<u8>) -> Result<(), Reason> {
+    if form.check && memchr::memchr(0, value.as_bytes()).is_some() {
         return Err("the text has a NUL character, which PostgreSQL cannot store".to_owned());
     }
     // The server cuts spaces at the end by itself.
+    let most = form.most;
     if most.is_some_and(|most| value.len() > most && value.trim_end_matches(' ').chars().count() > most) {
         return Err(format!("the text is longer than the column's {} characters", most.unwrap_or_default()));
     }

@@ -286,7 +286,9 @@ fn put_groups(groups: &[u16], weight: i32, negative: bool, scale: u16, out: &mut
     head[8..10].copy_from_slice(&sign.to_be_bytes());
     head[10..].copy_from_slice(&scale.to_be_bytes());
     out.extend_from_slice(&head);
-    out.extend(groups.iter().flat_map(|group| group.to_be_bytes()));
+    for group in groups {
+        out.extend_from_slice(&group.to_be_bytes());
+    }
 }
 
 #[cfg(test)]
