@@ -7,7 +7,7 @@ use trib_core::{Code, Error, Result};
 
 use super::input::unwrap_io;
 
-const SIZE: usize = 2 << 20;
+const SIZE: usize = 1 << 20;
 
 pub struct Window<'a> {
     input: Box<dyn Read + Send>,

@@ -196,24 +196,29 @@ struct Column<'a> {
     required: bool,
 }
 
-/// The values of one column, borrowed so that the loop over rows touches slices only.
+/// The values of one column, borrowed so that the loop over rows touches slices only. What most columns have is written in that loop
+/// itself, which stays short.
 enum Values<'a> {
-    Bool(&'a BooleanArray),
-    Int2(&'a [i16]),
     Int4(&'a [i32]),
     Int8(&'a [i64]),
+    Decimal128(&'a [i128], i8),
+    Text(&'a StringArray, TextForm),
+    Date(&'a [i32]),
+    Timestamp(&'a [i64]),
+    Rare(Rare<'a>),
+}
+
+enum Rare<'a> {
+    Bool(&'a BooleanArray),
+    Int2(&'a [i16]),
     Oid(&'a [u32]),
     Float4(&'a [f32]),
     Float8(&'a [f64]),
-    Decimal128(&'a [i128], i8),
     Decimal256(&'a [i256], i8),
     NumericText(&'a StringArray),
-    Text(&'a StringArray, TextForm),
     Json(&'a StringArray, JsonForm),
     Bytea(&'a BinaryArray),
-    Date(&'a [i32]),
     Time(&'a [i64]),
-    Timestamp(&'a [i64]),
     Interval(&'a [IntervalMonthDayNano]),
     Uuid(&'a FixedSizeBinaryArray),
     UuidText(&'a StringArray),
@@ -250,7 +255,7 @@ impl<'a> Column<'a> {
                 values: Values::of(list.values(), target.t.kind, target.check_json),
                 required: false,
             };
-            Values::List(list, Box::new(items), target.t.oid)
+            Values::Rare(Rare::List(list, Box::new(items), target.t.oid))
         } else {
             Values::of(array, target.t.kind, target.check_json)
         };
@@ -267,29 +272,13 @@ impl<'a> Column<'a> {
             return Ok(());
         }
         match &self.values {
-            Values::Bool(v) => out.extend_from_slice(&[0, 0, 0, 1, u8::from(v.value(row))]),
-            Values::Int2(v) => put_fixed::<2, 6>(out, v[row].to_be_bytes()),
             Values::Int4(v) => put_fixed::<4, 8>(out, v[row].to_be_bytes()),
             Values::Int8(v) => put_fixed::<8, 12>(out, v[row].to_be_bytes()),
-            Values::Oid(v) => put_fixed::<4, 8>(out, v[row].to_be_bytes()),
-            Values::Float4(v) => put_fixed::<4, 8>(out, v[row].to_be_bytes()),
-            Values::Float8(v) => put_fixed::<8, 12>(out, v[row].to_be_bytes()),
             Values::Decimal128(v, scale) => numeric::put_i128(v[row], *scale, out),
-            Values::Decimal256(v, scale) => numeric::put_i256(v[row], *scale, out),
-            Values::NumericText(v) => numeric::put_text(v.value(row), out).ok_or("not a number that numeric can hold")?,
             Values::Text(v, form) => put_text(v.value(row), *form, out)?,
-            Values::Json(v, form) => put_json(v.value(row), *form, out)?,
-            Values::Bytea(v) => put_bytes(v.value(row), out),
             Values::Date(v) => put_fixed::<4, 8>(out, date(v[row])?.to_be_bytes()),
-            Values::Time(v) => put_fixed::<8, 12>(out, time(v[row])?.to_be_bytes()),
             Values::Timestamp(v) => put_fixed::<8, 12>(out, timestamp(v[row])?.to_be_bytes()),
-            Values::Interval(v) => put_interval(v[row], out),
-            Values::Uuid(v) => put_bytes(v.value(row), out),
-            Values::UuidText(v) => {
-                let uuid = uuid::Uuid::parse_str(v.value(row).trim()).map_err(|_| "not a UUID")?;
-                put_bytes(uuid.as_bytes(), out);
-            }
-            Values::List(list, items, element) => put_list(list, items, *element, row, out)?,
+            Values::Rare(rare) => rare.put(row, out)?,
         }
         Ok(())
     }
@@ -298,28 +287,56 @@ impl<'a> Column<'a> {
 impl<'a> Values<'a> {
     fn of(array: &'a ArrayRef, kind: Kind, check_json: bool) -> Self {
         match (kind, array.data_type()) {
-            (Kind::Bool, _) => Values::Bool(array.as_boolean()),
-            (Kind::Int2, _) => Values::Int2(array.as_primitive::<Int16Type>().values()),
+            (Kind::Bool, _) => Values::Rare(Rare::Bool(array.as_boolean())),
+            (Kind::Int2, _) => Values::Rare(Rare::Int2(array.as_primitive::<Int16Type>().values())),
             (Kind::Int4, _) => Values::Int4(array.as_primitive::<Int32Type>().values()),
             (Kind::Int8, _) => Values::Int8(array.as_primitive::<Int64Type>().values()),
-            (Kind::Oid, _) => Values::Oid(array.as_primitive::<UInt32Type>().values()),
-            (Kind::Float4, _) => Values::Float4(array.as_primitive::<Float32Type>().values()),
-            (Kind::Float8, _) => Values::Float8(array.as_primitive::<Float64Type>().values()),
+            (Kind::Oid, _) => Values::Rare(Rare::Oid(array.as_primitive::<UInt32Type>().values())),
+            (Kind::Float4, _) => Values::Rare(Rare::Float4(array.as_primitive::<Float32Type>().values())),
+            (Kind::Float8, _) => Values::Rare(Rare::Float8(array.as_primitive::<Float64Type>().values())),
             (Kind::Numeric(_), DataType::Decimal128(_, s)) => Values::Decimal128(array.as_primitive::<Decimal128Type>().values(), *s),
-            (Kind::Numeric(_), DataType::Decimal256(_, s)) => Values::Decimal256(array.as_primitive::<Decimal256Type>().values(), *s),
-            (Kind::Numeric(_), _) => Values::NumericText(array.as_string()),
+            (Kind::Numeric(_), DataType::Decimal256(_, s)) => {
+                Values::Rare(Rare::Decimal256(array.as_primitive::<Decimal256Type>().values(), *s))
+            }
+            (Kind::Numeric(_), _) => Values::Rare(Rare::NumericText(array.as_string())),
             (Kind::Text(most), _) => Values::Text(array.as_string(), TextForm::of(array.as_string(), most)),
             (Kind::Spelled, _) => Values::Text(array.as_string(), TextForm::of(array.as_string(), None)),
-            (Kind::Json, _) => Values::Json(array.as_string(), JsonForm { binary: false, check: check_json }),
-            (Kind::Jsonb, _) => Values::Json(array.as_string(), JsonForm { binary: true, check: check_json }),
-            (Kind::Bytea, _) => Values::Bytea(array.as_binary()),
+            (Kind::Json, _) => Values::Rare(Rare::Json(array.as_string(), JsonForm { binary: false, check: check_json })),
+            (Kind::Jsonb, _) => Values::Rare(Rare::Json(array.as_string(), JsonForm { binary: true, check: check_json })),
+            (Kind::Bytea, _) => Values::Rare(Rare::Bytea(array.as_binary())),
             (Kind::Date, _) => Values::Date(array.as_primitive::<Date32Type>().values()),
-            (Kind::Time, _) => Values::Time(array.as_primitive::<Time64MicrosecondType>().values()),
+            (Kind::Time, _) => Values::Rare(Rare::Time(array.as_primitive::<Time64MicrosecondType>().values())),
             (Kind::Timestamp | Kind::TimestampTz, _) => Values::Timestamp(array.as_primitive::<TimestampMicrosecondType>().values()),
-            (Kind::Interval, _) => Values::Interval(array.as_primitive::<IntervalMonthDayNanoType>().values()),
-            (Kind::Uuid, DataType::FixedSizeBinary(_)) => Values::Uuid(array.as_fixed_size_binary()),
-            (Kind::Uuid, _) => Values::UuidText(array.as_string()),
+            (Kind::Interval, _) => Values::Rare(Rare::Interval(array.as_primitive::<IntervalMonthDayNanoType>().values())),
+            (Kind::Uuid, DataType::FixedSizeBinary(_)) => Values::Rare(Rare::Uuid(array.as_fixed_size_binary())),
+            (Kind::Uuid, _) => Values::Rare(Rare::UuidText(array.as_string())),
         }
+    }
+}
+
+impl Rare<'_> {
+    #[inline(never)]
+    fn put(&self, row: usize, out: &mut Vec<u8>) -> Result<(), Reason> {
+        match self {
+            Rare::Bool(v) => out.extend_from_slice(&[0, 0, 0, 1, u8::from(v.value(row))]),
+            Rare::Int2(v) => put_fixed::<2, 6>(out, v[row].to_be_bytes()),
+            Rare::Oid(v) => put_fixed::<4, 8>(out, v[row].to_be_bytes()),
+            Rare::Float4(v) => put_fixed::<4, 8>(out, v[row].to_be_bytes()),
+            Rare::Float8(v) => put_fixed::<8, 12>(out, v[row].to_be_bytes()),
+            Rare::Decimal256(v, scale) => numeric::put_i256(v[row], *scale, out),
+            Rare::NumericText(v) => numeric::put_text(v.value(row), out).ok_or("not a number that numeric can hold")?,
+            Rare::Json(v, form) => put_json(v.value(row), *form, out)?,
+            Rare::Bytea(v) => put_bytes(v.value(row), out),
+            Rare::Time(v) => put_fixed::<8, 12>(out, time(v[row])?.to_be_bytes()),
+            Rare::Interval(v) => put_interval(v[row], out),
+            Rare::Uuid(v) => put_bytes(v.value(row), out),
+            Rare::UuidText(v) => {
+                let uuid = uuid::Uuid::parse_str(v.value(row).trim()).map_err(|_| "not a UUID")?;
+                put_bytes(uuid.as_bytes(), out);
+            }
+            Rare::List(list, items, element) => put_list(list, items, *element, row, out)?,
+        }
+        Ok(())
     }
 }
 

@@ -15,6 +15,17 @@ const NAN: u16 = 0xC000;
 const POSITIVE_INFINITY: u16 = 0xD000;
 const NEGATIVE_INFINITY: u16 = 0xF000;
 
+/// Powers of ten.
+const POWERS: [u64; 20] = {
+    let mut powers = [1; 20];
+    let mut i = 1;
+    while i < powers.len() {
+        powers[i] = powers[i - 1] * 10;
+        i += 1;
+    }
+    powers
+};
+
 /// Why a numeric is not a decimal of the wanted scale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotDecimal {
@@ -61,21 +72,20 @@ impl<'a> Parts<'a> {
         let count = self.digits.len() as i32 / 2;
         let shift = 4 * (self.weight - count + 1) + i32::from(scale);
         let last = u16::from_be_bytes([self.digits[self.digits.len() - 2], self.digits[self.digits.len() - 1]]);
-        match shift {
-            0.. => Ok((4, last, shift.cast_unsigned())),
-            -3..=-1 => {
-                let cut = 10u16.pow(shift.unsigned_abs());
-                if !last.is_multiple_of(cut) {
-                    return Err(NotDecimal::DoesNotFit);
-                }
-                Ok(((4 + shift).cast_unsigned(), last / cut, 0))
-            }
-            _ => Err(NotDecimal::DoesNotFit),
-        }
+        // Divisors that the compiler knows cost a multiplication.
+        let (rest, part) = match shift {
+            0.. => return Ok((4, last, shift.cast_unsigned())),
+            -1 => (last % 10, last / 10),
+            -2 => (last % 100, last / 100),
+            -3 => (last % 1000, last / 1000),
+            _ => return Err(NotDecimal::DoesNotFit),
+        };
+        if rest == 0 { Ok(((4 + shift).cast_unsigned(), part, 0)) } else { Err(NotDecimal::DoesNotFit) }
     }
 }
 
 /// The value times `10^scale`.
+#[inline]
 pub fn to_i128(bytes: &[u8], scale: i8) -> Result<i128, NotDecimal> {
     let parts = Parts::read(bytes)?;
     if let Some(special) = parts.special() {
@@ -87,19 +97,18 @@ pub fn to_i128(bytes: &[u8], scale: i8) -> Result<i128, NotDecimal> {
     }
     let (step, last, shift) = parts.tail(scale)?;
     let head = parts.digits().take(count - 1);
-    let magnitude = if count <= 4 {
-        // Sixteen decimal digits: no step can overflow.
-        let head = head.fold(0u64, |sum, digit| sum * 10_000 + u64::from(digit));
-        i128::from(head * 10u64.pow(step) + u64::from(last))
-    } else {
-        head.map(i128::from)
+    let value = match POWERS.get(shift as usize) {
+        // Sixteen decimal digits and nineteen zeros: no step can overflow.
+        Some(power) if count <= 4 => {
+            let head = head.fold(0u64, |sum, digit| sum * 10_000 + u64::from(digit));
+            i128::from(head * POWERS[step as usize] + u64::from(last)) * i128::from(*power)
+        }
+        _ => head
+            .map(i128::from)
             .try_fold(0i128, |sum, digit| sum.checked_mul(10_000)?.checked_add(digit))
             .and_then(|head| head.checked_mul(10i128.pow(step))?.checked_add(i128::from(last)))
-            .ok_or(NotDecimal::DoesNotFit)?
-    };
-    let value = match shift {
-        0 => magnitude,
-        _ => 10i128.checked_pow(shift).and_then(|power| magnitude.checked_mul(power)).ok_or(NotDecimal::DoesNotFit)?,
+            .and_then(|magnitude| magnitude.checked_mul(10i128.checked_pow(shift)?))
+            .ok_or(NotDecimal::DoesNotFit)?,
     };
     Ok(if parts.sign == NEGATIVE { -value } else { value })
 }
@@ -158,28 +167,50 @@ pub fn to_text(bytes: &[u8], out: &mut String) -> Result<(), NotDecimal> {
 /// Writes length and value of `value / 10^scale`.
 pub fn put_i128(value: i128, scale: i8, out: &mut Vec<u8>) {
     let pad = (4 - scale.rem_euclid(4)) % 4;
+    let padding = POWERS[usize::from(pad.unsigned_abs())];
     let magnitude = value.unsigned_abs();
     let groups_after_point = (i32::from(scale) + i32::from(pad)) / 4;
-    let mut groups = [0u16; 11];
-    let mut at = groups.len();
-    if let Some(mut rest) = u64::try_from(magnitude).ok().and_then(|m| m.checked_mul(10u64.pow(pad.unsigned_abs().into()))) {
+    let shown = scale.max(0).unsigned_abs().into();
+    if let Some(padded) = u64::try_from(magnitude).ok().and_then(|magnitude| magnitude.checked_mul(padding)) {
+        put_u64(padded, groups_after_point, value < 0, shown, out);
+    } else if let Some(mut rest) = magnitude.checked_mul(padding.into()) {
+        let mut groups = [0u16; 11];
+        let mut at = groups.len();
         while rest > 0 {
             at -= 1;
             groups[at] = (rest % 10_000) as u16;
             rest /= 10_000;
         }
-    } else if let Some(mut rest) = magnitude.checked_mul(10u128.pow(pad.unsigned_abs().into())) {
-        while rest > 0 {
-            at -= 1;
-            groups[at] = (rest % 10_000) as u16;
-            rest /= 10_000;
-        }
+        let first = groups.len() - at;
+        put_groups(&groups[at..], first as i32 - groups_after_point - 1, value < 0, shown, out);
     } else {
         let zeros = usize::from(scale.min(0).unsigned_abs());
-        return put_decimal(&format!("{value}{:0<zeros$}", ""), scale.max(0), out);
+        put_decimal(&format!("{value}{:0<zeros$}", ""), scale.max(0), out);
     }
-    let first = groups.len() - at;
-    put_groups(&groups[at..], first as i32 - groups_after_point - 1, value < 0, scale.max(0).unsigned_abs().into(), out);
+}
+
+/// Writes `value / 10000^groups_after_point`. The groups are put together in a register: most numbers are a few groups long.
+#[inline]
+fn put_u64(value: u64, groups_after_point: i32, negative: bool, scale: u16, out: &mut Vec<u8>) {
+    if value == 0 {
+        out.extend_from_slice(&head(0, 0, false, scale));
+        return;
+    }
+    let (mut rest, mut dropped) = (value, 0);
+    while rest.is_multiple_of(10_000) {
+        rest /= 10_000;
+        dropped += 1;
+    }
+    let (mut groups, mut count) = (0u128, 0);
+    while rest > 0 {
+        groups = groups >> 16 | u128::from(rest % 10_000) << 112;
+        rest /= 10_000;
+        count += 1;
+    }
+    out.extend_from_slice(&head(count, count as i32 + dropped - groups_after_point - 1, negative, scale));
+    // Writing a known number of bytes and cutting some off is cheaper than writing some.
+    out.extend_from_slice(&groups.to_be_bytes());
+    out.truncate(out.len() - (16 - 2 * count));
 }
 
 /// Writes length and value of `value / 10^scale`.
@@ -276,19 +307,22 @@ fn put_digits(negative: bool, whole: &[u8], fraction: &[u8], out: &mut Vec<u8>) 
 fn put_groups(groups: &[u16], weight: i32, negative: bool, scale: u16, out: &mut Vec<u8>) {
     let trailing = groups.iter().rev().take_while(|g| **g == 0).count();
     let groups = &groups[..groups.len() - trailing];
-    let weight = if groups.is_empty() { 0 } else { weight as i16 };
-    let sign = if negative && !groups.is_empty() { NEGATIVE } else { POSITIVE };
-    // Written at once: most numbers are a few groups long.
-    let mut head = [0u8; 12];
-    head[..4].copy_from_slice(&(8 + 2 * groups.len() as u32).to_be_bytes());
-    head[4..6].copy_from_slice(&(groups.len() as u16).to_be_bytes());
-    head[6..8].copy_from_slice(&weight.to_be_bytes());
-    head[8..10].copy_from_slice(&sign.to_be_bytes());
-    head[10..].copy_from_slice(&scale.to_be_bytes());
-    out.extend_from_slice(&head);
+    let weight = if groups.is_empty() { 0 } else { weight };
+    out.extend_from_slice(&head(groups.len(), weight, negative && !groups.is_empty(), scale));
     for group in groups {
         out.extend_from_slice(&group.to_be_bytes());
     }
+}
+
+/// What stands before the groups: the value's length, and the header.
+#[inline]
+fn head(groups: usize, weight: i32, negative: bool, scale: u16) -> [u8; 12] {
+    let length = 8 + 2 * groups as u128;
+    let sign = if negative { NEGATIVE } else { POSITIVE };
+    let fields = length << 64 | (groups as u128) << 48 | u128::from((weight as i16).cast_unsigned()) << 32;
+    let mut head = [0; 12];
+    head.copy_from_slice(&(fields | u128::from(sign) << 16 | u128::from(scale)).to_be_bytes()[4..]);
+    head
 }
 
 #[cfg(test)]

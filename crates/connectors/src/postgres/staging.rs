@@ -19,8 +19,9 @@ use super::encode::{HEADER, Prepared, TRAILER};
 use super::error;
 use super::layout::{Layout, Place};
 
-/// Rows are sent in pieces of about this size.
-const CHUNK: usize = 128 << 10;
+/// Rows are sent in pieces of about this size; a little more is allocated, since a piece ends with a whole row. Together they are not
+/// too large for the allocator to use the same memory again.
+const CHUNK: usize = 56 << 10;
 
 /// Makes and registers the staging table, and the schema that it stands in, unless they are there.
 pub async fn create_table(session: &Session, part: &Part, place: &Place, layout: &Layout) -> Result<()> {
