@@ -32,6 +32,7 @@ pub const SHIPPED: &[Shipped] = shipped![
     "ecb",
     "github",
     "google_ads",
+    "google_sheets",
     "hubspot",
     "jira",
     "mailchimp",
