@@ -8,6 +8,7 @@ mod commands;
 mod conduct;
 mod exit;
 mod hub;
+mod impact;
 mod lineage;
 mod models;
 mod observe;

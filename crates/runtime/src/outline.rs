@@ -22,6 +22,8 @@ pub struct StreamOutline {
     pub read: &'static str,
     pub write: &'static str,
     pub key: Vec<String>,
+    /// What the source is asked for.
+    pub columns: Vec<String>,
     /// Where the read begins.
     pub from_state: State,
     /// What is done first with a load that an earlier run has left.
@@ -103,6 +105,7 @@ pub async fn outline(runtime: &Runtime, task: &SyncTask, stream: &StreamTask) ->
         read: mode(&stream.read),
         write,
         key: stream.spec.key.clone(),
+        columns: stream.spec.schema.fields().iter().map(|f| f.name().clone()).collect(),
         from_state: wanted.from,
         unfinished,
         expected_rows: stream.rows,

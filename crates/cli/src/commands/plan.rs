@@ -5,8 +5,6 @@ use std::sync::Arc;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use trib_core::Error;
-use trib_project::graph::GraphNode;
-use trib_project::select::Manifest;
 use trib_project::{Graph, Model, NodeKind};
 use trib_runtime::{NoObserver, StreamOutline, SyncTask, outline};
 
@@ -14,6 +12,7 @@ use crate::app::Session;
 use crate::args::Select;
 use crate::assemble::Ask;
 use crate::exit::{Exit, Result};
+use crate::impact::{self, Change, Loss};
 use crate::models::{self, Computing};
 use crate::preflight;
 use crate::prepare::{self, Prepared, Wanted, admit};
@@ -34,8 +33,13 @@ pub struct Args {
 #[derive(Default)]
 pub struct SyncOutline {
     pub sync: String,
+    /// Where from and where to; both empty for a node that is no longer part of the project.
     pub from: String,
     pub to: String,
+    /// What became of the node since the last run.
+    pub change: Option<Change>,
+    /// Columns that its tables lose.
+    pub loses: Vec<Loss>,
     pub streams: Vec<StreamOutline>,
     pub notes: Vec<String>,
     pub errors: Vec<Error>,
@@ -86,29 +90,19 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit> {
             if let Some(pause) = paused.iter().find(|p| p.node == node.name) {
                 plan.notes.push(format!("paused by {}: a run leaves it out", pause.by));
             }
-            plan.notes.extend(changed(before.as_ref(), node, &graph));
+            plan.change = Change::of(before.as_ref(), node, &graph);
         }
     }
+    impact::read_by_syncs(project, &mut plans);
     if args.select.select.is_empty() {
         for name in before.iter().flat_map(|b| b.keys()).filter(|name| !graph.nodes().iter().any(|n| n.name == **name)) {
-            session.output.note(format!("{name} is no longer part of the project; what it made stays"));
+            plans.push(SyncOutline { sync: name.clone(), change: Some(Change::removed()), ..SyncOutline::default() });
         }
     }
     session.output.either(|| plans.iter().map(to_json).collect(), || render::plan::text(&plans));
     let streams = plans.iter().map(|p| p.streams.len()).sum();
     let codes: Vec<_> = plans.iter().flat_map(|p| &p.errors).map(Error::code).collect();
     Ok(Exit::of_run(streams, &codes))
-}
-
-/// What became of a node since the last run, and whom that concerns.
-fn changed(before: Option<&Manifest>, node: &GraphNode, graph: &Graph) -> Option<String> {
-    let what = match before?.get(&node.name) {
-        None => "new since the last run",
-        Some(hash) if *hash != node.hash => "changed since the last run",
-        Some(_) => return None,
-    };
-    let below: Vec<String> = graph.reach(&node.name, false, usize::MAX).into_iter().collect();
-    Some(if below.is_empty() { what.to_owned() } else { format!("{what}; read by {}", below.join(", ")) })
 }
 
 /// A model: checked against its parents as they are written now.
@@ -131,7 +125,12 @@ async fn model(session: &Session, graph: &Graph, wanted: &Wanted<'_>, model: &Mo
         None => Computing::of(session, model).await?,
     };
     match models::model(session, model, computing, wanted.ask).await {
-        Ok(Some(task)) => outlines(session, &task, &mut plan).await?,
+        Ok(Some(task)) => {
+            outlines(session, &task, &mut plan).await?;
+            if let Some(stream) = task.streams.first() {
+                plan.loses = impact::losses(session, graph, model, &stream.spec.schema).await?;
+            }
+        }
         Ok(None) => plan.notes.push("the query is right".to_owned()),
         // What a sync is about to make may bring the table or the column.
         Err(failure) => match preflight::moved_by(graph, wanted.selection, model) {
@@ -155,7 +154,10 @@ async fn outlines(session: &Session, task: &SyncTask, plan: &mut SyncOutline) ->
     let runtime = session.runtime("", Arc::new(NoObserver), CancellationToken::new()).await?;
     for stream in &task.streams {
         match outline(&runtime, task, stream).await {
-            Ok(outline) => plan.streams.push(outline),
+            Ok(outline) => {
+                plan.notes.extend(impact::intervals(task, stream, &outline.from_state).await);
+                plan.streams.push(outline);
+            }
             Err(e) => plan.errors.push(e.connection(&plan.to)),
         }
     }
@@ -164,5 +166,8 @@ async fn outlines(session: &Session, task: &SyncTask, plan: &mut SyncOutline) ->
 
 fn to_json(plan: &SyncOutline) -> serde_json::Value {
     let errors: Vec<_> = plan.errors.iter().map(Error::to_json).collect();
-    json!({"sync": plan.sync, "from": plan.from, "to": plan.to, "streams": plan.streams, "notes": plan.notes, "errors": errors})
+    json!({
+        "sync": plan.sync, "from": plan.from, "to": plan.to, "change": plan.change, "loses": plan.loses, "streams": plan.streams,
+        "notes": plan.notes, "errors": errors,
+    })
 }

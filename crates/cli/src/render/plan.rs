@@ -16,7 +16,17 @@ const STATE_CHARS: usize = 120;
 pub fn text(plans: &[SyncOutline]) -> String {
     let mut out = String::new();
     for plan in plans {
-        let _ = writeln!(out, "{}: {} → {}", plan.sync, plan.from, plan.to);
+        if plan.to.is_empty() {
+            let _ = writeln!(out, "{}", plan.sync);
+        } else {
+            let _ = writeln!(out, "{}: {} → {}", plan.sync, plan.from, plan.to);
+        }
+        if let Some(change) = &plan.change {
+            let _ = writeln!(out, "  {change}");
+        }
+        for loss in &plan.loses {
+            let _ = writeln!(out, "  - {loss}");
+        }
         for note in &plan.notes {
             let _ = writeln!(out, "  {note}");
         }

@@ -57,3 +57,54 @@ fn a_plan_knows_what_a_run_would_do_first() {
         assert_eq!(folder.trib(&["run"]).status, Some(1), "{to}");
     }
 }
+
+/// What a change takes away from whom, which intervals are due, and what is no longer there.
+#[test]
+fn a_plan_knows_whom_a_change_concerns() {
+    let folder = Folder::with(&[
+        ("tributary.yaml", "name: plan\n"),
+        ("connections.yaml", "drop: {connector: files, path: data}\ncrm: {connector: sqlite, path: crm.db}\n"),
+        ("syncs/drop.yaml", "from: drop\ninto: raw.{table}\nstreams: {orders: {}}\n"),
+        ("syncs/crm.yaml", "from: warehouse\nto: crm\ninto: main.{table}\nstreams: {analytics.totals: {select: [customer, total]}}\n"),
+        ("data/orders/1.csv", "day,customer,amount\n2024-03-01,ann,10\n2024-03-03,bob,20\n"),
+        (
+            "models/totals.sql",
+            "select customer, sum(amount) as total, count(*) as orders, min(day) as since from raw.orders group by customer",
+        ),
+        ("models/ranked.sql", "select customer from totals where total > 1 order by orders"),
+        ("models/names.sql", "select upper(customer) as name from totals"),
+        (
+            "models/daily.sql",
+            "/*---\nmaterialized: incremental\ncursor: day\nbatch_size: day\n---*/\nselect cast(day as date) as day, sum(amount) as amount from raw.orders group by 1",
+        ),
+        ("models/old.sql", "select 1 as one"),
+    ]);
+    folder.ok(&["run"]);
+    let plan = |args: &[&str]| -> Vec<Value> {
+        let mut all = vec!["plan", "--json"];
+        all.extend(args);
+        serde_json::from_str(&folder.trib(&all).out).unwrap()
+    };
+    let of = |plans: &[Value], node: &str| plans.iter().find(|p| p["sync"] == node).unwrap_or_else(|| panic!("nothing of {node}")).clone();
+    assert!(plan(&[]).iter().all(|p| p["change"].is_null() && p["loses"].as_array().unwrap().is_empty()), "nothing has changed");
+    folder.write("models/totals.sql", "select customer, count(*) as orders from raw.orders group by customer");
+    folder.write("models/new.sql", "select customer from totals");
+    std::fs::remove_file(folder.path().join("models/old.sql")).unwrap();
+    let plans = plan(&[]);
+    let totals = of(&plans, "totals");
+    assert_eq!(totals["change"], serde_json::json!({"kind": "changed", "read_by": ["crm", "names", "new", "ranked"]}));
+    let loses: Vec<String> =
+        totals["loses"].as_array().unwrap().iter().map(|l| format!("{} {}", l["column"].as_str().unwrap(), l["read_by"])).collect();
+    assert_eq!(loses, [r#"total ["ranked","crm"]"#, "since []"]);
+    assert_eq!(of(&plans, "new")["change"]["kind"], "new");
+    assert_eq!(of(&plans, "old")["change"]["kind"], "removed");
+    let text = folder.trib(&["plan"]).out;
+    assert!(text.contains("analytics.totals: column since goes away; no node reads it"), "{text}");
+
+    // The last interval is computed again; one more day is one more.
+    let due = |plans: &[Value]| of(plans, "daily")["notes"].to_string();
+    assert!(due(&plans).contains("1 interval is due, from 2024-03-03 and before 2024-03-04"), "{}", due(&plans));
+    folder.write("data/orders/2.csv", "day,customer,amount\n2024-03-06,ann,1\n");
+    folder.ok(&["run", "drop"]);
+    assert!(due(&plan(&["daily"])).contains("4 intervals are due, from 2024-03-03 and before 2024-03-07"));
+}
