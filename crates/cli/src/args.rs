@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    airbyte, backfill, cancel, check, completions, connectors, copy, discover, fmt, import, init, lineage, login, logs, ls, maintain,
+    airbyte, backfill, cancel, check, completions, connectors, copy, discover, docs, fmt, import, init, lineage, login, logs, ls, maintain,
     pause, plan, preview, query, rejected, resume, run, runs, state, status, tap, target, test, validate,
 };
 
@@ -64,6 +64,7 @@ pub enum Command {
     Backfill(backfill::Args),
     Query(query::Args),
     Lineage(lineage::Args),
+    Docs(docs::Args),
     State(state::Args),
     Runs(runs::Args),
     Logs(logs::Args),

@@ -66,7 +66,7 @@ pub async fn conduct(session: &Session, selection: &Selection, ask: &Ask, comman
 }
 
 /// The project as it was run: a hash of all that its syncs and models say.
-fn version(project: &Project) -> String {
+pub fn version(project: &Project) -> String {
     let mut digest = Sha256::new();
     for (name, hash) in project.manifest() {
         digest.update(format!("{name} {hash}\n"));

@@ -16,7 +16,7 @@ use trib_engine::session::query_error;
 use trib_engine::{Queries, Relation, StreamPlan, Tables};
 use trib_project::graph::{GraphNode, writes};
 use trib_project::{Environment, Graph, Model, NodeKind};
-use trib_runtime::SyncTask;
+use trib_runtime::{StreamTask, SyncTask};
 
 use crate::app::Session;
 use crate::assemble::Ask;
@@ -57,8 +57,15 @@ pub struct KnownTable {
     /// As the project names it; the same name may stand in two connections.
     pub logical: TableName,
     pub connection: String,
+    pub node: String,
+    /// The stream of a sync.
+    pub stream: Option<String>,
+    /// What the sync says of it.
+    pub declared: Option<Arc<trib_project::StreamPlan>>,
     /// Our own columns left out.
     pub columns: Vec<(String, DataType)>,
+    /// The tables that it is made from; of a sync the stream, as `connection: stream`.
+    pub reads: BTreeSet<String>,
 }
 
 #[derive(Default)]
@@ -104,9 +111,9 @@ impl Lineage {
                 }
             };
             self.unknown.extend(prepared.errors);
-            for plan in &prepared.plans {
+            for plan in prepared.plans.into_iter().map(Arc::new) {
                 let source = self.stream_name(&session.project()?.environment, &plan.connection, &plan.stream);
-                self.stream(session, &prepared.task, &plan.stream, (&source, &plan.to, &plan.logical), &sync.name).await?;
+                self.stream(session, &prepared.task, (&source, &plan.to, &plan.logical), &sync.name, Some(&plan)).await?;
             }
         }
         Ok(())
@@ -115,9 +122,7 @@ impl Lineage {
     async fn seed(&mut self, session: &Session, node: &GraphNode) -> Result<()> {
         let Some(seed) = session.project()?.seeds().iter().find(|s| s.name == node.name) else { return Ok(()) };
         let task = models::seed(session, seed).await?;
-        for stream in &task.streams {
-            self.stream(session, &task, &stream.spec.stream, (&seed.file, &seed.connection, &seed.table), &seed.name).await?;
-        }
+        self.stream(session, &task, (&seed.file, &seed.connection, &seed.table), &seed.name, None).await?;
         self.also_called(&seed.connection, &seed.table, &seed.name);
         Ok(())
     }
@@ -127,11 +132,12 @@ impl Lineage {
         &mut self,
         session: &Session,
         task: &SyncTask,
-        stream: &str,
         (source, to, table): (&str, &str, &TableName),
         node: &str,
+        declared: Option<&Arc<trib_project::StreamPlan>>,
     ) -> Result<()> {
-        let Some(one) = task.streams.iter().find(|t| t.spec.stream == stream) else { return Ok(()) };
+        let is_meant = |t: &&StreamTask| declared.is_none_or(|d| t.spec.stream == d.stream);
+        let Some(one) = task.streams.iter().find(is_meant) else { return Ok(()) };
         let plan = match StreamPlan::compile(&session.engine()?, one.spec.clone(), task.destination.as_ref()).await {
             Ok(plan) => plan,
             Err(e) => {
@@ -145,7 +151,13 @@ impl Lineage {
             // Child tables are named after their root.
             let suffix = physical.name.strip_prefix(&one.spec.table.name).unwrap_or(&physical.name);
             let logical = TableName::new(table.schema.as_deref(), &format!("{}{suffix}", table.name));
-            let name = self.make(to, logical, &made.table().schema)?;
+            let own = declared.filter(|_| suffix.is_empty()).cloned();
+            let (name, reads) = (self.make(to, logical, node, &made.table().schema)?, source.to_owned());
+            if let Some(known) = self.tables.iter_mut().find(|t| t.name == name) {
+                known.declared = known.declared.take().or(own);
+                known.reads.insert(reads);
+                known.stream = known.stream.take().or(declared.map(|d| d.stream.clone()));
+            }
             for column in found.iter().filter(|l| l.table == *physical) {
                 for (from, how) in &column.from {
                     let (from, to) = (ColumnName::new(source, from), ColumnName::new(&name, &column.column));
@@ -165,8 +177,13 @@ impl Lineage {
         let frame = queries.frame(&sql).await.map_err(|e| if model.is_script { e } else { model.mark(e) })?;
         let schema: SchemaRef = Arc::new(frame.schema().as_arrow().clone());
         let found: Vec<Origins> = origins(frame.logical_plan())?;
-        let name = self.make(connection, model.table.clone(), &schema)?;
+        let name = self.make(connection, model.table.clone(), &model.name, &schema)?;
         self.also_called(connection, &model.table, &model.name);
+        let reads: Result<BTreeSet<String>> = model.reads.iter().map(|table| self.table_name(session, connection, table)).collect();
+        let reads = reads?;
+        if let Some(known) = self.tables.iter_mut().find(|t| t.name == name) {
+            known.reads = reads;
+        }
         if model.is_script {
             return Ok(());
         }
@@ -193,7 +210,7 @@ impl Lineage {
     }
 
     /// Adds a table, and gives the name that edges have for it: its connection stands before it where another has the same.
-    fn make(&mut self, connection: &str, logical: TableName, schema: &Schema) -> Result<String> {
+    fn make(&mut self, connection: &str, logical: TableName, node: &str, schema: &Schema) -> Result<String> {
         if let Some(known) = self.tables.iter().find(|t| t.connection == connection && t.logical == logical) {
             // Several sources fill it.
             return Ok(known.name.clone());
@@ -204,7 +221,16 @@ impl Lineage {
         over.push((logical.clone(), Over::Table(empty(schema)?)));
         let ours = |name: &str| name.starts_with(system::PREFIX);
         let columns = schema.fields().iter().filter(|f| !ours(f.name())).map(|f| (f.name().clone(), f.data_type().clone())).collect();
-        self.tables.push(KnownTable { name: name.clone(), logical, connection: connection.to_owned(), columns });
+        self.tables.push(KnownTable {
+            name: name.clone(),
+            logical,
+            connection: connection.to_owned(),
+            node: node.to_owned(),
+            stream: None,
+            declared: None,
+            columns,
+            reads: BTreeSet::new(),
+        });
         Ok(name)
     }
 

@@ -20,6 +20,7 @@ mod registry;
 mod render;
 mod retried;
 mod sample;
+mod site;
 mod stop;
 mod summary;
 mod tables;

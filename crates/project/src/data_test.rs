@@ -242,6 +242,19 @@ impl DataTest {
 }
 
 impl Expectation {
+    /// The columns of the tested table that it is about; none where it is about the table.
+    pub fn columns(&self) -> &[String] {
+        match self {
+            Expectation::Unique(columns) => columns,
+            Expectation::NotNull(column)
+            | Expectation::AcceptedValues(column, _)
+            | Expectation::Relationships { column, .. }
+            | Expectation::Range { column, .. }
+            | Expectation::Regex(column, _) => std::slice::from_ref(column),
+            _ => &[],
+        }
+    }
+
     fn name(&self, kind: &str) -> String {
         match self {
             Expectation::NotNull(column)

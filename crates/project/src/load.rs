@@ -89,6 +89,7 @@ impl Loader<'_> {
         let project = Project {
             dir: self.dir.to_owned(),
             name: spec.name,
+            description: spec.description,
             environment,
             state: spec.state,
             threads: spec.threads,

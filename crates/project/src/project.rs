@@ -27,6 +27,7 @@ const USUAL_THREADS: usize = 4;
 pub struct Project {
     pub dir: PathBuf,
     pub name: String,
+    pub description: Option<String>,
     pub environment: Environment,
     /// The control database: a path relative to the project, or a URL.
     pub state: Secret,

@@ -35,7 +35,7 @@ pub use rejected::Rejected;
 pub use run::{Counts, Run, RunEnd, RunStart, RunStream, Status, StreamEnd};
 pub use scope::ScopeRecord;
 pub use table::{Column, Kind, Rows};
-pub use tested::{Tested, Verdict};
+pub use tested::{LastTest, Tested, Verdict};
 
 /// The control database, opened for one environment. Cheap to share behind an `Arc`; all methods take `&self`.
 pub struct Store {

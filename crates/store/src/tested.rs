@@ -1,11 +1,12 @@
 //! What data tests have found.
 
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
 use trib_core::Result;
 
 use crate::Store;
-use crate::database::{failed, json, now};
+use crate::database::{failed, json, now, number, text, time};
 
 /// How a test ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -51,7 +52,47 @@ pub struct Tested {
     pub error: Option<Value>,
 }
 
+/// What a test has found when it was last asked.
+#[derive(Clone, Debug)]
+pub struct LastTest {
+    pub node: String,
+    /// Empty for a model.
+    pub stream: String,
+    pub test: String,
+    pub severity: String,
+    /// As [`Verdict::as_str`] says it.
+    pub status: String,
+    pub failures: u64,
+    pub run: String,
+    pub tested_at: DateTime<Utc>,
+}
+
 impl Store {
+    /// The last word on each test that was ever asked.
+    pub async fn last_tests(&self) -> Result<Vec<LastTest>> {
+        let rows = sqlx::query(
+            "select node, stream, test, severity, status, failures, run, tested_at from trib_tests where environment = $1
+             and id in (select max(id) from trib_tests where environment = $1 group by node, stream, test) order by node, stream, test",
+        )
+        .bind(self.environment.as_str())
+        .fetch_all(&self.database.pool)
+        .await
+        .map_err(failed)?;
+        let last = |row| {
+            Ok(LastTest {
+                node: text(row, 0)?,
+                stream: text(row, 1)?,
+                test: text(row, 2)?,
+                severity: text(row, 3)?,
+                status: text(row, 4)?,
+                failures: number(row, 5)?,
+                run: text(row, 6)?,
+                tested_at: time(row, 7)?,
+            })
+        };
+        rows.iter().map(last).collect()
+    }
+
     /// Keeps what tests have found under a run's id.
     pub async fn record_tests(&self, run: &str, tests: &[Tested]) -> Result<()> {
         let at = now();

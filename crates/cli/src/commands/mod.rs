@@ -8,6 +8,7 @@ pub mod completions;
 pub mod connectors;
 pub mod copy;
 pub mod discover;
+pub mod docs;
 pub mod fmt;
 pub mod import;
 pub mod init;
@@ -55,6 +56,7 @@ pub async fn run(cli: Cli, output: Output) -> Result<Exit> {
         Command::Backfill(args) => backfill::run(&args, &session).await,
         Command::Query(args) => query::run(&args, &session).await,
         Command::Lineage(args) => lineage::run(&args, &session).await,
+        Command::Docs(args) => docs::run(&args, &session).await,
         Command::State(args) => state::run(args, &session).await,
         Command::Runs(args) => runs::run(&args, &session).await,
         Command::Logs(args) => logs::run(&args, &session).await,

@@ -101,7 +101,7 @@ fn one(run: &Run, streams: &[RunStream], width: Option<usize>) -> String {
 }
 
 /// A stored error in one line.
-fn sentence(error: &Value) -> String {
+pub fn sentence(error: &Value) -> String {
     let text = |key: &str| error.get(key).and_then(Value::as_str);
     [text("message"), text("detail")].into_iter().flatten().collect::<Vec<_>>().join(": ")
 }

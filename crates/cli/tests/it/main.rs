@@ -27,6 +27,7 @@ mod singer_environment;
 mod singer_meltano;
 mod singer_pairs;
 mod singer_versions;
+mod site;
 mod target;
 mod tpch;
 mod trib;

@@ -88,6 +88,8 @@ fn a_planted_password_stays_where_it_is() {
         &["runs"],
         &["logs"],
         &["status"],
+        &["lineage", "shop.orders"],
+        &["docs"],
         &["connectors", "show", "postgres"],
         &["copy", &url, "./out", "--streams", "orders", "--format", "csv"],
         &["copy", &url, &url, "--streams", "orders", "--schema", "copied"],
