@@ -20,6 +20,7 @@ use crate::audit::{Auditor, Place};
 use crate::exit::{Exit, Result};
 use crate::models::{self, Computing};
 use crate::observe::Watch;
+use crate::openlineage::OpenLineage;
 use crate::output;
 use crate::preflight;
 use crate::prepare::{self, Wanted, admit};
@@ -40,7 +41,8 @@ pub async fn conduct(session: &Session, selection: &Selection, ask: &Ask, comman
     preflight::preflight(session, &graph, selection).await?;
     let store = session.store().await?.clone();
     let run = new_id();
-    let watch = Watch::new(session.output, store.clone(), &run);
+    let lineage = OpenLineage::of(session, &run)?;
+    let watch = Watch::telling(session.output, store.clone(), &run, lineage.clone());
     let runtime = session.runtime(&run, watch.clone(), session.stop_on_signal()).await?;
     store
         .start_run(&RunStart {
@@ -52,8 +54,15 @@ pub async fn conduct(session: &Session, selection: &Selection, ask: &Ask, comman
             holder: holder(),
         })
         .await?;
-    let conductor = Conductor { session, selection, ask, runtime, watch, writers: Mutex::default(), paused: store.paused().await? };
+    let paused = store.paused().await?;
+    let conductor = Conductor { session, selection, ask, runtime, watch, lineage, writers: Mutex::default(), paused };
+    if let Some(lineage) = &conductor.lineage {
+        lineage.run_started();
+    }
     let (mut summary, unfinished) = conductor.run(&graph).await?;
+    if let Some(lineage) = &conductor.lineage {
+        lineage.run_ended(&summary, |said| conductor.watch.note("openlineage", None, &said)).await;
+    }
     conductor.watch.finish().await;
     summary.took = began.elapsed();
 
@@ -80,6 +89,7 @@ struct Conductor<'a> {
     ask: &'a Ask,
     runtime: Runtime,
     watch: Arc<Watch>,
+    lineage: Option<Arc<OpenLineage>>,
     /// Streams that were let in so far: no two may write one table.
     writers: Mutex<Vec<StreamPlan>>,
     paused: Vec<Pause>,
@@ -96,7 +106,7 @@ pub struct Ran {
 }
 
 impl Ran {
-    fn went_well(&self) -> bool {
+    pub fn went_well(&self) -> bool {
         let failed = |t: &Tested| matches!(t.verdict, Verdict::Failed | Verdict::Broken);
         self.errors.is_empty() && self.reports.iter().all(|(_, report)| report.failed() == 0) && !self.tests.iter().any(failed)
     }
@@ -171,7 +181,13 @@ impl Conductor<'_> {
 
     /// One node, and what its tests have found, in the control database.
     async fn recorded(&self, node: &GraphNode) -> Ran {
+        if let Some(lineage) = &self.lineage {
+            lineage.node_started(self.session, node);
+        }
         let ran = self.one(node).await;
+        if let Some(lineage) = &self.lineage {
+            lineage.node_ended(self.session, node, &ran).await;
+        }
         if let Err(e) = self.runtime.store.record_tests(&self.runtime.run, &ran.tests).await {
             self.watch.note(&node.name, None, &format!("what the tests have found could not be recorded: {e}"));
         }

@@ -12,6 +12,7 @@ mod impact;
 mod lineage;
 mod models;
 mod observe;
+mod openlineage;
 mod output;
 mod preflight;
 mod prepare;

@@ -8,12 +8,14 @@ use tokio::task::JoinHandle;
 use trib_runtime::{Event, Observer};
 use trib_store::{Level, Store};
 
+use crate::openlineage::OpenLineage;
 use crate::output::Output;
 use crate::render::progress::{self, Display};
 
 /// Shows and records. Writing the log happens in a task of its own, since an observer must not block.
 pub struct Watch {
     display: Box<dyn Display>,
+    lineage: Option<Arc<OpenLineage>>,
     log: Mutex<Option<UnboundedSender<Line>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
@@ -28,9 +30,14 @@ struct Line {
 
 impl Watch {
     pub fn new(output: Output, store: Arc<Store>, run: &str) -> Arc<Self> {
+        Self::telling(output, store, run, None)
+    }
+
+    /// One that also tells those who collect lineage.
+    pub fn telling(output: Output, store: Arc<Store>, run: &str, lineage: Option<Arc<OpenLineage>>) -> Arc<Self> {
         let (log, lines) = unbounded_channel();
         let writer = tokio::spawn(write(store, run.to_owned(), lines));
-        Arc::new(Self { display: progress::display(output), log: Mutex::new(Some(log)), writer: Mutex::new(Some(writer)) })
+        Arc::new(Self { display: progress::display(output), lineage, log: Mutex::new(Some(log)), writer: Mutex::new(Some(writer)) })
     }
 
     /// For what happens outside of the runtime.
@@ -52,6 +59,9 @@ impl Watch {
 impl Observer for Watch {
     fn event(&self, sync: &str, stream: Option<&str>, event: &Event) {
         self.display.event(sync, stream, event);
+        if let (Some(lineage), Event::Committed { .. }) = (&self.lineage, event) {
+            lineage.running(sync);
+        }
         let (message, fields) = event.describe();
         let line = Line { level: level(event), sync: sync.to_owned(), stream: stream.map(str::to_owned), message, fields };
         if let Some(log) = self.log.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {

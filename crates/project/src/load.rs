@@ -94,6 +94,7 @@ impl Loader<'_> {
             state: spec.state,
             threads: spec.threads,
             notify: spec.notify,
+            openlineage: spec.openlineage,
             jobs,
             unit_tests,
             connections,
@@ -125,8 +126,8 @@ impl Loader<'_> {
         filled.entries().iter().filter_map(text).collect()
     }
 
-    /// The main file. Of variables without a value, those of other environments do not matter, those of `notify` wait until somebody
-    /// is to be told something, those of connections until the connection is used, and the rest are errors.
+    /// The main file. Of variables without a value, those of other environments do not matter, those of `notify` and `openlineage` wait until
+    /// somebody is to be told something, those of connections until the connection is used, and the rest are errors.
     fn main(&mut self, raw: &Node, environment: &str) -> Option<(ProjectSpec, Environment, Vec<Missing>)> {
         let mut missing = Vec::new();
         let filled = fill(raw, &self.variables, &[], &mut missing);
@@ -136,7 +137,7 @@ impl Loader<'_> {
             match path.as_slice() {
                 ["environments", _, "connections" | "vars", ..] | ["defaults", ..] => {}
                 ["environments", name, ..] if *name != environment => {}
-                ["notify", ..] => waiting.push(missing),
+                ["notify" | "openlineage", ..] => waiting.push(missing),
                 _ => self.errors.push(missing.error()),
             }
         }

@@ -11,7 +11,7 @@ use trib_core::{Code, Context, Error, Result, Secret};
 use crate::coerce;
 use crate::config::connection::ConnectionSpec;
 use crate::config::job::JobSpec;
-use crate::config::project::NotifySpec;
+use crate::config::project::{NotifySpec, OpenLineageSpec};
 use crate::config::unit_test::UnitTestSpec;
 use crate::environment::Environment;
 use crate::interpolate::Missing;
@@ -33,13 +33,14 @@ pub struct Project {
     pub state: Secret,
     pub threads: Option<usize>,
     pub notify: Vec<NotifySpec>,
+    pub openlineage: Option<OpenLineageSpec>,
     pub jobs: Vec<Job>,
     pub unit_tests: Vec<UnitTest>,
     pub(crate) connections: BTreeMap<String, Declared>,
     pub(crate) syncs: Vec<Sync>,
     pub(crate) models: Vec<Model>,
     pub(crate) seeds: Vec<Seed>,
-    /// Variables of `notify` that have no value.
+    /// Variables of `notify` and `openlineage` that have no value.
     pub(crate) missing: Vec<Missing>,
 }
 

@@ -14,6 +14,7 @@ mod login;
 mod making;
 mod model_crash;
 mod models;
+mod openlineage;
 mod pairs;
 mod plan;
 mod process;

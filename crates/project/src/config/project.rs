@@ -34,6 +34,8 @@ pub struct ProjectSpec {
     /// Who is told about what.
     #[serde(default)]
     pub notify: Vec<NotifySpec>,
+    /// Where events of OpenLineage go.
+    pub openlineage: Option<OpenLineageSpec>,
 }
 
 /// The format version that this program writes.
@@ -83,6 +85,20 @@ pub struct NotifySpec {
     /// Only for these nodes, as in `--select`.
     #[serde(default)]
     pub select: Vec<String>,
+}
+
+/// Where events of OpenLineage go: what ran, what it read and wrote, which columns came from which. That they cannot be delivered fails no run.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct OpenLineageSpec {
+    /// A file that events are added to, one a line; relative to the project.
+    pub file: Option<String>,
+    /// The endpoint that events are posted to, such as `https://host/api/v1/lineage`.
+    pub url: Option<Secret>,
+    /// Sent along as a bearer token.
+    pub api_key: Option<Secret>,
+    /// The namespace of jobs. Left out: the project's name.
+    pub namespace: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
