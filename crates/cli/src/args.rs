@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::{
     airbyte, backfill, cancel, check, completions, connectors, copy, discover, docs, fmt, import, init, lineage, login, logs, ls, maintain,
-    pause, plan, preview, query, rejected, resume, run, runs, state, status, tap, target, test, validate,
+    pause, plan, preview, query, rejected, resume, run, runs, state, status, tap, target, test, validate, why,
 };
 
 /// Moves data: out of databases and files, into a warehouse or lake.
@@ -64,6 +64,7 @@ pub enum Command {
     Backfill(backfill::Args),
     Query(query::Args),
     Lineage(lineage::Args),
+    Why(why::Args),
     Docs(docs::Args),
     State(state::Args),
     Runs(runs::Args),

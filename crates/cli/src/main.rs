@@ -28,6 +28,7 @@ mod tables;
 mod testing;
 mod unfinished;
 mod unit_tests;
+mod why;
 
 use std::ffi::{OsString, c_int, c_long};
 use std::path::Path;

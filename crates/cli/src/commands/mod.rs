@@ -31,6 +31,7 @@ pub mod tap;
 pub mod target;
 pub mod test;
 pub mod validate;
+pub mod why;
 
 use crate::app::Session;
 use crate::args::{Cli, Command};
@@ -56,6 +57,7 @@ pub async fn run(cli: Cli, output: Output) -> Result<Exit> {
         Command::Backfill(args) => backfill::run(&args, &session).await,
         Command::Query(args) => query::run(&args, &session).await,
         Command::Lineage(args) => lineage::run(&args, &session).await,
+        Command::Why(args) => why::run(&args, &session).await,
         Command::Docs(args) => docs::run(&args, &session).await,
         Command::State(args) => state::run(args, &session).await,
         Command::Runs(args) => runs::run(&args, &session).await,

@@ -32,4 +32,5 @@ mod site;
 mod target;
 mod tpch;
 mod trib;
+mod why;
 mod wild;
