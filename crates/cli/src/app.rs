@@ -18,9 +18,10 @@ use trib_store::Store;
 use crate::args::{Global, Select};
 use crate::exit::{Failure, Result};
 use crate::output::Output;
+use crate::prepare;
 use crate::registry::Registry;
 use crate::stop;
-use crate::tables::ProjectTables;
+use crate::tables::{ProjectTables, Reach, Streams};
 
 /// Bytes that queries and sorts may hold before they spill.
 const QUERY_MEMORY: usize = 1 << 30;
@@ -32,7 +33,7 @@ pub struct Session {
     pub output: Output,
     global: Global,
     registry: OnceLock<Registry>,
-    project: OnceLock<Project>,
+    project: OnceLock<Arc<Project>>,
     store: OnceCell<Arc<Store>>,
     sources: Mutex<HashMap<String, Arc<dyn Source>>>,
     destinations: Mutex<HashMap<String, Arc<dyn Destination>>>,
@@ -74,7 +75,13 @@ impl Session {
         let dir = self.project_dir()?;
         let mut project = Project::load(&dir, self.global.env.as_deref(), Variables::of_process())?;
         overlay_kept(&mut project)?;
-        Ok(self.project.get_or_init(|| project))
+        Ok(self.project.get_or_init(|| Arc::new(project)))
+    }
+
+    /// For what outlives the call.
+    pub fn shared_project(&self) -> Result<Arc<Project>> {
+        self.project()?;
+        Ok(self.project.get().cloned().ok_or_else(|| Error::internal("the project was loaded and is not there"))?)
     }
 
     pub async fn store(&self) -> Result<&Arc<Store>> {
@@ -153,12 +160,39 @@ impl Session {
         Ok(self.registry().native(&connector.name, &settings, &connection.context(self.project()?))?)
     }
 
-    /// Queries over the tables of a connection as they are now, the project's views and the control database; `None` where the query
-    /// engine cannot scan them itself.
+    /// Queries over the tables of a connection as they are now, the project's views, other connections and the control database; `None` where the query
+    /// engine cannot scan the connection itself, which then answers for itself.
     pub async fn queries(&self, connection: &str) -> Result<Option<Queries>> {
-        let Some(native) = self.native(connection)? else { return Ok(None) };
-        let tables = ProjectTables::new(Some(native), Some(self.store().await?.clone()), self.project()?, connection).await?;
-        Ok(Some(Queries::new(self.engine()?, Arc::new(tables))))
+        if self.native(connection)?.is_none() {
+            return Ok(None);
+        }
+        self.queries_across(connection).await.map(Some)
+    }
+
+    /// The same also where the connection's tables have to be read as streams.
+    pub async fn queries_across(&self, connection: &str) -> Result<Queries> {
+        let tables = self.tables(connection, Some(self.store().await?.clone())).await?;
+        Ok(Queries::new(self.engine()?, Arc::new(tables)))
+    }
+
+    pub async fn tables(&self, connection: &str, store: Option<Arc<Store>>) -> Result<ProjectTables> {
+        let project = self.shared_project()?;
+        let others = project.connection_names().filter(|name| *name != connection).map(|name| (name.to_owned(), self.reach(name)));
+        let others = others.collect();
+        Ok(ProjectTables::new(project.clone(), connection, Some(self.reach(connection)), store, others).await?)
+    }
+
+    /// How queries see the tables of a connection. Does no I/O.
+    fn reach(&self, name: &str) -> Reach {
+        let open = || -> Result<Reach> {
+            let (_, connector) = prepare::enabled(self, name)?;
+            if let Some(native) = self.native(name)? {
+                return Ok(Reach::Native(native));
+            }
+            let destination = if connector.destination.is_some() { Some(self.destination(name)?) } else { None };
+            Ok(Reach::Streams(Streams { engine: self.engine()?, source: self.source(name)?, destination, pushes_filter: connector.pushes_filter }))
+        };
+        open().unwrap_or_else(|Failure(mut errors)| Reach::Closed(errors.pop().unwrap_or_else(|| Error::internal("a failure without an error"))))
     }
 
     /// Cancelled by the first Ctrl-C from now on.

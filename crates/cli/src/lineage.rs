@@ -170,7 +170,7 @@ impl Lineage {
 
     async fn model(&mut self, session: &Session, model: &Model) -> Result<()> {
         let connection = &model.spec.connection;
-        let queries = self.queries(session, connection).await?;
+        let queries = self.queries(session, model).await?;
         // What a program does with its columns cannot be seen; which columns it has made can.
         let sql =
             if model.is_script { format!("select * from {}", trib_project::data_test::quoted(&model.table)) } else { model.sql.clone() };
@@ -197,16 +197,23 @@ impl Lineage {
         Ok(())
     }
 
-    /// Queries over the tables of a connection, in which those that were traced stand as they will be.
-    async fn queries(&self, session: &Session, connection: &str) -> Result<Queries> {
-        let queries = match session.queries(connection).await? {
-            Some(queries) => queries,
-            None => {
-                let (destination, environment) = (session.destination(connection)?, session.project()?.environment.clone());
-                Queries::new(session.engine()?, Arc::new(Inside { destination, environment }))
+    /// Queries over what a model may read, in which the tables that were traced stand as they will be.
+    async fn queries(&self, session: &Session, model: &Model) -> Result<Queries> {
+        let home = &model.spec.connection;
+        let mut over = self.over.get(home).cloned().unwrap_or_default();
+        if session.native(home)?.is_none() && model.elsewhere.is_empty() {
+            let (destination, environment) = (session.destination(home)?, session.project()?.environment.clone());
+            return Ok(Queries::new(session.engine()?, Arc::new(Inside { destination, environment })).with(over));
+        }
+        for (connection, tables) in self.over.iter().filter(|(connection, _)| *connection != home) {
+            for (table, made) in tables {
+                over.push((TableName::new(Some(connection), &table.to_string()), made.clone()));
+                if !over.iter().any(|(known, _)| known == table) {
+                    over.push((table.clone(), made.clone()));
+                }
             }
-        };
-        Ok(queries.with(self.over.get(connection).cloned().unwrap_or_default()))
+        }
+        Ok(session.queries_across(home).await?.with(over))
     }
 
     /// Adds a table, and gives the name that edges have for it: its connection stands before it where another has the same.
@@ -245,6 +252,11 @@ impl Lineage {
     /// What edges call a table that a query of this connection names.
     fn table_name(&self, session: &Session, connection: &str, table: &TableName) -> Result<String> {
         let project = session.project()?;
+        if let Some((other, there)) = project.elsewhere(connection, None, table) {
+            let there = TableName::parse(&there.to_string());
+            let known = self.tables.iter().find(|t| t.connection == other && t.logical == there);
+            return Ok(known.map_or_else(|| format!("{other}: {there}"), |t| t.name.clone()));
+        }
         let model = project.models().iter().find(|m| m.is_called(table)).map(|m| &m.table);
         let seed = || project.seeds().iter().find(|s| s.is_called(table)).map(|s| &s.table);
         let logical = model.or_else(seed).unwrap_or(table);

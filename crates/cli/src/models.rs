@@ -45,7 +45,7 @@ pub enum Computing {
 impl Computing {
     /// Over the tables as they are.
     pub async fn of(session: &Session, model: &Model) -> Result<Self> {
-        Ok(match session.queries(&model.spec.connection).await? {
+        Ok(match here(session, model).await? {
             Some(queries) => Computing::Here(queries),
             None => inside(session, model)?,
         })
@@ -149,7 +149,7 @@ pub async fn script(session: &Session, model: &Model, queries: &Queries, log: im
             ScriptFormat::Arrow => Format::Arrow,
             ScriptFormat::Json => Format::Json,
         },
-        reads: model.mentions.iter().map(|m| m.table.clone()).collect(),
+        reads: model.mentions.iter().map(|m| (m.name(), m.sql())).collect(),
         timeout: model.spec.timeout.map_or(SCRIPT_TIME, |t| t.0),
         declared,
     };
@@ -232,11 +232,29 @@ fn stored(stream: &str, schema: SchemaRef, table: TableName, write: WriteMode) -
     StreamTask { allow_empty: true, ..StreamTask::whole(StreamSpec::plain(stream, schema, table, write)) }
 }
 
-/// Queries over what the model may read.
-pub async fn queries(session: &Session, model: &Model) -> Result<Queries> {
+/// Whether a model is computed here: where the query engine can scan its connection, where it reads several connections, and where it is a program. Others are
+/// computed by the database in which they lie.
+pub fn is_here(session: &Session, model: &Model) -> Result<bool> {
+    Ok(model.is_script || !model.elsewhere.is_empty() || session.native(&model.spec.connection)?.is_some())
+}
+
+/// Queries over what the model may read, where it is computed here.
+pub async fn here(session: &Session, model: &Model) -> Result<Option<Queries>> {
     let connection = &model.spec.connection;
-    Ok(session.queries(connection).await?.ok_or_else(|| {
-        let error = Error::new(Code::Unsupported, "this can be done with models on the lake only").connection(connection);
+    if !is_here(session, model)? {
+        return Ok(None);
+    }
+    if !model.spec.materialized.is_stored() && session.native(connection)?.is_none() {
+        let error = Error::new(Code::Unsupported, "what a database is asked for cannot look into another connection");
+        return Err(model.at.mark(error.connection(connection).setting("materialized").hint("make it a `table`")).into());
+    }
+    session.queries_across(connection).await.map(Some)
+}
+
+/// The same, or an error.
+pub async fn queries(session: &Session, model: &Model) -> Result<Queries> {
+    Ok(here(session, model).await?.ok_or_else(|| {
+        let error = Error::new(Code::Unsupported, "this can be done with models on the lake only").connection(&model.spec.connection);
         model.at.mark(error)
     })?)
 }

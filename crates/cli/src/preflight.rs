@@ -13,8 +13,8 @@ use trib_project::{Graph, Model, NodeKind, Selection};
 
 use crate::app::Session;
 use crate::exit::{Failure, Result};
-use crate::models::{check_columns, queries, renamed};
-use crate::tables::{CONTROL, ProjectTables};
+use crate::models::{check_columns, is_here, queries, renamed};
+use crate::tables::CONTROL;
 
 /// Tables that nobody makes, columns that are not there, types that do not fit. Models that read what a selected sync, seed or script is about to change
 /// are checked when it has.
@@ -30,13 +30,12 @@ pub async fn preflight(session: &Session, graph: &Graph, selection: &Selection) 
         }
         let before = errors.len();
         let unmade = unmade(session, model).await?;
-        if !model.is_script && unmade.is_empty() && moved_by(graph, selection, model).is_none() {
-            let schema = match session.native(&model.spec.connection)? {
-                Some(_) => {
-                    let queries = as_written(session, graph, selection, model).await?;
-                    queries.schema(&model.sql).await.map(Some).map_err(|e| model.mark(e))
-                }
-                None => inside(session, graph, selection, model).await?,
+        if !model.is_script && unmade.is_empty() && moved_by(session, graph, selection, model)?.is_none() {
+            let schema = if is_here(session, model)? {
+                let queries = as_written(session, graph, selection, model).await?;
+                queries.schema(&model.sql).await.map(Some).map_err(|e| model.mark(e))
+            } else {
+                inside(session, graph, selection, model).await?
             };
             match schema {
                 Err(e) => errors.push(e),
@@ -51,11 +50,15 @@ pub async fn preflight(session: &Session, graph: &Graph, selection: &Selection) 
     if errors.is_empty() { Ok(()) } else { Err(Failure(errors)) }
 }
 
-/// A selected sync, seed or script that the model reads from, directly or not: what its table will be like is known when it has run.
-pub fn moved_by<'a>(graph: &'a Graph, selection: &Selection, model: &Model) -> Option<&'a str> {
+/// A selected sync, seed or script that the model reads from, directly or not, or a model of another connection: what its table will be like is known when it
+/// has run.
+pub fn moved_by<'a>(session: &Session, graph: &'a Graph, selection: &Selection, model: &Model) -> Result<Option<&'a str>> {
+    let project = session.project()?;
     let above = graph.reach(&model.name, true, usize::MAX);
-    let moves = |n: &&GraphNode| (n.kind != NodeKind::Model || n.is_script) && above.contains(&n.name) && selection.contains(&n.name);
-    graph.nodes().iter().find(moves).map(|n| n.name.as_str())
+    let away = |name: &str| project.model(name).is_ok_and(|m| m.spec.connection != model.spec.connection);
+    let moves = |n: &&GraphNode| n.kind != NodeKind::Model || n.is_script || away(&n.name);
+    let moving = graph.nodes().iter().find(|n| moves(n) && above.contains(&n.name) && selection.contains(&n.name));
+    Ok(moving.map(|n| n.name.as_str()))
 }
 
 /// Queries over what the model reads, where the selected models that run before it are as they are written now, not as their tables are.
@@ -156,24 +159,24 @@ async fn columns(session: &Session, engine: &dyn SqlEngine, graph: &Graph, selec
 pub async fn unmade(session: &Session, model: &Model) -> Result<Vec<Error>> {
     let project = session.project()?;
     let connection = &model.spec.connection;
-    let native = session.native(connection)?;
-    let tables = match &native {
-        Some(native) => Some(ProjectTables::new(Some(native.clone()), None, project, connection).await?),
-        None => None,
-    };
+    let tables = if is_here(session, model)? { Some(session.tables(connection, None).await?) } else { None };
     let mut errors = Vec::new();
     for mention in &model.mentions {
-        let table = &mention.table;
-        let made = project.models().iter().any(|m| m.is_called(table))
-            || project.seeds().iter().any(|s| s.is_called(table))
-            || project.syncs().iter().any(|s| s.spec.to == *connection && trib_project::graph::writes(s, &table.to_string()))
+        let elsewhere = project.elsewhere(connection, mention.connection.as_deref(), &mention.table);
+        let (place, table) = elsewhere.clone().unwrap_or_else(|| (connection.clone(), mention.table.clone()));
+        let (place, table) = (&place, &table);
+        let made = project.models().iter().any(|m| m.spec.connection == *place && m.is_called(table))
+            || project.seeds().iter().any(|s| s.connection == *place && s.is_called(table))
+            || project.syncs().iter().any(|s| s.spec.to == *place && trib_project::graph::writes(s, &table.to_string()))
             || table.schema.as_deref() == Some(CONTROL);
         if made {
             continue;
         }
-        match &tables {
-            Some(tables) => errors.extend(tables.find(table).await.err().map(|e| model.mark(e))),
-            None => errors.extend(absent(session, connection, table).await?.map(|e| model.mark(e))),
+        let other = tables.as_ref().zip(elsewhere.as_ref()).and_then(|(tables, (place, _))| tables.other(place));
+        match (&tables, other) {
+            (_, Some(other)) => errors.extend(other.find(table).await.err().map(|e| model.mark(e))),
+            (Some(tables), None) => errors.extend(tables.find(table).await.err().map(|e| model.mark(e))),
+            (None, None) => errors.extend(absent(session, connection, table).await?.map(|e| model.mark(e))),
         }
     }
     Ok(errors)

@@ -1,5 +1,7 @@
-//! The tables that queries see: those of a connection by their logical names, the project's views, and the control database as `_trib`.
+//! The tables that queries see: those of a connection by their logical names, the project's views, what lies in other connections, and the control database
+//! as `_trib`.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -10,75 +12,126 @@ use datafusion::catalog::TableProvider;
 use datafusion::datasource::MemTable;
 use serde_json::Value;
 use trib_core::error::closest;
-use trib_core::{Code, Error, Result, TableName};
+use trib_core::{Code, Destination, Error, Result, Source, Stream, TableName};
 use trib_engine::session::query_error;
-use trib_engine::{NativeTable, Relation, Tables};
-use trib_project::{Environment, Project};
+use trib_engine::{Engine, NativeTable, Relation, SourceTable, Tables};
+use trib_project::{Environment, Model, Project, Seed};
 use trib_store::{Column, Kind, Store};
 
 /// The schema that shows the control database.
 pub const CONTROL: &str = "_trib";
 
-/// All tables, found when a query names them.
-pub struct ProjectTables {
-    native: Option<Arc<dyn NativeTable>>,
-    store: Option<Arc<Store>>,
-    environment: Environment,
-    /// Tables that are there, as the project names them.
-    known: Vec<TableName>,
-    /// What the project makes in this connection.
-    made: Vec<Made>,
+/// How the tables of a connection are looked at.
+pub enum Reach {
+    /// The query engine scans them itself.
+    Native(Arc<dyn NativeTable>),
+    /// They are read as streams.
+    Streams(Streams),
+    /// They cannot be, and why.
+    Closed(Error),
 }
 
-struct Made {
-    table: TableName,
-    name: String,
-    /// The query, where that is all there is.
-    view: Option<String>,
+#[derive(Clone)]
+pub struct Streams {
+    pub engine: Engine,
+    pub source: Arc<dyn Source>,
+    /// The same system as a destination, where it is one: it knows how it spells the tables that were made in it.
+    pub destination: Option<Arc<dyn Destination>>,
+    pub pushes_filter: bool,
+}
+
+impl Reach {
+    fn again(&self) -> Self {
+        match self {
+            Reach::Native(native) => Reach::Native(native.clone()),
+            Reach::Streams(streams) => Reach::Streams(streams.clone()),
+            Reach::Closed(error) => Reach::Closed(error.again()),
+        }
+    }
+}
+
+/// All tables, found when a query names them.
+pub struct ProjectTables {
+    project: Arc<Project>,
+    /// The connection that names without one mean.
+    home: String,
+    /// Left out, only the control database is seen.
+    reach: Option<Reach>,
+    /// Left out, only connections are seen.
+    store: Option<Arc<Store>>,
+    others: Arc<BTreeMap<String, Reach>>,
+    /// Tables that are there, as the project names them.
+    known: Vec<TableName>,
 }
 
 impl ProjectTables {
-    /// `native` left out, only the control database is seen; `store` left out, only the connection is.
-    pub async fn new(native: Option<Arc<dyn NativeTable>>, store: Option<Arc<Store>>, project: &Project, connection: &str) -> Result<Self> {
-        let environment = project.environment.clone();
-        let physical = match &native {
-            Some(native) => native.tables().await?,
-            None => Vec::new(),
+    pub async fn new(
+        project: Arc<Project>,
+        home: &str,
+        reach: Option<Reach>,
+        store: Option<Arc<Store>>,
+        others: BTreeMap<String, Reach>,
+    ) -> Result<Self> {
+        let physical = match &reach {
+            Some(Reach::Native(native)) => native.tables().await?,
+            _ => Vec::new(),
         };
-        let models = project.models().iter().filter(|m| m.spec.connection == connection && m.spec.enabled);
-        let models = models.map(|m| Made {
-            table: m.table.clone(),
-            name: m.name.clone(),
-            view: (!m.spec.materialized.is_stored()).then(|| m.sql.clone()),
-        });
-        let seeds = project.seeds().iter().filter(|s| s.connection == connection);
-        let made: Vec<Made> = models.chain(seeds.map(|s| Made { table: s.table.clone(), name: s.name.clone(), view: None })).collect();
-        let mut known: Vec<TableName> = physical.into_iter().map(|t| logical(&environment, t)).collect();
-        known.extend(made.iter().filter(|m| m.view.is_some()).map(|m| m.table.clone()));
-        known.extend(store.iter().flat_map(|_| Store::tables()).map(|name| TableName::new(Some(CONTROL), name)));
+        let mut tables = Self { project, home: home.to_owned(), reach, store, others: Arc::new(others), known: Vec::new() };
+        let mut known: Vec<TableName> = physical.into_iter().map(|t| logical(&tables.project.environment, t)).collect();
+        known.extend(tables.models().filter(|m| !m.spec.materialized.is_stored()).map(|m| m.table.clone()));
+        known.extend(tables.store.iter().flat_map(|_| Store::tables()).map(|name| TableName::new(Some(CONTROL), name)));
         known.sort();
         known.dedup();
-        Ok(Self { native, store, environment, known, made })
+        tables.known = known;
+        Ok(tables)
+    }
+
+    /// The models that are made here.
+    fn models(&self) -> impl Iterator<Item = &Model> {
+        self.project.models().iter().filter(|m| m.spec.connection == self.home && m.spec.enabled)
+    }
+
+    fn seeds(&self) -> impl Iterator<Item = &Seed> {
+        self.project.seeds().iter().filter(|s| s.connection == self.home)
+    }
+
+    async fn stream(&self, streams: &Streams, wanted: &TableName) -> Result<Option<Arc<dyn TableProvider>>> {
+        let physical = self.project.environment.physical(wanted);
+        let names = [physical.to_string(), wanted.to_string()];
+        let catalog = streams.source.discover(&names).await?;
+        let spelled = |table: &TableName| streams.destination.as_ref().and_then(|d| Some(d.sql()?.table(table)));
+        let same = |s: &Stream| names.contains(&s.name) || spelled(&physical).is_some_and(|name| spelled(&TableName::parse(&s.name)) == Some(name));
+        let Some(stream) = catalog.streams.into_iter().find(same) else {
+            let all = streams.source.discover(&[]).await?;
+            let error = self.no_table(wanted);
+            return Err(match closest(&wanted.to_string(), all.streams.iter().map(|s| s.name.as_str())) {
+                Some(near) => error.hint(format!("did you mean {near}?")),
+                None => error.hint(format!("`trib discover {}` lists what there is", self.home)),
+            });
+        };
+        let table = SourceTable::new(&streams.engine, streams.source.clone(), stream, streams.pushes_filter);
+        Ok(Some(Arc::new(table.map_err(|e| e.connection(&self.home))?)))
+    }
+
+    fn no_table(&self, wanted: &TableName) -> Error {
+        let error = Error::new(Code::NotFound, "there is no such table").detail(wanted.to_string());
+        if matches!(self.reach, Some(Reach::Streams(_))) { error.connection(&self.home) } else { error }
     }
 
     fn missing(&self, wanted: &TableName) -> Error {
-        let error = Error::new(Code::NotFound, "there is no such table").detail(wanted.to_string());
-        if let Some(made) = self.made.iter().find(|m| m.means(wanted)) {
-            return error.hint(format!("`trib run {}` makes it", made.name));
+        let error = self.no_table(wanted);
+        let made = self.models().map(|m| (&m.name, &m.table)).chain(self.seeds().map(|s| (&s.name, &s.table)));
+        let made: Vec<(&String, &TableName)> = made.collect();
+        if let Some((name, _)) = made.iter().find(|(name, table)| *table == wanted || wanted.schema.is_none() && **name == wanted.name) {
+            return error.hint(format!("`trib run {name}` makes it"));
         }
         let known: Vec<String> = self.known.iter().filter(|t| t.schema.as_deref() != Some(CONTROL)).map(ToString::to_string).collect();
-        let names = known.iter().map(String::as_str).chain(self.made.iter().map(|m| m.name.as_str()));
+        let names = known.iter().map(String::as_str).chain(made.iter().map(|(name, _)| name.as_str()));
         match (closest(&wanted.to_string(), names), known.as_slice()) {
             (Some(near), _) => error.hint(format!("did you mean {near}?")),
             (None, []) => error.hint("there are no tables yet: `trib run` makes them"),
             (None, some) => error.hint(format!("there are {}", some.iter().take(10).cloned().collect::<Vec<_>>().join(", "))),
         }
-    }
-}
-
-impl Made {
-    fn means(&self, name: &TableName) -> bool {
-        self.table == *name || name.schema.is_none() && self.name == name.name
     }
 }
 
@@ -88,23 +141,44 @@ impl Tables for ProjectTables {
         if let (Some(CONTROL), Some(store)) = (wanted.schema.as_deref(), &self.store) {
             return control_table(store, &wanted.name).await.map(|t| Some(Relation::Table(t)));
         }
-        let made = self.made.iter().find(|m| m.means(wanted));
-        if let Some(sql) = made.and_then(|m| m.view.as_ref()) {
-            return Ok(Some(Relation::View(sql.clone())));
+        if let Some((connection, table)) = self.project.elsewhere(&self.home, None, wanted)
+            && let Some(other) = self.other(&connection)
+        {
+            return other.find(&table).await;
         }
-        let wanted = made.map_or(wanted, |m| &m.table);
-        if let Some(native) = &self.native {
-            for table in [self.environment.physical(wanted), wanted.clone()] {
-                if let Some(provider) = native.provider(&table, None).await? {
-                    return Ok(Some(Relation::Table(provider)));
+        let model = self.models().find(|m| m.is_called(wanted));
+        if let (Some(model), Some(Reach::Native(_))) = (model.filter(|m| !m.spec.materialized.is_stored()), &self.reach) {
+            return Ok(Some(Relation::View(model.sql.clone())));
+        }
+        let seed = self.seeds().find(|s| s.is_called(wanted));
+        let made = model.map(|m| &m.table).or(seed.map(|s| &s.table)).unwrap_or(wanted);
+        match &self.reach {
+            Some(Reach::Native(native)) => {
+                for table in [self.project.environment.physical(made), made.clone()] {
+                    if let Some(provider) = native.provider(&table, None).await? {
+                        return Ok(Some(Relation::Table(provider)));
+                    }
                 }
             }
+            Some(Reach::Streams(streams)) => return Ok(self.stream(streams, made).await?.map(Relation::Table)),
+            Some(Reach::Closed(error)) => return Err(error.again()),
+            None => {}
         }
         Err(self.missing(wanted))
     }
 
     fn known(&self) -> Vec<TableName> {
         self.known.clone()
+    }
+
+    fn others(&self) -> Vec<String> {
+        self.others.keys().cloned().collect()
+    }
+
+    fn other(&self, name: &str) -> Option<Arc<dyn Tables>> {
+        let reach = Some(self.others.get(name)?.again());
+        let (project, home, others) = (self.project.clone(), name.to_owned(), self.others.clone());
+        Some(Arc::new(Self { project, home, reach, store: None, others, known: Vec::new() }))
     }
 }
 
@@ -118,7 +192,7 @@ pub fn logical(environment: &Environment, table: TableName) -> TableName {
 
 impl fmt::Debug for ProjectTables {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("ProjectTables").field(&self.known).finish()
+        f.debug_tuple("ProjectTables").field(&self.home).field(&self.known).finish()
     }
 }
 

@@ -52,7 +52,7 @@ pub async fn ask(session: &Session, test: &UnitTest) -> Result<UnitTested> {
         let error = Error::new(Code::Unsupported, "a unit test is about a model").detail(&test.spec.node).setting("node");
         place(error.hint("streams of syncs have data tests; `trib ls kind:model` lists the models"))
     })?;
-    let real = session.queries(&model.spec.connection).await?;
+    let real = crate::models::here(session, model).await?;
     let mut over = Vec::new();
     for (name, given) in &test.spec.given {
         let name = TableName::parse(name);
@@ -71,7 +71,7 @@ pub async fn ask(session: &Session, test: &UnitTest) -> Result<UnitTested> {
         let table = Arc::new(table);
         over.extend(names.into_iter().map(|name| (name, Over::Table(table.clone()))));
     }
-    let tables = Given { views: views(project, model) };
+    let tables = Given { views: views(project, model), connections: model.elsewhere.iter().map(|(connection, _)| connection.clone()).collect() };
     let mut queries = Queries::new(session.engine()?, Arc::new(tables)).with(over);
     if let Some(now) = test.spec.now {
         queries = queries.at(now);
@@ -103,6 +103,8 @@ const NOT_GIVEN: &str = "the unit test gives no rows for a table that the model 
 #[derive(Debug)]
 struct Given {
     views: Vec<(TableName, String, String)>,
+    /// Names that stand before those of tables.
+    connections: Vec<String>,
 }
 
 fn views(project: &Project, model: &Model) -> Vec<(TableName, String, String)> {
@@ -124,6 +126,14 @@ impl Tables for Given {
 
     fn known(&self) -> Vec<TableName> {
         Vec::new()
+    }
+
+    fn others(&self) -> Vec<String> {
+        self.connections.clone()
+    }
+
+    fn other(&self, _: &str) -> Option<Arc<dyn Tables>> {
+        Some(Arc::new(Given { views: Vec::new(), connections: Vec::new() }))
     }
 }
 

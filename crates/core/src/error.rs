@@ -248,6 +248,16 @@ impl Error {
         self
     }
 
+    /// The same for somebody else who waits for it; of its cause only the text.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        let inner = &*self.0;
+        let causes = self.causes();
+        let source = (!causes.is_empty()).then(|| causes.join("; ").into());
+        let (code, message) = (inner.code, inner.message);
+        Self(Box::new(Inner { code, message, detail: inner.detail.clone(), hint: inner.hint.clone(), place: inner.place.clone(), source }))
+    }
+
     pub fn code(&self) -> Code {
         self.0.code
     }

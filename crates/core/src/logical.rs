@@ -43,6 +43,8 @@ pub trait FieldExt: Sized {
     fn logical(&self) -> Option<Logical>;
     /// The type in `dialect`'s own words, when the field came from there.
     fn native(&self, dialect: &str) -> Option<&str>;
+    /// The type in the words of whatever source it came from.
+    fn declared(&self) -> Option<&str>;
     fn lossy(&self) -> Option<&str>;
 }
 
@@ -69,6 +71,10 @@ impl FieldExt for Field {
 
     fn native(&self, dialect: &str) -> Option<&str> {
         self.metadata().get(NATIVE)?.strip_prefix(dialect)?.strip_prefix(':')
+    }
+
+    fn declared(&self) -> Option<&str> {
+        self.metadata().get(NATIVE)?.split_once(':').map(|(_, native)| native)
     }
 
     fn lossy(&self) -> Option<&str> {

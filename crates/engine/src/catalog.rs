@@ -36,6 +36,15 @@ pub trait Tables: Send + Sync + fmt::Debug {
 
     /// For the information schema.
     fn known(&self) -> Vec<TableName>;
+
+    /// Names that may stand before a schema: other connections, whose tables are found in [`Self::other`].
+    fn others(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn other(&self, _name: &str) -> Option<Arc<dyn Tables>> {
+        None
+    }
 }
 
 /// Some tables that hide others of the same names: rows that are not published yet, rows that a test gives.
@@ -62,6 +71,16 @@ impl Tables for Overlay {
 
     fn known(&self) -> Vec<TableName> {
         self.base.known()
+    }
+
+    fn others(&self) -> Vec<String> {
+        self.base.others()
+    }
+
+    fn other(&self, name: &str) -> Option<Arc<dyn Tables>> {
+        let base = self.base.other(name)?;
+        let there = self.over.iter().filter(|(over, _)| over.schema.as_deref() == Some(name));
+        Some(Arc::new(Self { base, over: there.map(|(table, over)| (TableName::parse(&table.name), over.clone())).collect() }))
     }
 }
 
@@ -139,6 +158,13 @@ impl Queries {
         drop(state);
         if let Some(now) = self.clock {
             clock::stop(&context, now);
+        }
+        for name in self.tables.others() {
+            if let Some(tables) = self.tables.other(&name) {
+                let queries = Self { tables: tables.clone(), ..self.clone() };
+                let asked = Asked { tables, missing: asked.missing.clone() };
+                context.register_catalog(name, Arc::new(Names { queries, asked }));
+            }
         }
         context.register_catalog(CATALOG, Arc::new(Names { queries: self.clone(), asked: asked.clone() }));
         context

@@ -235,5 +235,9 @@ fn unite(into: &mut Origins, more: Origins) {
 
 fn table_name(table: &datafusion::common::TableReference) -> TableName {
     let schema = table.schema().filter(|s| *s != NO_SCHEMA && *s != CATALOG);
-    TableName::new(schema, table.table())
+    match table.catalog().filter(|c| *c != CATALOG) {
+        // Of another connection.
+        Some(connection) => TableName::new(Some(connection), &TableName::new(schema, table.table()).to_string()),
+        None => TableName::new(schema, table.table()),
+    }
 }

@@ -198,7 +198,7 @@ impl<'a> Router<'a> {
 
 /// The batch in the planned schema: columns by name. One that the source has announced to be without is NULL. A column that was not planned would be lost, and one that
 /// is missing unannounced would be NULL where the source may have values: both are errors.
-fn adapted(batch: &RecordBatch, planned: &SchemaRef, announced: Option<&SchemaRef>, stream: &str) -> Result<RecordBatch> {
+pub(crate) fn adapted(batch: &RecordBatch, planned: &SchemaRef, announced: Option<&SchemaRef>, stream: &str) -> Result<RecordBatch> {
     let schema = batch.schema_ref();
     let same = |a: &Schema, b: &Schema| {
         a.fields().len() == b.fields().len()

@@ -19,7 +19,7 @@ use futures::StreamExt;
 use serde_json::Value;
 use tempfile::TempDir;
 use trib_core::name::system;
-use trib_core::{Catalog, Code, Emitter, Error, ReadMode, Result, Source, Split, SplitEnd, State, Stream, StreamRead, TableName};
+use trib_core::{Catalog, Code, Emitter, Error, ReadMode, Result, Source, Split, SplitEnd, State, Stream, StreamRead};
 use trib_kit::process::{Process, Program};
 use trib_kit::sql::ANSI;
 
@@ -54,8 +54,8 @@ pub struct Script {
     /// What errors call it.
     pub name: String,
     pub format: Format,
-    /// The tables that it is given: `FOLDER/<name as it is written here>.<extension>`.
-    pub reads: Vec<TableName>,
+    /// The tables that it is given, as `FOLDER/<name>.<extension>`: each by its name, and as SQL names it.
+    pub reads: Vec<(String, String)>,
     pub timeout: Duration,
     /// Types of columns, where the format has none of its own.
     pub declared: Vec<Field>,
@@ -78,8 +78,8 @@ impl Script {
         let folder = tempfile::Builder::new().prefix("script-").tempdir_in(spill)?;
         let inputs = folder.path().join("tables");
         std::fs::create_dir(&inputs)?;
-        for table in &self.reads {
-            self.give(queries, table, &inputs).await?;
+        for (name, table) in &self.reads {
+            self.give(queries, table, &inputs.join(format!("{name}.{}", self.format.extension()))).await?;
         }
         let file = folder.path().join("result");
         let mut program = self.program.clone();
@@ -91,17 +91,12 @@ impl Script {
     }
 
     /// One table, without the columns that are ours.
-    async fn give(&self, queries: &Queries, table: &TableName, inputs: &Path) -> Result<()> {
-        let name = match &table.schema {
-            Some(schema) => format!("{}.{}", ANSI.identifier(schema), ANSI.identifier(&table.name)),
-            None => ANSI.identifier(&table.name),
-        };
-        let schema = queries.schema(&format!("select * from {name}")).await?;
+    async fn give(&self, queries: &Queries, table: &str, file: &Path) -> Result<()> {
+        let schema = queries.schema(&format!("select * from {table}")).await?;
         let theirs = schema.fields().iter().map(|f| f.name()).filter(|n| !n.starts_with(system::PREFIX));
         let columns: Vec<String> = theirs.map(|n| ANSI.identifier(n)).collect();
-        let (schema, mut rows) = queries.rows(&format!("select {} from {name}", columns.join(", "))).await?;
-        let file = File::create(inputs.join(format!("{table}.{}", self.format.extension())))?;
-        let mut file = BufWriter::new(file);
+        let (schema, mut rows) = queries.rows(&format!("select {} from {table}", columns.join(", "))).await?;
+        let mut file = BufWriter::new(File::create(file)?);
         match self.format {
             Format::Arrow => {
                 let mut writer = StreamWriter::try_new(&mut file, &schema)?;

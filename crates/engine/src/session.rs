@@ -153,6 +153,12 @@ pub fn unwrapped(e: DataFusionError) -> Error {
             Ok(ours) => *ours,
             Err(other) => Error::new(Code::SystemError, "the query failed").source(other),
         },
-        other => query_error(other),
+        // Shared by all that have waited for it.
+        other => match other.find_root() {
+            DataFusionError::External(inner) if inner.is::<Error>() => {
+                inner.downcast_ref::<Error>().map_or_else(|| Error::internal("an error of another kind"), Error::again)
+            }
+            _ => query_error(other),
+        },
     }
 }

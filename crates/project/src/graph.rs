@@ -96,11 +96,15 @@ impl Graph {
             });
             let own = parents.entry(model.name.clone()).or_default();
             own.extend(model.spec.after.iter().cloned());
-            for table in &model.reads {
+            let home = &model.spec.connection;
+            let reads = model.reads.iter().map(|table| (home, table)).chain(model.elsewhere.iter().map(|(place, table)| (place, table)));
+            for (place, table) in reads {
                 let name = table.to_string();
-                own.extend(project.models().iter().filter(|m| m.is_called(table)).map(|m| m.name.clone()));
-                own.extend(project.seeds().iter().filter(|s| s.is_called(table)).map(|s| s.name.clone()));
-                let syncs = project.syncs().iter().filter(|s| s.spec.to == model.spec.connection);
+                let models = project.models().iter().filter(|m| m.spec.connection == *place);
+                own.extend(models.filter(|m| m.is_called(table)).map(|m| m.name.clone()));
+                let seeds = project.seeds().iter().filter(|s| s.connection == *place);
+                own.extend(seeds.filter(|s| s.is_called(table)).map(|s| s.name.clone()));
+                let syncs = project.syncs().iter().filter(|s| s.spec.to == *place);
                 own.extend(syncs.filter(|s| writes(s, &name)).map(|s| s.name.clone()));
             }
         }

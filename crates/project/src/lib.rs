@@ -4,6 +4,7 @@
 //! decoded into the types of [`config`], and what the parts say about each other is checked. Everything but [`Project::load`]
 //! is a pure function of what was read. What needs the catalog of a source is decided by [`Sync::streams_for`].
 
+mod across;
 pub mod coerce;
 pub mod config;
 pub mod data_test;

@@ -86,7 +86,7 @@ impl Loader<'_> {
         let unit_tests = self.unit_tests();
         let (spec, environment, missing) = main?;
         let seeds = self.seeds(&spec);
-        let project = Project {
+        let mut project = Project {
             dir: self.dir.to_owned(),
             name: spec.name,
             description: spec.description,
@@ -103,6 +103,7 @@ impl Loader<'_> {
             seeds,
             missing,
         };
+        project.place_reads();
         self.unique_names(&project);
         // What the parts say about each other is looked at once each part is right in itself.
         if self.errors.is_empty() {

@@ -32,8 +32,10 @@ pub struct Model {
     pub sql_line: usize,
     /// The table that it makes, as other models name it.
     pub table: TableName,
-    /// The tables that the query reads.
+    /// The tables that the query reads where the model is made.
     pub reads: BTreeSet<TableName>,
+    /// Those that it reads in other connections.
+    pub elsewhere: BTreeSet<(String, TableName)>,
     /// Where it names them.
     pub mentions: Vec<Mention>,
     /// Data tests on the result.
@@ -50,6 +52,12 @@ impl Model {
         self.missing.first().map_or(Ok(()), |missing| Err(missing.error()))
     }
 
+    /// The names of what it reads, in their order.
+    pub fn read_names(&self) -> Vec<String> {
+        let names: BTreeSet<String> = self.mentions.iter().map(Mention::name).collect();
+        names.into_iter().collect()
+    }
+
     /// Whether a query that reads a table of this name means this model.
     pub fn is_called(&self, name: &TableName) -> bool {
         self.table == *name || name.schema.is_none() && self.name == name.name
@@ -58,7 +66,9 @@ impl Model {
     /// An error about the SQL, placed in the file: where the SQL names the table that is not there, where it says so itself, or at
     /// its beginning.
     pub fn mark(&self, error: Error) -> Error {
-        let named = |m: &&Mention| error.code() == Code::NotFound && error.detail_text() == Some(m.table.to_string().as_str());
+        let detail = error.detail_text().unwrap_or_default();
+        // An error from another connection names the table as it is named there.
+        let named = |m: &&Mention| error.code() == Code::NotFound && (m.name() == detail || m.name().ends_with(&format!(".{detail}")));
         let error = match self.mentions.iter().find(named) {
             Some(m) => error.file("", Some(m.line), Some(m.column)),
             None => error,
@@ -101,7 +111,7 @@ fn given(raw: &Node) -> Vec<Mention> {
         Some(Content::List(items)) => items.as_slice(),
         _ => &[],
     };
-    let name = |node: &Node| Some(Mention::at(TableName::parse(node.to_json().as_str()?), node.at.line, node.at.column));
+    let name = |node: &Node| Some(Mention::at(node.to_json().as_str()?, node.at.line, node.at.column));
     list.iter().filter_map(name).collect()
 }
 
@@ -169,7 +179,9 @@ pub(crate) fn read(file: &Text, defaults: Option<&Node>, variables: &Variables, 
         sql: parts.sql.to_owned(),
         sql_line: parts.sql_line,
         table,
-        reads: mentions.iter().map(|m| m.table.clone()).collect(),
+        // Who else makes them is known once the whole project is.
+        reads: BTreeSet::new(),
+        elsewhere: BTreeSet::new(),
         mentions,
         tests,
         at,

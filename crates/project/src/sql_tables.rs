@@ -9,9 +9,13 @@ use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::Location;
 use trib_core::{Code, Error, Result, TableName};
 
+use crate::data_test::{ident, quoted};
+
 /// A place where a query names a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mention {
+    /// The first of three parts: the connection that the table is in.
+    pub connection: Option<String>,
     pub table: TableName,
     /// One-based, within the SQL.
     pub line: usize,
@@ -25,8 +29,22 @@ pub struct Mention {
 
 impl Mention {
     /// A table that is named outside of a query.
-    pub(crate) fn at(table: TableName, line: usize, column: usize) -> Self {
-        Self { table, line, column, text: 0..0, bare: false }
+    pub(crate) fn at(name: &str, line: usize, column: usize) -> Self {
+        let (connection, table) = match name.split('.').collect::<Vec<_>>().as_slice() {
+            [connection, schema, name] => (Some((*connection).to_owned()), TableName::new(Some(schema), name)),
+            _ => (None, TableName::parse(name)),
+        };
+        Self { connection, table, line, column, text: 0..0, bare: false }
+    }
+
+    /// As people name it.
+    pub fn name(&self) -> String {
+        self.connection.iter().map(|c| format!("{c}.")).collect::<String>() + &self.table.to_string()
+    }
+
+    /// As SQL names it.
+    pub fn sql(&self) -> String {
+        self.connection.iter().map(|c| format!("{}.", ident(c))).collect::<String>() + &quoted(&self.table)
     }
 }
 
@@ -119,7 +137,9 @@ impl Visitor for Reads<'_> {
             let idents: Vec<&Ident> = name.0.iter().filter_map(|part| part.as_ident()).collect();
             if !cte && let (Some(first), Some(last)) = (idents.first(), idents.last()) {
                 let (start, end) = (first.span.start, last.span.end);
+                let connection = idents.len().checked_sub(3).and_then(|i| idents.get(i)).map(|ident| ident.value.clone());
                 self.found.push(Mention {
+                    connection,
                     table,
                     line: usize::try_from(start.line).unwrap_or(1),
                     column: usize::try_from(start.column).unwrap_or(1),
@@ -139,7 +159,7 @@ fn offset(sql: &str, at: Location) -> usize {
     within.map_or(sql.len(), |(i, _)| line + i)
 }
 
-/// The last two parts of a name; a database before them is left out, since names are logical.
+/// The last two parts of a name.
 fn table_name(name: &ObjectName) -> Option<TableName> {
     let mut parts = name.0.iter().rev().filter_map(|part| part.as_ident()).map(|ident| ident.value.as_str());
     let table = parts.next()?;
@@ -181,8 +201,10 @@ mod tests {
         for (sql, expected) in cases {
             assert_eq!(renamed(sql, physical).unwrap(), expected);
         }
-        let found = mentions("select 1\nfrom a.b").unwrap();
+        let found = mentions("select 1\nfrom a.b, c.d.e").unwrap();
         assert_eq!((found[0].line, found[0].column), (2, 6));
+        assert_eq!(found.iter().map(Mention::name).collect::<Vec<_>>(), ["a.b", "c.d.e"]);
+        assert_eq!((found[0].connection.as_deref(), found[1].connection.as_deref()), (None, Some("c")));
     }
 
     #[test]

@@ -94,6 +94,12 @@ pub(crate) fn references(project: &Project) -> Vec<Error> {
         if !project.connections.contains_key(&model.spec.connection) {
             errors.push(model.at.mark(project.no_such_connection(&model.spec.connection).setting("connection")));
         }
+        for mention in &model.mentions {
+            if let Some(name) = mention.connection.as_ref().filter(|name| !project.connections.contains_key(*name)) {
+                let error = project.no_such_connection(name).file("", Some(mention.line), Some(mention.column));
+                errors.push(error.within(&*model.at.file, if model.is_script { 1 } else { model.sql_line }));
+            }
+        }
         for name in model.spec.after.iter().filter(|name| !known.contains(name.as_str())) {
             let error = Error::new(Code::NotFound, "the project has no such node").detail(format!("`{name}`")).setting("after");
             errors.push(model.at.mark(match closest(name, known.iter().copied()) {

@@ -45,8 +45,7 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit> {
             NodeKind::Model => match project.models().iter().find(|m| m.name == node.name) {
                 None => continue,
                 Some(model) => {
-                    let read: Vec<String> = model.reads.iter().map(ToString::to_string).collect();
-                    (read.join(", "), format!("{}: {}", model.spec.connection, model.table), model.spec.description.clone())
+                    (model.read_names().join(", "), format!("{}: {}", model.spec.connection, model.table), model.spec.description.clone())
                 }
             },
         };

@@ -107,10 +107,10 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit> {
 
 /// A model: checked against its parents as they are written now.
 async fn model(session: &Session, graph: &Graph, wanted: &Wanted<'_>, model: &Model) -> Result<SyncOutline> {
-    let reads: Vec<String> = model.reads.iter().map(ToString::to_string).collect();
     let to = format!("{}: {} {}", model.spec.connection, model.spec.materialized.as_str(), model.table);
-    let mut plan = SyncOutline { sync: model.name.clone(), from: reads.join(", "), to, ..SyncOutline::default() };
-    if session.native(&model.spec.connection)?.is_some() {
+    let mut plan = SyncOutline { sync: model.name.clone(), from: model.read_names().join(", "), to, ..SyncOutline::default() };
+    let here = models::is_here(session, model)?;
+    if here {
         plan.errors = preflight::unmade(session, model).await?;
     }
     if !plan.errors.is_empty() {
@@ -120,9 +120,9 @@ async fn model(session: &Session, graph: &Graph, wanted: &Wanted<'_>, model: &Mo
         plan.notes.push("a script: what it gives is known when it has run".to_owned());
         return Ok(plan);
     }
-    let computing = match session.native(&model.spec.connection)? {
-        Some(_) => Computing::Here(preflight::as_written(session, graph, wanted.selection, model).await?),
-        None => Computing::of(session, model).await?,
+    let computing = match here {
+        true => Computing::Here(preflight::as_written(session, graph, wanted.selection, model).await?),
+        false => Computing::of(session, model).await?,
     };
     match models::model(session, model, computing, wanted.ask).await {
         Ok(Some(task)) => {
@@ -133,7 +133,7 @@ async fn model(session: &Session, graph: &Graph, wanted: &Wanted<'_>, model: &Mo
         }
         Ok(None) => plan.notes.push("the query is right".to_owned()),
         // What a sync is about to make may bring the table or the column.
-        Err(failure) => match preflight::moved_by(graph, wanted.selection, model) {
+        Err(failure) => match preflight::moved_by(session, graph, wanted.selection, model)? {
             Some(sync) => {
                 let why = failure.0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
                 plan.notes.push(format!("is checked again once {sync} has run: {why}"));

@@ -1,6 +1,6 @@
 //! `trib query`
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use trib_core::{Code, Error, TableName};
@@ -46,7 +46,8 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit> {
     let read = sql_tables::tables(&sql).unwrap_or_default();
     let only_ours = !read.is_empty() && read.iter().all(|t| t.schema.as_deref() == Some(CONTROL));
     if only_ours {
-        let tables = ProjectTables::new(None, Some(session.store().await?.clone()), session.project()?, &connection.name).await?;
+        let store = Some(session.store().await?.clone());
+        let tables = ProjectTables::new(session.shared_project()?, &connection.name, None, store, BTreeMap::new()).await?;
         let (schema, stream) = Queries::new(session.engine()?, Arc::new(tables)).rows(&sql).await?;
         rows::write(&schema, stream, format, limit, session.output).await?;
         return Ok(Exit::Success);

@@ -1,6 +1,7 @@
 //! `trib` as its users start it: a process, a folder, what comes out.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
+mod across;
 mod cases;
 mod commands;
 mod crash;
