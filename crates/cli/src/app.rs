@@ -177,8 +177,8 @@ impl Session {
 
     pub async fn tables(&self, connection: &str, store: Option<Arc<Store>>) -> Result<ProjectTables> {
         let project = self.shared_project()?;
-        let others = project.connection_names().filter(|name| *name != connection).map(|name| (name.to_owned(), self.reach(name)));
-        let others = others.collect();
+        // Its own name may stand before its tables too.
+        let others = project.connection_names().map(|name| (name.to_owned(), self.reach(name))).collect();
         Ok(ProjectTables::new(project.clone(), connection, Some(self.reach(connection)), store, others).await?)
     }
 
@@ -190,9 +190,16 @@ impl Session {
                 return Ok(Reach::Native(native));
             }
             let destination = if connector.destination.is_some() { Some(self.destination(name)?) } else { None };
-            Ok(Reach::Streams(Streams { engine: self.engine()?, source: self.source(name)?, destination, pushes_filter: connector.pushes_filter }))
+            Ok(Reach::Streams(Streams {
+                engine: self.engine()?,
+                source: self.source(name)?,
+                destination,
+                pushes_filter: connector.pushes_filter,
+            }))
         };
-        open().unwrap_or_else(|Failure(mut errors)| Reach::Closed(errors.pop().unwrap_or_else(|| Error::internal("a failure without an error"))))
+        open().unwrap_or_else(|Failure(mut errors)| {
+            Reach::Closed(errors.pop().unwrap_or_else(|| Error::internal("a failure without an error")))
+        })
     }
 
     /// Cancelled by the first Ctrl-C from now on.

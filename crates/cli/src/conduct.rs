@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Mutex;
 use trib_core::{Code, Error};
 use trib_project::graph::GraphNode;
-use trib_project::{Graph, Model, NodeKind, Project, Seed, Selection, StreamPlan, Sync};
+use trib_project::{Command, Graph, Model, NodeKind, Project, Seed, Selection, StreamPlan, Sync};
 use trib_runtime::{Runtime, StreamTask, SyncReport, SyncTask, new_id, run_sync};
 use trib_store::{Pause, RunEnd, RunStart, Tested, Verdict};
 
@@ -24,6 +24,7 @@ use crate::openlineage::OpenLineage;
 use crate::output;
 use crate::preflight;
 use crate::prepare::{self, Wanted, admit};
+use crate::program;
 use crate::render;
 use crate::summary::Summary;
 use crate::testing::{Ground, Subject};
@@ -103,6 +104,8 @@ pub struct Ran {
     pub tests: Vec<Tested>,
     /// There was nothing to store: the query is right, and that is all.
     pub view: bool,
+    /// It was a command, and there is nothing to count.
+    pub command: bool,
 }
 
 impl Ran {
@@ -212,6 +215,10 @@ impl Conductor<'_> {
                 Some(seed) => self.seed(seed).await,
                 None => Err(Error::internal("a seed of the graph is not in the project").into()),
             },
+            NodeKind::Command => match project.commands().iter().find(|c| c.name == node.name) {
+                Some(command) => self.command(command).await,
+                None => Err(Error::internal("a command of the graph is not in the project").into()),
+            },
         };
         ran.unwrap_or_else(|failure| Ran::failed(failure.0))
     }
@@ -238,6 +245,17 @@ impl Conductor<'_> {
             made = models::script(self.session, model, &queries, said) => Ok(Computing::Script(Arc::new(made?))),
             () = self.runtime.cancel.cancelled() => Err(stopped().into()),
         }
+    }
+
+    /// A command is stopped with the run.
+    async fn command(&self, command: &Command) -> Result<Ran> {
+        let said = |line: String| self.watch.note(&command.name, None, &line);
+        said(program::shown(command));
+        tokio::select! {
+            ended = program::run(self.session, command, &self.runtime.run, said) => ended?,
+            () = self.runtime.cancel.cancelled() => return Err(stopped().into()),
+        }
+        Ok(Ran { command: true, ..Ran::default() })
     }
 
     async fn seed(&self, seed: &Seed) -> Result<Ran> {

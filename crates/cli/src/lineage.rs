@@ -91,6 +91,7 @@ impl Lineage {
             let traced = match node.kind {
                 NodeKind::Sync => lineage.sync(session, node, &wanted).await,
                 NodeKind::Seed => lineage.seed(session, node).await,
+                NodeKind::Command => Ok(()),
                 NodeKind::Model => lineage.model(session, project.model(&node.name)?).await,
             };
             if let Err(failure) = traced {
@@ -179,7 +180,9 @@ impl Lineage {
         let found: Vec<Origins> = origins(frame.logical_plan())?;
         let name = self.make(connection, model.table.clone(), &model.name, &schema)?;
         self.also_called(connection, &model.table, &model.name);
-        let reads: Result<BTreeSet<String>> = model.reads.iter().map(|table| self.table_name(session, connection, table)).collect();
+        let elsewhere = model.elsewhere.iter().map(|(other, table)| TableName::new(Some(other.as_str()), &table.to_string()));
+        let tables = model.reads.iter().cloned().chain(elsewhere);
+        let reads: Result<BTreeSet<String>> = tables.map(|table| self.table_name(session, connection, &table)).collect();
         let reads = reads?;
         if let Some(known) = self.tables.iter_mut().find(|t| t.name == name) {
             known.reads = reads;
@@ -207,7 +210,7 @@ impl Lineage {
         }
         for (connection, tables) in self.over.iter().filter(|(connection, _)| *connection != home) {
             for (table, made) in tables {
-                over.push((TableName::new(Some(connection), &table.to_string()), made.clone()));
+                over.push((TableName::new(Some(connection.as_str()), &table.to_string()), made.clone()));
                 if !over.iter().any(|(known, _)| known == table) {
                     over.push((table.clone(), made.clone()));
                 }

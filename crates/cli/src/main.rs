@@ -16,6 +16,7 @@ mod openlineage;
 mod output;
 mod preflight;
 mod prepare;
+mod program;
 mod python;
 mod registry;
 mod render;

@@ -8,7 +8,7 @@ use trib_core::{Code, Error, SqlEngine, TableName};
 use trib_engine::catalog::Over;
 use trib_engine::{Queries, Tables};
 use trib_project::config::model::Materialized;
-use trib_project::graph::GraphNode;
+use trib_project::graph::{GraphNode, makers};
 use trib_project::{Graph, Model, NodeKind, Selection};
 
 use crate::app::Session;
@@ -16,7 +16,7 @@ use crate::exit::{Failure, Result};
 use crate::models::{check_columns, is_here, queries, renamed};
 use crate::tables::CONTROL;
 
-/// Tables that nobody makes, columns that are not there, types that do not fit. Models that read what a selected sync, seed or script is about to change
+/// Tables that nobody makes, columns that are not there, types that do not fit. Models that read what a selected sync, seed, command or script is about to change
 /// are checked when it has.
 pub async fn preflight(session: &Session, graph: &Graph, selection: &Selection) -> Result<()> {
     let project = session.project()?;
@@ -50,12 +50,15 @@ pub async fn preflight(session: &Session, graph: &Graph, selection: &Selection) 
     if errors.is_empty() { Ok(()) } else { Err(Failure(errors)) }
 }
 
-/// A selected sync, seed or script that the model reads from, directly or not, or a model of another connection: what its table will be like is known when it
-/// has run.
+/// A selected sync, seed, command or script that the model reads from, directly or not, or a model that is computed elsewhere: what its table will be like is known
+/// when it has run.
 pub fn moved_by<'a>(session: &Session, graph: &'a Graph, selection: &Selection, model: &Model) -> Result<Option<&'a str>> {
     let project = session.project()?;
     let above = graph.reach(&model.name, true, usize::MAX);
-    let away = |name: &str| project.model(name).is_ok_and(|m| m.spec.connection != model.spec.connection);
+    let here = is_here(session, model)?;
+    // What is computed elsewhere, or in another SQL, cannot stand in the query as it is written.
+    let elsewhere = |m: &Model| m.spec.connection != model.spec.connection || is_here(session, m).is_ok_and(|there| there != here);
+    let away = |name: &str| project.model(name).is_ok_and(elsewhere);
     let moves = |n: &&GraphNode| n.kind != NodeKind::Model || n.is_script || away(&n.name);
     let moving = graph.nodes().iter().find(|n| moves(n) && above.contains(&n.name) && selection.contains(&n.name));
     Ok(moving.map(|n| n.name.as_str()))
@@ -165,11 +168,7 @@ pub async fn unmade(session: &Session, model: &Model) -> Result<Vec<Error>> {
         let elsewhere = project.elsewhere(connection, mention.connection.as_deref(), &mention.table);
         let (place, table) = elsewhere.clone().unwrap_or_else(|| (connection.clone(), mention.table.clone()));
         let (place, table) = (&place, &table);
-        let made = project.models().iter().any(|m| m.spec.connection == *place && m.is_called(table))
-            || project.seeds().iter().any(|s| s.connection == *place && s.is_called(table))
-            || project.syncs().iter().any(|s| s.spec.to == *place && trib_project::graph::writes(s, &table.to_string()))
-            || table.schema.as_deref() == Some(CONTROL);
-        if made {
+        if table.schema.as_deref() == Some(CONTROL) || !makers(project, place, table).is_empty() {
             continue;
         }
         let other = tables.as_ref().zip(elsewhere.as_ref()).and_then(|(tables, (place, _))| tables.other(place));

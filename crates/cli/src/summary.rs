@@ -33,6 +33,8 @@ pub struct Summary {
     pub errors: Vec<Arc<Error>>,
     /// Views whose query is right.
     pub views: Vec<String>,
+    /// Commands that have ended well.
+    pub commands: Vec<String>,
     pub tests: Vec<Tested>,
     /// Nodes that were left out, with the reason.
     pub skipped: Vec<(String, String)>,
@@ -44,6 +46,9 @@ impl Summary {
     pub fn take(&mut self, node: &str, ran: Ran) {
         if ran.view && ran.errors.is_empty() {
             self.views.push(node.to_owned());
+        }
+        if ran.command {
+            self.commands.push(node.to_owned());
         }
         self.add_errors(ran.errors);
         // What was not published has failed its load already.
@@ -82,7 +87,7 @@ impl Summary {
     }
 
     pub fn succeeded(&self) -> usize {
-        self.views.len() + self.streams.iter().filter(|s| s.error.is_none()).count()
+        self.views.len() + self.commands.len() + self.streams.iter().filter(|s| s.error.is_none()).count()
     }
 
     pub fn exit(&self) -> Exit {
@@ -118,7 +123,7 @@ impl Summary {
         let errors: Vec<Value> = self.errors.iter().map(|e| e.to_json()).collect();
         json!({
             "event": "summary", "run": run, "status": self.status(), "exit": self.exit() as u8, "streams": streams,
-            "views": self.views, "tests": self.tests, "errors": errors, "skipped": skipped, "seconds": self.took.as_secs_f64(),
+            "views": self.views, "commands": self.commands, "tests": self.tests, "errors": errors, "skipped": skipped, "seconds": self.took.as_secs_f64(),
         })
     }
 }

@@ -100,7 +100,9 @@ impl ProjectTables {
         let names = [physical.to_string(), wanted.to_string()];
         let catalog = streams.source.discover(&names).await?;
         let spelled = |table: &TableName| streams.destination.as_ref().and_then(|d| Some(d.sql()?.table(table)));
-        let same = |s: &Stream| names.contains(&s.name) || spelled(&physical).is_some_and(|name| spelled(&TableName::parse(&s.name)) == Some(name));
+        let same = |s: &Stream| {
+            names.contains(&s.name) || spelled(&physical).is_some_and(|name| spelled(&TableName::parse(&s.name)) == Some(name))
+        };
         let Some(stream) = catalog.streams.into_iter().find(same) else {
             let all = streams.source.discover(&[]).await?;
             let error = self.no_table(wanted);
@@ -109,8 +111,8 @@ impl ProjectTables {
                 None => error.hint(format!("`trib discover {}` lists what there is", self.home)),
             });
         };
-        let table = SourceTable::new(&streams.engine, streams.source.clone(), stream, streams.pushes_filter);
-        Ok(Some(Arc::new(table.map_err(|e| e.connection(&self.home))?)))
+        let table = SourceTable::new(&streams.engine, &self.home, streams.source.clone(), stream, streams.pushes_filter);
+        Ok(Some(Arc::new(table?)))
     }
 
     fn no_table(&self, wanted: &TableName) -> Error {

@@ -4,6 +4,7 @@
 //! contract ([`conform`]). [`execute::run_splits`] drives splits through it. SQL is DataFusion's; columns that only pass through never
 //! meet it.
 
+pub mod attended;
 pub mod batches;
 pub mod cast;
 pub mod catalog;

@@ -3,7 +3,6 @@
 //! The query evaluates the whole condition again, so what is pushed may let more rows through, never fewer. Hence only comparisons on which all systems agree:
 //! texts are not ordered (collations differ), and times move by a day (a system may keep them as texts of several shapes).
 
-use arrow::array::Array;
 use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::{BinaryExpr, Expr, Operator};

@@ -23,10 +23,9 @@ use trib_core::{Catalog, Code, Emitter, Error, ReadMode, Result, Source, Split, 
 use trib_kit::process::{Process, Program};
 use trib_kit::sql::ANSI;
 
+use crate::attended::{Ended, attended};
 use crate::catalog::{Queries, plain, result_schema};
 
-/// How often what a script says is passed on.
-const LISTEN: Duration = Duration::from_millis(200);
 /// Rows of JSON whose types are looked at where none are declared.
 const LOOKED_AT: usize = 10_000;
 
@@ -118,39 +117,15 @@ impl Script {
 
     async fn listen(&self, program: &Program, file: &Path, log: impl Fn(String)) -> Result<()> {
         let mut process = Process::start(program, &self.name)?;
-        drop(process.stdin());
-        let mut output = process.stdout().ok_or_else(|| Error::internal("a process without an output"))?;
-        let said = process.said.clone();
-        let pass_on = || said.take().0.into_iter().for_each(&log);
-        let mut result = tokio::fs::File::create(file).await?;
-        let ended = {
-            let work = async {
-                tokio::io::copy(&mut output, &mut result).await?;
-                tokio::io::AsyncWriteExt::flush(&mut result).await?;
-                process.finish().await
-            };
-            let late = tokio::time::sleep(self.timeout);
-            tokio::pin!(work, late);
-            loop {
-                tokio::select! {
-                    ended = &mut work => break Some(ended),
-                    () = &mut late => break None,
-                    () = tokio::time::sleep(LISTEN) => pass_on(),
-                }
-            }
-        };
-        pass_on();
-        match ended {
-            Some(Ok(())) => Ok(()),
-            Some(Err(e)) => {
+        let result = tokio::fs::File::create(file).await?;
+        match attended(&mut process, result, self.timeout, log).await? {
+            Ended::Well => Ok(()),
+            Ended::Badly(e) => {
                 Err(Error::new(Code::ScriptFailed, "the script has failed").detail(e.detail_text().unwrap_or_default()).source(e))
             }
-            None => {
-                process.stop().await;
-                Err(Error::new(Code::ScriptFailed, "the script took longer than it may")
-                    .detail(format!("{} s", self.timeout.as_secs()))
-                    .hint("raise `timeout:` in its front matter"))
-            }
+            Ended::Late => Err(Error::new(Code::ScriptFailed, "the script took longer than it may")
+                .detail(format!("{} s", self.timeout.as_secs()))
+                .hint("raise `timeout:` in its front matter")),
         }
     }
 

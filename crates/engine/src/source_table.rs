@@ -33,6 +33,7 @@ type Rows = mpsc::Sender<Result<RecordBatch, DataFusionError>>;
 /// The stream as it is when a query looks at it. Only the columns that a query needs are read, and where the source evaluates conditions, only the rows that may
 /// matter.
 pub struct SourceTable {
+    connection: String,
     source: Arc<dyn Source>,
     stream: Stream,
     pushes_filter: bool,
@@ -41,15 +42,23 @@ pub struct SourceTable {
 }
 
 impl SourceTable {
-    /// `pushes_filter` as the connector says.
-    pub fn new(engine: &Engine, source: Arc<dyn Source>, stream: Stream, pushes_filter: bool) -> Result<Self> {
+    /// `connection` is what errors call the source; `pushes_filter` is as the connector says.
+    pub fn new(engine: &Engine, connection: &str, source: Arc<dyn Source>, stream: Stream, pushes_filter: bool) -> Result<Self> {
         if source.streams_together() || source.remembered_elsewhere() || !stream.read_modes.contains(&ReadMode::Full) {
             return Err(Error::new(Code::Unsupported, "a query cannot look into this source")
                 .detail("its streams cannot be read one by one, and as they are now")
+                .connection(connection)
                 .stream(&stream.name)
                 .hint("sync the stream into a table, and let the query read that one"));
         }
-        Ok(Self { source, stream, pushes_filter, spill: engine.spill().into(), splits: engine.threads() })
+        Ok(Self {
+            connection: connection.to_owned(),
+            source,
+            stream,
+            pushes_filter,
+            spill: engine.spill().into(),
+            splits: engine.threads(),
+        })
     }
 
     fn read(&self, columns: Vec<String>, filters: &[Expr]) -> StreamRead {
@@ -82,8 +91,13 @@ impl TableProvider for SourceTable {
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>, DataFusionError> {
         let schema = &self.stream.schema;
-        let pushed = |filter: &&Expr| self.pushes_filter && (pushed::condition(filter, schema).is_some() || pushed::stretch(&[filter], schema).is_some());
-        Ok(filters.iter().map(|f| if pushed(f) { TableProviderFilterPushDown::Inexact } else { TableProviderFilterPushDown::Unsupported }).collect())
+        let pushed = |filter: &&Expr| {
+            self.pushes_filter && (pushed::condition(filter, schema).is_some() || pushed::stretch(&[filter], schema).is_some())
+        };
+        Ok(filters
+            .iter()
+            .map(|f| if pushed(f) { TableProviderFilterPushDown::Inexact } else { TableProviderFilterPushDown::Unsupported })
+            .collect())
     }
 
     async fn scan(
@@ -99,15 +113,16 @@ impl TableProvider for SourceTable {
             None => self.stream.schema.clone(),
         };
         // Rows that are only counted need a column to come in.
-        let wanted = if schema.fields().is_empty() { Arc::new(Schema::new(vec![self.stream.schema.field(0).clone()])) } else { schema.clone() };
+        let wanted =
+            if schema.fields().is_empty() { Arc::new(Schema::new(vec![self.stream.schema.field(0).clone()])) } else { schema.clone() };
         let read = self.read(wanted.fields().iter().map(|f| f.name().clone()).collect(), filters);
         let splits = self.source.plan(&[read], &State::default()).await.map_err(|e| external(e.stream(&self.stream.name)))?;
         if splits.is_empty() {
             return Ok(Arc::new(EmptyExec::new(schema)));
         }
         let piece = |split: Split| -> Arc<dyn PartitionStream> {
-            let (source, stream) = (self.source.clone(), self.stream.name.clone());
-            Arc::new(Piece { source, stream, split, schema: schema.clone(), wanted: wanted.clone(), spill: self.spill.clone() })
+            let (connection, source, stream) = (self.connection.clone(), self.source.clone(), self.stream.name.clone());
+            Arc::new(Piece { connection, source, stream, split, schema: schema.clone(), wanted: wanted.clone(), spill: self.spill.clone() })
         };
         let pieces = splits.into_iter().map(piece).collect();
         Ok(Arc::new(StreamingTableExec::try_new(schema, pieces, None, [], false, None)?))
@@ -123,6 +138,7 @@ impl fmt::Debug for SourceTable {
 /// One split.
 #[derive(Clone)]
 struct Piece {
+    connection: String,
     source: Arc<dyn Source>,
     stream: String,
     split: Split,
@@ -162,7 +178,8 @@ impl Piece {
             drop(emitter);
             end
         };
-        let (_, waiting) = tokio::try_join!(reading, self.pass_on(messages, &rows)).map_err(|e| e.stream(&self.stream))?;
+        let (_, waiting) =
+            tokio::try_join!(reading, self.pass_on(messages, &rows)).map_err(|e| e.connection(&self.connection).stream(&self.stream))?;
         let Some(waiting) = waiting else { return Ok(()) };
         let piece = self.clone();
         let passed = tokio::task::spawn_blocking(move || -> Result<()> {

@@ -9,14 +9,14 @@ use crate::sql_tables::Mention;
 impl Project {
     /// Where a query that is made in `home` finds a table: `None` at home, otherwise the connection and the table's name there.
     ///
-    /// A name of three parts says it itself. What a sync, model or seed makes at home comes before what a model or seed makes elsewhere, and that before
+    /// A name of three parts says it itself. What a sync, command, model or seed makes at home comes before what a model or seed makes elsewhere, and that before
     /// `connection.stream`.
     pub fn elsewhere(&self, home: &str, connection: Option<&str>, table: &TableName) -> Option<(String, TableName)> {
         if let Some(connection) = connection {
             return (connection != home).then(|| (connection.to_owned(), table.clone()));
         }
         let name = table.to_string();
-        if self.syncs.iter().any(|s| s.spec.to == home && writes(s, &name)) {
+        if self.syncs.iter().any(|s| s.spec.to == home && writes(s, &name)) || self.commands.iter().any(|c| c.makes(home, table)) {
             return None;
         }
         let models = self.models.iter().filter(|m| m.is_called(table)).map(|m| (&m.spec.connection, &m.table));

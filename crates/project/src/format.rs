@@ -20,7 +20,7 @@ pub fn changes(dir: &Path) -> Result<Vec<(String, String)>, Vec<Error>> {
             Err(e) => errors.push(e),
         }
     }
-    for folder in ["connections", "syncs", "jobs", "tests"] {
+    for folder in ["connections", "syncs", "commands", "jobs", "tests"] {
         texts.extend(files::read_all(dir, folder, load::YAML, false, &mut errors));
     }
     let models = files::read_all(dir, "models", &["sql"], true, &mut errors);

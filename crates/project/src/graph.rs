@@ -1,10 +1,11 @@
-//! The syncs, seeds and models of a project, and which of them need which: by the tables that they write and read.
+//! The syncs, seeds, models and commands of a project, and which of them need which: by the tables that they write and read.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
-use trib_core::{Code, Error};
+use trib_core::{Code, Error, TableName};
 
+use crate::command::Command;
 use crate::pattern::Pattern;
 use crate::place::At;
 use crate::project::Project;
@@ -17,6 +18,7 @@ pub enum NodeKind {
     Sync,
     Model,
     Seed,
+    Command,
 }
 
 impl NodeKind {
@@ -25,6 +27,7 @@ impl NodeKind {
             NodeKind::Sync => "sync",
             NodeKind::Model => "model",
             NodeKind::Seed => "seed",
+            NodeKind::Command => "command",
         }
     }
 }
@@ -72,6 +75,10 @@ impl Graph {
             let writers = project.syncs().iter().filter(|w| sync.spec.from.0.contains(&w.spec.to) && w.name != sync.name);
             let named = |w: &&Sync| sync.patterns().iter().any(|p| !p.is_glob() && writes(w, p.text()));
             own.extend(writers.filter(named).map(|w| w.name.clone()));
+            let commands = project.commands().iter().filter(|c| sync.spec.from.0.contains(&c.spec.connection));
+            let made =
+                |c: &&Command| sync.patterns().iter().any(|p| !p.is_glob() && c.makes(&c.spec.connection, &TableName::parse(p.text())));
+            own.extend(commands.filter(made).map(|c| c.name.clone()));
         }
         for seed in project.seeds() {
             nodes.push(GraphNode {
@@ -98,15 +105,23 @@ impl Graph {
             own.extend(model.spec.after.iter().cloned());
             let home = &model.spec.connection;
             let reads = model.reads.iter().map(|table| (home, table)).chain(model.elsewhere.iter().map(|(place, table)| (place, table)));
-            for (place, table) in reads {
-                let name = table.to_string();
-                let models = project.models().iter().filter(|m| m.spec.connection == *place);
-                own.extend(models.filter(|m| m.is_called(table)).map(|m| m.name.clone()));
-                let seeds = project.seeds().iter().filter(|s| s.connection == *place);
-                own.extend(seeds.filter(|s| s.is_called(table)).map(|s| s.name.clone()));
-                let syncs = project.syncs().iter().filter(|s| s.spec.to == *place);
-                own.extend(syncs.filter(|s| writes(s, &name)).map(|s| s.name.clone()));
-            }
+            own.extend(reads.flat_map(|(place, table)| makers(project, place, table)));
+        }
+        for command in project.commands() {
+            nodes.push(GraphNode {
+                name: command.name.clone(),
+                kind: NodeKind::Command,
+                tags: command.spec.tags.clone(),
+                enabled: command.spec.enabled && project.is_enabled(&command.spec.connection),
+                is_script: false,
+                at: command.at.clone(),
+                hash: command.hash.clone(),
+            });
+            let own = parents.entry(command.name.clone()).or_default();
+            own.extend(command.spec.after.iter().cloned());
+            let reads = command.spec.reads.iter().map(|name| TableName::parse(name));
+            own.extend(reads.flat_map(|table| makers(project, &command.spec.connection, &table)));
+            own.remove(&command.name);
         }
         nodes.sort_by(|a, b| a.name.cmp(&b.name));
         Self { nodes, parents }
@@ -197,6 +212,16 @@ impl Graph {
         }
         None
     }
+}
+
+/// The nodes that make a table of a connection.
+pub fn makers(project: &Project, connection: &str, table: &TableName) -> Vec<String> {
+    let name = table.to_string();
+    let models = project.models().iter().filter(|m| m.spec.connection == connection && m.is_called(table)).map(|m| &m.name);
+    let seeds = project.seeds().iter().filter(|s| s.connection == connection && s.is_called(table)).map(|s| &s.name);
+    let syncs = project.syncs().iter().filter(|s| s.spec.to == connection && writes(s, &name)).map(|s| &s.name);
+    let commands = project.commands().iter().filter(|c| c.makes(connection, table)).map(|c| &c.name);
+    models.chain(seeds).chain(syncs).chain(commands).cloned().collect()
 }
 
 /// Whether a sync may write a table of this name. Without the source's catalog that is all that can be said.

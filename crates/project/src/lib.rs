@@ -6,6 +6,7 @@
 
 mod across;
 pub mod coerce;
+pub mod command;
 pub mod config;
 pub mod data_test;
 mod decode;
@@ -34,6 +35,7 @@ pub mod validate;
 mod writers;
 pub mod yaml;
 
+pub use command::Command;
 pub use data_test::DataTest;
 pub use environment::Environment;
 pub use graph::{Graph, NodeKind};

@@ -6,6 +6,8 @@ use std::path::Path;
 use serde::de::DeserializeOwned;
 use trib_core::{Code, Error};
 
+use crate::command::Command;
+use crate::config::command::CommandSpec;
 use crate::config::connection::ConnectionSpec;
 use crate::config::job::JobSpec;
 use crate::config::project::{NEWEST, ProjectSpec};
@@ -82,6 +84,7 @@ impl Loader<'_> {
         let connections = self.connections(&raw, &environment.name);
         let syncs = self.syncs(raw.at_path(&["defaults", "sync"]), &environment);
         let models = self.models(raw.at_path(&["defaults", "model"]));
+        let commands = self.commands();
         let jobs = self.jobs();
         let unit_tests = self.unit_tests();
         let (spec, environment, missing) = main?;
@@ -101,6 +104,7 @@ impl Loader<'_> {
             syncs,
             models,
             seeds,
+            commands,
             missing,
         };
         project.place_reads();
@@ -276,6 +280,19 @@ impl Loader<'_> {
         seeds
     }
 
+    fn commands(&mut self) -> Vec<Command> {
+        let mut commands = Vec::new();
+        for file in files::read_all(self.dir, "commands", YAML, false, self.errors) {
+            let Some(raw) = self.or_note(yaml::parse(&file.name, &file.text, 1)) else { continue };
+            let mut missing = Vec::new();
+            let node = fill(&raw, &self.variables, &[], &mut missing);
+            let Some(spec) = decode::<CommandSpec>(&node, &[], self.errors) else { continue };
+            self.name(file.stem(), &At::start_of(&file.name));
+            commands.extend(self.or_note(Command::of(file.stem(), spec, (&raw, &node), hash(&[&file.text]), missing)));
+        }
+        commands
+    }
+
     fn jobs(&mut self) -> Vec<Job> {
         let mut jobs = Vec::new();
         for file in files::read_all(self.dir, "jobs", YAML, false, self.errors) {
@@ -313,13 +330,15 @@ impl Loader<'_> {
         let syncs = project.syncs.iter().map(|s| (&s.name, &s.at));
         let models = project.models.iter().map(|m| (&m.name, &m.at));
         let seeds = project.seeds.iter().map(|s| (&s.name, &s.at));
+        let commands = project.commands.iter().map(|c| (&c.name, &c.at));
         let jobs = project.jobs.iter().map(|j| (&j.name, &j.at));
         let mut known: HashMap<&String, &At> = HashMap::new();
-        for (name, at) in syncs.chain(models).chain(seeds).chain(jobs) {
+        for (name, at) in syncs.chain(models).chain(seeds).chain(commands).chain(jobs) {
             let first = *known.entry(name).or_insert(at);
             if !std::ptr::eq(first, at) {
                 let error = twice("name", name, first, at);
-                self.errors.push(error.hint("names of syncs, models, seeds and jobs are unique together: rename one of the files"));
+                self.errors
+                    .push(error.hint("names of syncs, models, seeds, commands and jobs are unique together: rename one of the files"));
             }
         }
     }

@@ -9,6 +9,7 @@ use trib_core::error::closest;
 use trib_core::{Code, Context, Error, Result, Secret};
 
 use crate::coerce;
+use crate::command::Command;
 use crate::config::connection::ConnectionSpec;
 use crate::config::job::JobSpec;
 use crate::config::project::{NotifySpec, OpenLineageSpec};
@@ -40,6 +41,7 @@ pub struct Project {
     pub(crate) syncs: Vec<Sync>,
     pub(crate) models: Vec<Model>,
     pub(crate) seeds: Vec<Seed>,
+    pub(crate) commands: Vec<Command>,
     /// Variables of `notify` and `openlineage` that have no value.
     pub(crate) missing: Vec<Missing>,
 }
@@ -163,11 +165,17 @@ impl Project {
         &self.seeds
     }
 
-    /// A hash of each sync, seed and model as it is written (variables not filled in), for `state:modified` and for the log of runs.
+    /// In the order of their names, those that are not enabled included.
+    pub fn commands(&self) -> &[Command] {
+        &self.commands
+    }
+
+    /// A hash of each sync, seed, command and model as it is written (variables not filled in), for `state:modified` and for the log of runs.
     pub fn manifest(&self) -> BTreeMap<String, String> {
         let syncs = self.syncs.iter().map(|s| (s.name.clone(), s.hash.clone()));
         let seeds = self.seeds.iter().map(|s| (s.name.clone(), s.hash.clone()));
-        syncs.chain(seeds).chain(self.models.iter().map(|m| (m.name.clone(), m.hash.clone()))).collect()
+        let commands = self.commands.iter().map(|c| (c.name.clone(), c.hash.clone()));
+        syncs.chain(seeds).chain(commands).chain(self.models.iter().map(|m| (m.name.clone(), m.hash.clone()))).collect()
     }
 
     /// Variables without a value, in parts of the project that are not disabled. Each fails only what needs it.
@@ -177,6 +185,7 @@ impl Project {
             connections.flat_map(|(name, c)| c.missing.iter().map(|m| m.error().connection(name.clone()))).collect();
         errors.extend(self.syncs.iter().filter(|s| s.spec.enabled).flat_map(|s| s.missing.iter().map(Missing::error)));
         errors.extend(self.models.iter().filter(|m| m.spec.enabled).flat_map(|m| m.missing.iter().map(Missing::error)));
+        errors.extend(self.commands.iter().filter(|c| c.spec.enabled).flat_map(|c| c.missing.iter().map(Missing::error)));
         errors.extend(self.missing.iter().map(Missing::error));
         errors
     }

@@ -2,6 +2,7 @@
 
 use schemars::{JsonSchema, Schema, generate::SchemaSettings};
 
+use crate::config::command::CommandSpec;
 use crate::config::connection::ConnectionsSpec;
 use crate::config::job::JobSpec;
 use crate::config::model::ModelSpec;
@@ -16,6 +17,7 @@ pub fn schemas() -> Vec<(&'static str, Schema)> {
         ("connections.json", schema::<ConnectionsSpec>("connections.yaml")),
         ("sync.json", schema::<SyncSpec>("syncs/*.yaml")),
         ("model.json", schema::<ModelSpec>("models/**/*.sql, between /*--- and ---*/")),
+        ("command.json", schema::<CommandSpec>("commands/*.yaml")),
         ("job.json", schema::<JobSpec>("jobs/*.yaml")),
         ("tests.json", schema::<UnitTestsSpec>("tests/*.yaml")),
     ]

@@ -198,10 +198,11 @@ fn body(graph: &Graph, text: &str, before: Option<&Manifest>) -> Result<Selectio
             // That nothing was changed is an answer.
             Ok(choose(&|n| before.get(&n.name) != Some(&n.hash), &Pick::All))
         }
-        Some(("kind", kind @ ("sync" | "model" | "seed"))) => {
+        Some(("kind", kind @ ("sync" | "model" | "seed" | "command"))) => {
             let wanted = match kind {
                 "sync" => NodeKind::Sync,
                 "model" => NodeKind::Model,
+                "command" => NodeKind::Command,
                 _ => NodeKind::Seed,
             };
             Ok(choose(&|n| n.kind == wanted, &Pick::All))

@@ -100,15 +100,27 @@ pub(crate) fn references(project: &Project) -> Vec<Error> {
                 errors.push(error.within(&*model.at.file, if model.is_script { 1 } else { model.sql_line }));
             }
         }
-        for name in model.spec.after.iter().filter(|name| !known.contains(name.as_str())) {
-            let error = Error::new(Code::NotFound, "the project has no such node").detail(format!("`{name}`")).setting("after");
-            errors.push(model.at.mark(match closest(name, known.iter().copied()) {
-                Some(near) => error.hint(format!("did you mean `{near}`?")),
-                None => error.hint("`trib ls` lists what there is"),
-            }));
+        errors.extend(unknown(&known, &model.spec.after, &model.at));
+    }
+    for command in project.commands().iter().filter(|c| c.spec.enabled) {
+        if !project.connections.contains_key(&command.spec.connection) {
+            errors.push(command.at.mark(project.no_such_connection(&command.spec.connection).setting("connection")));
         }
+        errors.extend(unknown(&known, &command.spec.after, &command.at));
     }
     errors
+}
+
+/// Nodes that a node names and that are not there.
+fn unknown(known: &BTreeSet<&str>, after: &[String], at: &At) -> Vec<Error> {
+    let missing = after.iter().filter(|name| !known.contains(name.as_str())).map(|name| {
+        let error = Error::new(Code::NotFound, "the project has no such node").detail(format!("`{name}`")).setting("after");
+        at.mark(match closest(name, known.iter().copied()) {
+            Some(near) => error.hint(format!("did you mean `{near}`?")),
+            None => error.hint("`trib ls` lists what there is"),
+        })
+    });
+    missing.collect()
 }
 
 impl Project {

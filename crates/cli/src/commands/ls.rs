@@ -42,6 +42,10 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit> {
                 None => continue,
                 Some(seed) => (seed.file.clone(), format!("{}: {}", seed.connection, seed.table), None),
             },
+            NodeKind::Command => match project.commands().iter().find(|c| c.name == node.name) {
+                None => continue,
+                Some(command) => (command.spec.reads.join(", "), command.spec.writes.join(", "), command.spec.description.clone()),
+            },
             NodeKind::Model => match project.models().iter().find(|m| m.name == node.name) {
                 None => continue,
                 Some(model) => {

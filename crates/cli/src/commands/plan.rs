@@ -16,6 +16,7 @@ use crate::impact::{self, Change, Loss};
 use crate::models::{self, Computing};
 use crate::preflight;
 use crate::prepare::{self, Prepared, Wanted, admit};
+use crate::program;
 use crate::render;
 
 /// What a run would do: streams and models, modes, from which state, what is not seen, changes to tables and to the project
@@ -75,6 +76,14 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit> {
                 }
             }
             NodeKind::Model => plans.push(model(session, &graph, &wanted, project.model(&node.name)?).await?),
+            NodeKind::Command => {
+                let Some(command) = project.commands().iter().find(|c| c.name == node.name) else { continue };
+                let (from, to) = (command.spec.reads.join(", "), command.spec.writes.join(", "));
+                let mut plan = SyncOutline { sync: command.name.clone(), from, to, ..SyncOutline::default() };
+                plan.notes.push(format!("a command: {}", program::shown(command)));
+                plan.errors.extend(command.ready().err());
+                plans.push(plan);
+            }
             NodeKind::Seed => {
                 let Some(seed) = project.seeds().iter().find(|s| s.name == node.name) else { continue };
                 let to = format!("{}: {}", seed.connection, seed.table);

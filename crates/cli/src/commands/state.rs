@@ -170,6 +170,7 @@ async fn mend(session: &Session, select: Vec<String>, recover: bool) -> Result<E
                 Err(Failure(mut more)) => errors.append(&mut more),
                 Ok(task) => tasks.extend(task),
             },
+            NodeKind::Command => {}
         }
     }
     for task in tasks.into_iter().filter(|t| !t.streams.is_empty()) {

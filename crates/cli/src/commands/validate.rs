@@ -38,6 +38,7 @@ pub fn run(args: &Args, session: &Session) -> Result<Exit> {
         (project.syncs().len(), "sync"),
         (project.models().len(), "model"),
         (project.seeds().len(), "seed"),
+        (project.commands().len(), "command"),
         (project.jobs.len(), "job"),
     ];
     let text: Vec<String> =

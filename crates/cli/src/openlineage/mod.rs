@@ -175,6 +175,7 @@ fn facets(session: &Session, node: &GraphNode) -> Map<String, Value> {
         NodeKind::Sync => "SYNC",
         NodeKind::Seed => "SEED",
         NodeKind::Model => "MODEL",
+        NodeKind::Command => "COMMAND",
     };
     let mut facets = vec![event::job_type(kind)];
     let Ok(project) = session.project() else { return facets.into_iter().collect() };

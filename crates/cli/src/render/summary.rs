@@ -53,6 +53,9 @@ pub fn text(summary: &Summary, run: &str, width: Option<usize>) -> String {
     for view in &summary.views {
         let _ = writeln!(out, "{view}: a view, right as it is written");
     }
+    for command in &summary.commands {
+        let _ = writeln!(out, "{command}: has ended well");
+    }
     out.push_str(&super::verdicts::text(&summary.tests));
     for (node, reason) in &summary.skipped {
         let _ = writeln!(out, "{node}: left out, {reason}");

@@ -10,7 +10,7 @@ fn project(extra: &str) -> Folder {
         ("tributary.yaml", "name: across\n"),
         ("connections.yaml", &format!("files: {{connector: files, path: data}}\ncrm: {{connector: sqlite, path: crm.db}}\n{extra}")),
         ("data/orders.csv", "id,account,amount\n1,1,10\n2,1,5\n3,2,7\n4,9,1\n"),
-        ("syncs/shop.yaml", "from: files\ninto: shop.orders\nstreams:\n  orders.csv: {read: full, write: replace}\n"),
+        ("syncs/shop.yaml", "from: files\ninto: shop.orders\nstreams:\n  orders: {read: full, write: replace}\n"),
     ]);
     crm(&folder)
         .execute_batch(
@@ -30,11 +30,13 @@ fn crm(folder: &Folder) -> rusqlite::Connection {
 fn only_what_a_query_needs_is_read_from_the_other_system() {
     let folder = project("");
     let model = |columns: &str, condition: &str| {
-        let sql = format!("select {columns}, sum(o.amount) as total from crm.accounts a join shop.orders o on o.account = a.id {condition} group by 1");
+        let sql = format!(
+            "select {columns}, sum(o.amount) as total from crm.accounts a join shop.orders o on o.account = a.id {condition} group by 1"
+        );
         folder.write("models/totals.sql", &sql);
     };
-    let rows = || folder.query("warehouse", "select * from analytics.totals order by 1");
-    model("a.name", "");
+    let rows = || folder.query("warehouse", "select who, total from analytics.totals order by 1");
+    model("a.name as who", "");
     folder.ok(&["run"]);
     assert_eq!(rows(), "Ann,15;Bob,7;Old,1", "a column that is not named is not read");
     let failing = |condition: &str| {
@@ -47,7 +49,8 @@ fn only_what_a_query_needs_is_read_from_the_other_system() {
     };
     failing("");
     failing("where a.name <> 'Old'");
-    let conditions = ["where a.id < 5", "where a.id in (1, 2)", "where a.name = 'Ann' or a.name = 'Bob'", "where a.opened >= '2024-01-05 09:00:00'"];
+    let conditions =
+        ["where a.id < 5", "where a.id in (1, 2)", "where a.name = 'Ann' or a.name = 'Bob'", "where a.opened >= '2024-01-05 09:00:00'"];
     for condition in conditions {
         model("a.name || ' ' || a.seats as who", condition);
         folder.ok(&["run", "totals"]);
@@ -88,7 +91,7 @@ fn a_model_in_postgres_reads_the_lake_and_sqlite() {
     // And the other way: the lake reads the database, by the names that its models have.
     folder.write("models/back.sql", "select n.name, t.days from names n, db.legal.terms t where t.account = 7");
     folder.ok(&["run", "back"]);
-    assert_eq!(folder.query("warehouse", "select * from analytics.back"), "ANN,14");
+    assert_eq!(folder.query("warehouse", "select name, days from analytics.back"), "ANN,14");
     let traced = folder.ok(&["lineage", "analytics.back.days"]).out;
     assert!(traced.contains("db: legal.terms.days"), "{traced}");
 

@@ -19,6 +19,7 @@ mod openlineage;
 mod pairs;
 mod plan;
 mod process;
+mod programs;
 mod protocol;
 mod recovery;
 mod scripts;

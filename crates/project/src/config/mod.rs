@@ -1,6 +1,7 @@
 //! The project's files as types. Doc comments on the fields are the published documentation and the text of the JSON Schemas.
 
 pub mod amount;
+pub mod command;
 pub mod connection;
 pub mod job;
 pub mod model;

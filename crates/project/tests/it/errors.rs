@@ -179,10 +179,10 @@ fn names_that_are_used_twice() {
       at connections/more.yaml:1:1
     error: a name is used twice: the name `orders` is also in syncs/orders.yaml:1
       at models/deep/orders.sql:1:1
-      hint: names of syncs, models, seeds and jobs are unique together: rename one of the files
+      hint: names of syncs, models, seeds, commands and jobs are unique together: rename one of the files
     error: a name is used twice: the name `orders` is also in syncs/orders.yaml:1
       at models/orders.sql:1:1
-      hint: names of syncs, models, seeds and jobs are unique together: rename one of the files
+      hint: names of syncs, models, seeds, commands and jobs are unique together: rename one of the files
     "#);
 }
 
