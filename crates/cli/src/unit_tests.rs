@@ -71,7 +71,8 @@ pub async fn ask(session: &Session, test: &UnitTest) -> Result<UnitTested> {
         let table = Arc::new(table);
         over.extend(names.into_iter().map(|name| (name, Over::Table(table.clone()))));
     }
-    let tables = Given { views: views(project, model), connections: model.elsewhere.iter().map(|(connection, _)| connection.clone()).collect() };
+    let tables =
+        Given { views: views(project, model), connections: model.elsewhere.iter().map(|(connection, _)| connection.clone()).collect() };
     let mut queries = Queries::new(session.engine()?, Arc::new(tables)).with(over);
     if let Some(now) = test.spec.now {
         queries = queries.at(now);

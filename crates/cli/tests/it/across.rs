@@ -44,7 +44,7 @@ fn only_what_a_query_needs_is_read_from_the_other_system() {
         let said = folder.trib(&["run", "totals"]);
         assert_eq!(said.status, Some(1), "{}", said.all());
         for part in ["a row cannot be read", "connection crm", "stream accounts", "sync the stream into a table"] {
-            assert!(said.err.contains(part), "{part} is missing in {}", said.err);
+            assert!(said.all().contains(part), "{part} is missing in {}", said.all());
         }
     };
     failing("");
