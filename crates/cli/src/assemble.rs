@@ -23,6 +23,8 @@ pub struct Ask {
     pub approved: Vec<(String, String)>,
     /// Only this range of the cursor, whatever the state says.
     pub range: Option<Range>,
+    /// Nothing is sent to an API: what would be is counted.
+    pub counts: bool,
 }
 
 #[derive(Clone, Debug)]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use trib_core::{Catalog, Code, Connector, Error, Source, WriteMode};
+use trib_engine::ChangeSource;
 use trib_project::select::Selection;
 use trib_project::{Connection, StreamPlan, Sync, check_writers};
 use trib_runtime::{Renew, StreamTask, SyncTask, TOGETHER};
@@ -10,6 +11,7 @@ use trib_store::{Pause, Store};
 
 use crate::app::Session;
 use crate::assemble::{Ask, Newcomer, identity, limits, newcomer, shown_name, stream_task};
+use crate::deliveries;
 use crate::exit::{Failure, Result};
 
 /// One sync, or one source of a sync that has several.
@@ -21,6 +23,8 @@ pub struct Prepared {
     pub errors: Vec<Error>,
     /// Streams that are left out on purpose, and what else a person should know.
     pub notes: Vec<String>,
+    /// Where the streams are deliveries: what has to be sent.
+    pub changes: Option<Arc<ChangeSource>>,
 }
 
 /// What decides which streams of a sync are taken, and how.
@@ -61,6 +65,9 @@ async fn source_of(session: &Session, sync: &Sync, name: &str, wanted: &Wanted<'
     enabled(session, &sync.spec.to)?;
     let source = session.source(name)?;
     let destination = session.destination(&sync.spec.to)?;
+    if destination.deliveries().is_some() {
+        return deliveries::prepare(session, sync, name, wanted).await;
+    }
     let catalog = discover(source.as_ref(), sync).await?;
     let identity = identity(project, &sync.name, name);
     let mut chosen = choose(sync, name, &catalog, wanted, &loaded_before(session.store().await?, &identity).await?)?;
@@ -89,7 +96,7 @@ async fn source_of(session: &Session, sync: &Sync, name: &str, wanted: &Wanted<'
         limits: limits(&sync.spec, project.threads, connection.threads),
     };
     let errors = chosen.errors.into_iter().map(|e| e.connection(name)).collect();
-    Ok(Prepared { task, plans, errors, notes: chosen.notes })
+    Ok(Prepared { task, plans, errors, notes: chosen.notes, changes: None })
 }
 
 /// A connection that is not switched off.

@@ -8,6 +8,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use crate::BatchStream;
+use crate::delivery::Delivers;
 use crate::error::{Code, Error, Result};
 use crate::load::{Lease, Load, LoadId, Marker, Outcome, Part, Receipt, Table, TableLoad};
 use crate::mode::WriteMode;
@@ -81,6 +82,11 @@ pub trait Destination: Send + Sync {
 
     /// The destination's own SQL, where it has one.
     fn sql(&self) -> Option<&dyn SqlEngine> {
+        None
+    }
+
+    /// What it knows about objects and fates, where rows go to an API.
+    fn deliveries(&self) -> Option<&dyn Delivers> {
         None
     }
 }

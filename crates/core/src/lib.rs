@@ -9,6 +9,7 @@
 pub mod catalog;
 pub mod connector;
 pub mod contract;
+pub mod delivery;
 pub mod destination;
 pub mod emitter;
 pub mod error;
@@ -28,6 +29,7 @@ pub mod turn;
 
 pub use catalog::{Catalog, Stream};
 pub use connector::{Connector, ConnectorConfig, Context};
+pub use delivery::Delivers;
 pub use destination::{Capabilities, ColumnType, Destination, ExistingTable, SqlEngine};
 pub use emitter::{Emitter, Level, Message};
 pub use error::{Blame, Code, Error, Place, Result, Retry};

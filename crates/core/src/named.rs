@@ -9,10 +9,11 @@ use chrono::{DateTime, Utc};
 
 use crate::BatchStream;
 use crate::catalog::Catalog;
+use crate::delivery::{Delivers, Object};
 use crate::destination::{Capabilities, ColumnType, Destination, ExistingTable, SqlEngine};
 use crate::emitter::Emitter;
 use crate::error::{Code, Error, Result};
-use crate::load::{Lease, Load, LoadId, Marker, Outcome, Part, Receipt, Table, TableLoad};
+use crate::load::{Lease, Load, LoadId, Marker, Outcome, Part, Receipt, RejectedRow, Table, TableLoad};
 use crate::name::TableName;
 use crate::source::{Source, Split, SplitEnd, StreamRead};
 use crate::state::State;
@@ -132,6 +133,42 @@ impl Destination for Named<dyn Destination> {
     fn sql(&self) -> Option<&dyn SqlEngine> {
         self.inner.sql().map(|_| self as &dyn SqlEngine)
     }
+
+    fn deliveries(&self) -> Option<&dyn Delivers> {
+        self.inner.deliveries().map(|_| self as &dyn Delivers)
+    }
+}
+
+#[deny(clippy::missing_trait_methods, reason = "a default in place of the inner one would be lost")]
+#[async_trait]
+impl Delivers for Named<dyn Destination> {
+    fn object(&self, name: &str) -> Result<Object> {
+        self.named(self.delivering()?.object(name))
+    }
+
+    fn objects(&self) -> Vec<Object> {
+        self.inner.deliveries().map(Delivers::objects).unwrap_or_default()
+    }
+
+    async fn requests(&self, object: &str, key: &[String], rows: BatchStream) -> Result<Vec<serde_json::Value>> {
+        self.named(self.delivering()?.requests(object, key, rows).await)
+    }
+
+    async fn settled(&self, sync: &str, scope: &str) -> Result<Vec<LoadId>> {
+        self.named(self.delivering()?.settled(sync, scope).await)
+    }
+
+    async fn fates(&self, sync: &str, load: &LoadId) -> Result<BatchStream> {
+        self.named(self.delivering()?.fates(sync, load).await)
+    }
+
+    async fn undelivered(&self, sync: &str, load: &LoadId) -> Result<Vec<RejectedRow>> {
+        self.named(self.delivering()?.undelivered(sync, load).await)
+    }
+
+    async fn noted(&self, sync: &str, load: &LoadId) -> Result<()> {
+        self.named(self.delivering()?.noted(sync, load).await)
+    }
 }
 
 #[deny(clippy::missing_trait_methods, reason = "a default in place of the inner one would be lost")]
@@ -163,6 +200,10 @@ impl SqlEngine for Named<dyn Destination> {
 }
 
 impl Named<dyn Destination> {
+    fn delivering(&self) -> Result<&dyn Delivers> {
+        self.inner.deliveries().ok_or_else(|| Error::internal("a destination that delivers nothing was asked about deliveries"))
+    }
+
     fn engine(&self) -> Result<&dyn SqlEngine> {
         self.inner.sql().ok_or_else(|| Error::internal("a destination without SQL was asked a query"))
     }

@@ -19,6 +19,7 @@ use futures::future::BoxFuture;
 use trib_core::{BatchStream, Code, Error, Result, TableName};
 
 use crate::clock;
+use crate::field_hash;
 use crate::session::{CATALOG, Engine, NO_SCHEMA, query_error, unwrapped};
 
 /// What a name in a query stands for.
@@ -98,17 +99,26 @@ pub struct Queries {
     tables: Arc<dyn Tables>,
     /// What `now()` and its kin give; `None` is the time.
     clock: Option<DateTime<Utc>>,
+    /// Joins sort, and so spill what does not fit into memory.
+    sorting: bool,
 }
 
 impl Queries {
     pub fn new(engine: Engine, tables: Arc<dyn Tables>) -> Self {
-        Self { engine, tables, clock: None }
+        Self { engine, tables, clock: None, sorting: false }
     }
 
     /// With a clock that stands still.
     #[must_use]
     pub fn at(mut self, now: DateTime<Utc>) -> Self {
         self.clock = Some(now);
+        self
+    }
+
+    /// With joins that sort both sides: slower than hashing one of them, and without a bound to the size of either.
+    #[must_use]
+    pub fn by_sorting(mut self) -> Self {
+        self.sorting = true;
         self
     }
 
@@ -155,7 +165,9 @@ impl Queries {
         let mut state = state.write();
         let options = state.config_mut().options_mut();
         options.sql_parser.collect_spans = true;
+        options.optimizer.prefer_hash_join = !self.sorting;
         drop(state);
+        context.register_udf(field_hash::function());
         if let Some(now) = self.clock {
             clock::stop(&context, now);
         }

@@ -10,6 +10,7 @@ pub mod command;
 pub mod config;
 pub mod data_test;
 mod decode;
+pub mod delivery;
 mod dotenv;
 pub mod environment;
 mod files;
@@ -37,6 +38,7 @@ pub mod yaml;
 
 pub use command::Command;
 pub use data_test::DataTest;
+pub use delivery::DeliveryPlan;
 pub use environment::Environment;
 pub use graph::{Graph, NodeKind};
 pub use interpolate::Variables;

@@ -14,6 +14,7 @@ use trib_core::transform::Transform;
 use trib_core::{Catalog, Code, Error, ReadMode, Result, Stream, TableName, WriteMode};
 
 use crate::config::amount::Lookback;
+use crate::config::delivery::{Apply, Key};
 use crate::config::stream::{Detect, Duplicates, StreamSpec};
 use crate::data_test::DataTest;
 use crate::pattern::Pattern;
@@ -206,6 +207,10 @@ impl Settings<'_> {
         self.wrong(setting, Error::new(Code::Unsupported, message).hint(hint))
     }
 
+    fn for_apis(&self, setting: &str, hint: &str) -> Error {
+        self.refuse(setting, "the setting is for destinations that are APIs", hint)
+    }
+
     /// What is written for a column of the source is about the table's column.
     fn tests(&self) -> Result<Vec<DataTest>> {
         let columns: Vec<(String, &[Value])> = self
@@ -219,9 +224,14 @@ impl Settings<'_> {
     }
 
     fn key(&self) -> Result<Vec<String>> {
-        let Some(key) = &self.spec.key else { return Ok(self.stream.primary_key.clone()) };
-        self.known("key", &key.0)?;
-        Ok(key.0.clone())
+        match &self.spec.key {
+            None => Ok(self.stream.primary_key.clone()),
+            Some(Key::Columns(key)) => {
+                self.known("key", key)?;
+                Ok(key.clone())
+            }
+            Some(Key::Fields(_)) => Err(self.for_apis("key", "write the columns that identify a row: `key: [id]`")),
+        }
     }
 
     fn read_mode(&self) -> Result<ReadMode> {
@@ -236,7 +246,20 @@ impl Settings<'_> {
     }
 
     fn write_mode(&self, mode: ReadMode, key: &[String]) -> Result<WriteMode> {
-        let write = self.spec.write.unwrap_or(match (mode, key.is_empty()) {
+        if let Some(only) = [("map", self.spec.map.is_some()), ("send", self.spec.send.is_some()), ("empty", self.spec.empty.is_some())]
+            .iter()
+            .find_map(|(name, set)| set.then_some(*name))
+        {
+            return Err(self.for_apis(only, "for a table, `columns:` and `add:` say what becomes of columns"));
+        }
+        let asked = match self.spec.write.map(|write| write.of_table().ok_or(write)) {
+            None => None,
+            Some(Ok(mode)) => Some(mode),
+            Some(Err(_)) => {
+                return Err(self.for_apis("write", "a table is written with replace, append, insert, upsert, mirror or history"));
+            }
+        };
+        let write = asked.unwrap_or(match (mode, key.is_empty()) {
             (ReadMode::Full, _) => WriteMode::Replace,
             (_, false) => WriteMode::Upsert,
             (_, true) => WriteMode::Append,
@@ -326,6 +349,11 @@ impl Settings<'_> {
         let deletes = &self.spec.deletes;
         let usual = if mode == ReadMode::Cdc { Detect::Log } else { Detect::None };
         let detect = deletes.detect.unwrap_or(usual);
+        let apply = match deletes.apply.map(Apply::of_table) {
+            None => Deletes::default(),
+            Some(Some(apply)) => apply,
+            Some(None) => return Err(self.for_apis("deletes", "a table's deletes are applied `hard` or `soft`")),
+        };
         if detect == Detect::Log && mode != ReadMode::Cdc {
             return Err(self.refuse(
                 "deletes",
@@ -341,7 +369,7 @@ impl Settings<'_> {
                 return Err(self.refuse("deletes", "deletes cannot be applied to rows that are only appended", "use `write: upsert`"));
             }
         }
-        Ok(DeletesPlan { detect, every: deletes.every.map(|t| t.0), apply: deletes.apply.unwrap_or_default() })
+        Ok(DeletesPlan { detect, every: deletes.every.map(|t| t.0), apply })
     }
 
     /// Columns that are named must be there. Rules that a glob gives hold for the streams that have the column; a rule under

@@ -8,6 +8,7 @@ use trib_core::mode::{Fit, fit};
 use trib_core::{Code, Connector, Error};
 
 use crate::coerce;
+use crate::config::delivery::Write;
 use crate::graph::Graph;
 use crate::pattern::Pattern;
 use crate::place::At;
@@ -68,7 +69,7 @@ pub(crate) fn sync_alone(sync: &Sync) -> Vec<Error> {
     for name in sync.patterns().iter().map(Pattern::text) {
         // A glob stands for itself here: what its own layers say is all that is known without the catalog.
         let Ok((spec, merged)) = sync.stream_settings(name) else { continue };
-        let (Some(read), Some(write)) = (spec.read, spec.write) else { continue };
+        let (Some(read), Some(write)) = (spec.read, spec.write.and_then(Write::of_table)) else { continue };
         if let Fit::No(why) = fit(read, write) {
             let error = Error::new(Code::Unsupported, "the read mode and the write mode do not go together")
                 .detail(format!("`read: {}` with `write: {}`: {why}", read.as_str(), write.as_str()))

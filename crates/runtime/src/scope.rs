@@ -230,6 +230,7 @@ impl<'a> ScopeRun<'a> {
             }
             Recovery::MoveState(load) => {
                 self.tell_recovered("was visible already; the state follows", &load.id);
+                self.keep_undelivered(&load).await?;
                 let outcome = Outcome { already_committed: true, ..Outcome::default() };
                 store.committed(self.lease(), &load, &outcome, &self.runtime.run).await?;
                 self.has_published(&load.id);
@@ -275,6 +276,16 @@ impl<'a> ScopeRun<'a> {
         }
     }
 
+    /// What an API would not take is known only when it was asked.
+    pub(super) async fn keep_undelivered(&self, load: &Load) -> Result<()> {
+        let Some(api) = self.task.destination.deliveries() else { return Ok(()) };
+        let rows = api.undelivered(&self.lease().sync, &load.id).await?;
+        if let Some(track) = self.tracks.iter().find(|t| t.stream == self.scope) {
+            track.progress.rows_rejected.fetch_add(rows.len() as u64, std::sync::atomic::Ordering::Relaxed);
+        }
+        self.runtime.store.reject(&self.runtime.run, &self.lease().sync, &self.scope, &load.id, &rows).await
+    }
+
     /// Commit, state, acknowledgement.
     pub async fn publish(&mut self, load: &Load) -> Result<()> {
         if self.keeper.lost.is_cancelled() {
@@ -286,6 +297,7 @@ impl<'a> ScopeRun<'a> {
             Err(e) => self.settle(load, e).await?,
         };
         fault::point("committed");
+        self.keep_undelivered(load).await?;
         self.runtime.store.committed(self.lease(), load, &outcome, &self.runtime.run).await?;
         fault::point("moved");
         self.has_published(&load.id);

@@ -77,6 +77,11 @@ impl Answer {
         Self::text(status, "{}")
     }
 
+    /// No answer: the connection is cut.
+    pub fn cut() -> Self {
+        Self::status(0)
+    }
+
     #[must_use]
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_owned(), value.to_owned()));
@@ -136,6 +141,9 @@ fn serve(mut stream: TcpStream, answer: &Arc<dyn Fn(&Asked) -> Answer + Send + S
     while let Some(request) = read_request(&mut reader) {
         let answer = answer(&request);
         asked.lock().unwrap_or_else(PoisonError::into_inner).push(request);
+        if answer.status == 0 {
+            return;
+        }
         let mut head = format!("HTTP/1.1 {} Answer\r\nContent-Length: {}\r\n", answer.status, answer.body.len());
         for (name, value) in &answer.headers {
             head.push_str(&format!("{name}: {value}\r\n"));

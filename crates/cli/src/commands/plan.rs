@@ -48,7 +48,7 @@ pub struct SyncOutline {
 
 pub async fn run(args: &Args, session: &Session) -> Result<Exit> {
     let selection = session.select(&args.select).await?;
-    let ask = Ask { full_refresh: args.full_refresh, ..Ask::default() };
+    let ask = Ask { full_refresh: args.full_refresh, counts: true, ..Ask::default() };
     let project = session.project()?;
     let paused = session.store().await?.paused().await?;
     let wanted = Wanted { selection: &selection, ask: &ask, paused: &paused };

@@ -9,7 +9,7 @@ use trib_core::{Code, Error, StreamRead};
 use trib_engine::catalog::execute;
 use trib_engine::session::query_error;
 use trib_engine::steps::Steps;
-use trib_engine::{Engine, StreamSpec};
+use trib_engine::{ChangeSource, Engine, StreamSpec};
 
 use crate::app::{Session, usage};
 use crate::args::Select;
@@ -29,6 +29,9 @@ pub struct Args {
     /// Rows of the model, or rows that are read from the source
     #[arg(long, default_value_t = 20)]
     limit: usize,
+    /// Of a delivery: the one record with this key
+    #[arg(long)]
+    row: Option<String>,
 }
 
 pub async fn run(args: &Args, session: &Session) -> Result<Exit> {
@@ -46,6 +49,12 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit> {
         return Ok(Exit::Success);
     }
     let prepared = one_stream(session, &args.node).await?;
+    if let Some(changes) = &prepared.changes {
+        return requests(args, session, &prepared, changes).await;
+    }
+    if args.row.is_some() {
+        return Err(usage("only a delivery has records to choose by key").hint("leave `--row` out, or ask with `trib query`").into());
+    }
     let task = prepared.task.streams.first().ok_or_else(|| Error::internal("a stream was just found"))?;
     let read = StreamRead { may_stop: true, ..task.stream_read(1) };
     let place = |e: Error| e.stream(&task.spec.stream);
@@ -58,6 +67,20 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit> {
     for row in sample.rejected {
         session.output.note(format!("rejected: {}: {}", row.place, row.reason));
     }
+    Ok(Exit::Success)
+}
+
+/// The requests that a delivery would send, one JSON object a line.
+async fn requests(args: &Args, session: &Session, prepared: &Prepared, changes: &ChangeSource) -> Result<Exit> {
+    let task = prepared.task.streams.first().ok_or_else(|| Error::internal("a stream was just found"))?;
+    let api = prepared.task.destination.deliveries().ok_or_else(|| Error::internal("a delivery goes to no API"))?;
+    let rows = changes.rows(&task.spec.stream, args.row.as_deref(), args.limit.max(1)).await?;
+    let requests = api.requests(&task.spec.table.name, &task.spec.key, rows).await?;
+    if requests.is_empty() {
+        session.output.note("nothing would be sent: what was delivered is what there is".to_owned());
+    }
+    let text = || requests.iter().map(|r| format!("{r:#}")).collect::<Vec<_>>().join("\n");
+    session.output.either(|| requests.clone().into(), text);
     Ok(Exit::Success)
 }
 

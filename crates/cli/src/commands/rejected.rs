@@ -249,6 +249,12 @@ async fn task(
             continue;
         }
         let Some(found) = prepared.task.streams.iter().find(|s| s.spec.stream == stream) else { continue };
+        if prepared.changes.is_some() {
+            // What an API has refused is pending: its stream sends it again, with whatever has changed.
+            let streams = vec![found.clone()];
+            let task = SyncTask { streams: streams.clone(), ..prepared.task };
+            return Ok((0, Some((streams, task))));
+        }
         let refused = |why| Err(Error::new(Code::Unsupported, why).stream(stream).hint("`trib backfill` reads the range again").into());
         // They have passed the filter before.
         let transform = Transform { filter: None, ..found.spec.transform.clone() };

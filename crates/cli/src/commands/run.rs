@@ -47,7 +47,7 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit> {
         Some(run) => approve(session, run).await?,
         None => Vec::new(),
     };
-    let ask = Ask { full_refresh: args.full_refresh, allow_empty: args.allow_empty, approved, range: None };
+    let ask = Ask { full_refresh: args.full_refresh, allow_empty: args.allow_empty, approved, ..Ask::default() };
     conduct(session, &selection, &ask, &called(args)).await
 }
 

@@ -194,7 +194,7 @@ impl Jobs {
 }
 
 async fn send(requester: &Requester, env: &Env, slice: &Slice) -> Result<Response> {
-    match requester.send(env, Call { slice, token: None, path: None }, Options::default()).await? {
+    match requester.send(env, Call::plain(slice), Options::default()).await? {
         Answer::Response(response) if response.ok() => Ok(response),
         _ => Err(Error::new(Code::SystemError, "a request about a job was not answered")),
     }

@@ -105,8 +105,8 @@ fn split(text: &'static str) -> Vec<&'static str> {
 pub(super) fn problems(manifest: &Map<String, Value>) -> Vec<Problem> {
     let mut problems = Vec::new();
     component("DeclarativeSource", manifest, "", &mut problems);
-    if !manifest.contains_key("streams") && !manifest.contains_key("dynamic_streams") {
-        note(&mut problems, "", "the manifest has neither `streams` nor `dynamic_streams`".to_owned());
+    if !["streams", "dynamic_streams", "objects"].iter().any(|name| manifest.contains_key(*name)) {
+        note(&mut problems, "", "the manifest has neither `streams` nor `dynamic_streams`, nor `objects` to write to".to_owned());
     }
     let known = TABLE.get("DeclarativeSource").map(Vec::as_slice).unwrap_or_default();
     for key in manifest.keys().filter(|k| *k != "type" && *k != super::parameters::PARAMETERS) {

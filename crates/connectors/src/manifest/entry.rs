@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use schemars::Schema;
 use serde_json::{Value, json};
-use trib_core::connector::{MakeSource, Verified};
-use trib_core::{Connector, Context, Result, Source};
+use trib_core::connector::{MakeDestination, MakeSource, Verified};
+use trib_core::{Connector, Context, Destination, Result, Source};
 
+use super::deliver::ApiDestination;
 use super::manifest::Manifest;
 use super::source::ManifestSource;
 
@@ -17,9 +18,15 @@ pub fn connector(name: &str, file: &Path, text: &str) -> Connector {
     match Manifest::parse_strictly(file, text) {
         Ok(manifest) => of(name, &manifest),
         Err(_) => {
-            let (file, text): (PathBuf, String) = (file.to_owned(), text.to_owned());
-            let again: MakeSource = Arc::new(move |settings, context| open(&Manifest::parse_strictly(&file, &text)?, settings, context));
-            entry(name, "A declarative connector whose manifest is not right.", json!({"type": "object"}), again)
+            let again = {
+                let (file, text): (PathBuf, String) = (file.to_owned(), text.to_owned());
+                Arc::new(move || Manifest::parse_strictly(&file, &text))
+            };
+            let (reader, writer) = (again.clone(), again);
+            let source: MakeSource = Arc::new(move |settings, context| open(&reader()?, settings, context));
+            let destination: MakeDestination = Arc::new(move |settings, context| open_to_write(&writer()?, settings, context));
+            let ends = (Some(source), Some(destination));
+            entry(name, "A declarative connector whose manifest is not right.", json!({"type": "object"}), ends)
         }
     }
 }
@@ -29,11 +36,14 @@ pub(super) fn of(name: &str, manifest: &Arc<Manifest>) -> Connector {
     let description = manifest.description().unwrap_or("A declarative connector of this project.");
     let mut schema = manifest.connection_schema();
     mark_secrets(&mut schema);
-    let own = manifest.clone();
-    entry(name, description, schema, Arc::new(move |settings, context| open(&own, settings, context)))
+    let (reader, writer) = (manifest.clone(), manifest.clone());
+    let source: MakeSource = Arc::new(move |settings, context| open(&reader, settings, context));
+    let destination: MakeDestination = Arc::new(move |settings, context| open_to_write(&writer, settings, context));
+    let ends = (manifest.has_streams().then_some(source), manifest.has_objects().then_some(destination));
+    entry(name, description, schema, ends)
 }
 
-fn entry(name: &str, description: &str, schema: Value, source: MakeSource) -> Connector {
+fn entry(name: &str, description: &str, schema: Value, (source, destination): (Option<MakeSource>, Option<MakeDestination>)) -> Connector {
     Connector {
         name: name.to_owned(),
         title: name.to_owned(),
@@ -42,8 +52,8 @@ fn entry(name: &str, description: &str, schema: Value, source: MakeSource) -> Co
         edition: None,
         pushes_filter: false,
         schema: Schema::try_from(schema).unwrap_or_default(),
-        source: Some(source),
-        destination: None,
+        source,
+        destination,
         from_url: None,
     }
 }
@@ -65,4 +75,8 @@ fn mark_secrets(schema: &mut Value) {
 
 fn open(manifest: &Arc<Manifest>, settings: &Value, context: &Context) -> Result<Arc<dyn Source>> {
     Ok(Arc::new(ManifestSource::new(manifest.open_for(settings, context)?)))
+}
+
+fn open_to_write(manifest: &Arc<Manifest>, settings: &Value, context: &Context) -> Result<Arc<dyn Destination>> {
+    Ok(Arc::new(ApiDestination::new(manifest.open_for(settings, context)?, context)?))
 }

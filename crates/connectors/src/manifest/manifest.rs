@@ -46,7 +46,7 @@ impl Manifest {
     pub(super) fn parse_strictly(file: &Path, text: &str) -> Result<Arc<Self>> {
         let manifest = Self::parse(file, text)?;
         let mut problems = Vec::new();
-        for part in ["check", "streams", "dynamic_streams", "concurrency_level", "api_budget"] {
+        for part in ["check", "streams", "dynamic_streams", "objects", "concurrency_level", "api_budget"] {
             if let Some(value) = manifest.document.get(part) {
                 templates(value, part, &mut problems);
             }
@@ -76,6 +76,16 @@ impl Manifest {
     pub fn connection_schema(&self) -> Value {
         let schema = self.document.pointer("/spec/connection_specification").cloned();
         schema.unwrap_or_else(|| json!({"type": "object", "properties": {}}))
+    }
+
+    /// There is something to read.
+    pub fn has_streams(&self) -> bool {
+        ["streams", "dynamic_streams"].iter().any(|name| !self.root().items(name).is_empty())
+    }
+
+    /// There is something to write.
+    pub fn has_objects(&self) -> bool {
+        !self.root().items("objects").is_empty()
     }
 
     /// One sentence, where the manifest has one.

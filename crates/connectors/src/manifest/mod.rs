@@ -17,6 +17,7 @@ mod config;
 pub mod consent;
 mod cursor;
 mod decode;
+mod deliver;
 mod dpath;
 pub mod draft;
 mod dynamic;

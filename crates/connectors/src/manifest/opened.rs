@@ -16,8 +16,11 @@ use super::env::Env;
 use super::keepsake::Keepsake;
 use super::manifest::Manifest;
 use super::node::{Expr, Node};
+use super::options::Options;
 use super::pace::Pace;
+use super::requester::{Call, Requester};
 use super::router::parent_names;
+use super::slice::Slice;
 use super::stream::{Context, Stream};
 use super::template::{Scope, python_str};
 
@@ -160,6 +163,11 @@ impl Opened {
     /// Reads the first record of the streams that the manifest names for it.
     pub async fn check(&self) -> Result<()> {
         let check = self.manifest.root().need("check")?;
+        if check.kind() == "CheckRequest" {
+            let requester = Requester::build(&self.env, &check.need("requester")?, false)?;
+            let slice = Slice::default();
+            return requester.send(&self.env, Call::plain(&slice), Options::default()).await.map(drop);
+        }
         if let Some(overrides) = check.get("config_overrides").and_then(|o| o.value.as_object()) {
             let mut config = (*self.env.config).clone();
             if let Value::Object(map) = &mut config {

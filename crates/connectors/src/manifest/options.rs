@@ -14,6 +14,8 @@ pub(super) struct Options {
     pub(super) data: Map<String, Value>,
     pub(super) data_text: Option<String>,
     pub(super) json: Map<String, Value>,
+    /// JSON text that stands where the body has the name instead. It may hold numbers of more digits than a [`Value`] can.
+    pub(super) verbatim: Vec<(String, String)>,
 }
 
 impl Options {
@@ -26,8 +28,30 @@ impl Options {
         if other.data_text.is_some() {
             self.data_text = other.data_text;
         }
+        self.verbatim.extend(other.verbatim);
         if self.data_text.is_some() && !self.data.is_empty() {
             return Err(Error::new(Code::ConfigInvalid, "a request's body is a text, and something else puts fields into it"));
+        }
+        Ok(())
+    }
+}
+
+impl Options {
+    /// Puts verbatim text into its places: the body is a text from then on.
+    pub(super) fn compose(&mut self) -> Result<()> {
+        if self.verbatim.is_empty() {
+            return Ok(());
+        }
+        let mut text = match &self.data_text {
+            Some(text) => text.clone(),
+            None => serde_json::to_string(&std::mem::take(&mut self.json))?,
+        };
+        for (name, value) in self.verbatim.drain(..) {
+            text = text.replace(&format!("\"{name}\""), &value);
+        }
+        self.data_text = Some(text);
+        if !self.headers.keys().any(|k| k.eq_ignore_ascii_case("content-type")) {
+            self.headers.insert("Content-Type".to_owned(), Value::from("application/json"));
         }
         Ok(())
     }

@@ -7,6 +7,11 @@ pub(super) const PARAMETERS: &str = "$parameters";
 /// What a component in this place is when it does not say so itself.
 const DEFAULT_TYPES: &[(&str, &str)] = &[
     ("AddFields.fields", "AddedFieldDefinition"),
+    ("ApiObject.operations", "ApiOperation"),
+    ("ApiOperation.answers", "RecordAnswers"),
+    ("ApiOperation.batch", "RecordBatching"),
+    ("ApiOperation.requester", "HttpRequester"),
+    ("CheckRequest.requester", "HttpRequester"),
     ("CompositeErrorHandler.error_handlers", "DefaultErrorHandler"),
     ("ConfigComponentsResolver.components_mapping", "ComponentMappingDefinition"),
     ("ConfigComponentsResolver.stream_config", "StreamConfig"),
@@ -17,6 +22,7 @@ const DEFAULT_TYPES: &[(&str, &str)] = &[
     ("DatetimeBasedCursor.start_datetime", "MinMaxDatetime"),
     ("DatetimeBasedCursor.start_time_option", "RequestOption"),
     ("DeclarativeSource.check", "CheckStream"),
+    ("DeclarativeSource.objects", "ApiObject"),
     ("DeclarativeSource.spec", "Spec"),
     ("DeclarativeSource.streams", "DeclarativeStream"),
     ("DeclarativeStream.retriever", "SimpleRetriever"),

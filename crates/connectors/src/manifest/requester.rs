@@ -52,7 +52,7 @@ enum Entry {
 }
 
 /// A JSON body: templates at its leaves.
-enum Body {
+pub(super) enum Body {
     Object(Vec<(Expr, Body)>),
     List(Vec<Body>),
     Template(Expr),
@@ -67,6 +67,24 @@ pub(super) struct Call<'a> {
     pub(super) token: Option<&'a Value>,
     /// In place of the requester's own path.
     pub(super) path: Option<&'a str>,
+    /// What templates see besides.
+    pub(super) about: &'a [(&'static str, Value)],
+}
+
+impl<'a> Call<'a> {
+    /// Asks what the manifest says, and nothing of its own.
+    pub(super) fn plain(slice: &'a Slice) -> Self {
+        Self { slice, token: None, path: None, about: &[] }
+    }
+}
+
+/// What came of a request that changes something at the API.
+pub(super) enum Reply {
+    Taken(Response),
+    /// Refused because of what it carries: other credentials or another try would not mend it.
+    Refused(String),
+    /// It may have arrived or not.
+    Lost(Error),
 }
 
 pub(super) enum Answer {
@@ -82,6 +100,24 @@ pub(super) enum Refusal {
     Smaller(String),
     /// Ask for a narrower window.
     Split(String),
+}
+
+/// A request with its last answer.
+struct Tried {
+    request: Request,
+    sent: Result<Response>,
+    resolution: Resolution,
+    attempt: u32,
+}
+
+/// The request cannot have reached anybody.
+fn never_left(error: &Error) -> bool {
+    matches!(error.code(), Code::ConnectionRefused | Code::HostUnknown | Code::TlsFailed)
+}
+
+/// Of the answers that are worth another try, those after which a change may have been made.
+fn may_have_worked(status: u16) -> bool {
+    !matches!(status, 429 | 503)
 }
 
 impl Requester {
@@ -120,10 +156,66 @@ impl Requester {
 
     /// `extra` is what paginator and slice put into the request.
     pub(super) async fn send(&self, env: &Env, call: Call<'_>, extra: Options) -> Result<Answer> {
+        let Tried { request, sent, resolution, attempt } = self.tried(env, call, extra, true).await?;
+        let response = match sent {
+            Ok(response) => response,
+            Err(error) => return Err(error.hint(format!("tried {attempt} times"))),
+        };
+        match resolution.action {
+            Action::Success | Action::Ignore => {
+                if self.use_cache {
+                    env.cache.put(&request, &response);
+                }
+                Ok(Answer::Response(response))
+            }
+            Action::ResetPagination => Ok(Answer::Refused(Refusal::Reset)),
+            Action::ReducePageSize => Ok(Answer::Refused(Refusal::Smaller(said(env, &response, &resolution)))),
+            Action::SplitRequestWindow => Ok(Answer::Refused(Refusal::Split(said(env, &response, &resolution)))),
+            _ => Err(refused(env, &request, &response, &resolution, attempt)),
+        }
+    }
+
+    /// Sends what changes something at the API. Where it is not `repeatable`, it is sent again only if it cannot have had an effect.
+    pub(super) async fn change(&self, env: &Env, call: Call<'_>, extra: Options, repeatable: bool) -> Result<Reply> {
+        let Tried { request, sent, resolution, attempt } = self.tried(env, call, extra, repeatable).await?;
+        let response = match sent {
+            Ok(response) => response,
+            Err(error) if repeatable || never_left(&error) => return Err(error.hint(format!("tried {attempt} times"))),
+            Err(error) => return Ok(Reply::Lost(error)),
+        };
+        let error = || refused(env, &request, &response, &resolution, attempt);
+        match resolution.action {
+            Action::Success | Action::Ignore => Ok(Reply::Taken(response)),
+            Action::Fail if resolution.failure == FailureType::System => {
+                let said = error_message(&response).or(resolution.message.clone()).filter(|m| !m.trim().is_empty());
+                let said = said.unwrap_or_else(|| format!("the API answered {}", response.status));
+                let said: String = said.chars().take(500).collect();
+                Ok(Reply::Refused(env.without_secrets(&said)))
+            }
+            Action::Retry if !repeatable && may_have_worked(response.status) => Ok(Reply::Lost(error())),
+            _ => Err(error()),
+        }
+    }
+
+    /// The request as it would go out, without its credentials.
+    pub(super) fn preview(&self, env: &Env, call: Call<'_>, extra: Options) -> Result<Request> {
+        let (url, options) = self.prepared(env, call, extra)?;
+        self.request(&url, options, Vec::new())
+    }
+
+    fn prepared(&self, env: &Env, call: Call<'_>, extra: Options) -> Result<(Url, Options)> {
         let scope = scope(env, call);
         let url = self.url_of(&scope, call.path)?;
         let mut options = self.own_options(&scope, call.slice)?;
         options.merge(extra)?;
+        options.compose()?;
+        Ok((url, options))
+    }
+
+    /// Sends a request until an answer settles it, or no further try is left. `repeatable`: it may be sent again when nobody knows whether it
+    /// arrived.
+    async fn tried(&self, env: &Env, call: Call<'_>, extra: Options, repeatable: bool) -> Result<Tried> {
+        let (url, options) = self.prepared(env, call, extra)?;
         let began = Instant::now();
         let most = self.handler.max_retries(env)? + 1;
         let mut attempt = 0;
@@ -143,36 +235,24 @@ impl Requester {
                 // No answer at all: worth another try, whatever the handler knows.
                 Err(_) => Resolution { action: Action::Retry, failure: FailureType::Transient, message: None },
             };
-            match resolution.action {
-                Action::Success | Action::Ignore => {
-                    let response = sent?;
-                    if self.use_cache {
-                        env.cache.put(&request, &response);
-                    }
-                    return Ok(Answer::Response(response));
-                }
-                Action::ResetPagination => return Ok(Answer::Refused(Refusal::Reset)),
-                Action::ReducePageSize => return Ok(Answer::Refused(Refusal::Smaller(said(env, &sent?, &resolution)))),
-                Action::SplitRequestWindow => return Ok(Answer::Refused(Refusal::Split(said(env, &sent?, &resolution)))),
-                Action::Fail => return Err(refused(env, &request, &sent?, &resolution)),
+            let again = match resolution.action {
                 Action::RefreshTokenThenRetry if refreshed.is_none() => {
                     refreshed = Some(Box::pin(self.auth.refresh(env)).await?);
+                    true
                 }
-                Action::RefreshTokenThenRetry => {
-                    let renewed = Resolution { failure: FailureType::Config, ..resolution };
-                    return Err(refused(env, &request, &sent?, &renewed).hint("the token was renewed, and is refused all the same"));
+                Action::RateLimited => true,
+                Action::Retry => {
+                    let in_doubt = sent.as_ref().map_or_else(|e| !never_left(e), |response| may_have_worked(response.status));
+                    repeatable || !in_doubt
                 }
-                Action::Retry | Action::RateLimited => {}
+                _ => false,
+            };
+            if !again || attempt >= most || began.elapsed() >= MOST_TIME {
+                return Ok(Tried { request, sent, resolution, attempt });
             }
             let limited = sent.as_ref().is_ok_and(|r| r.status == 429) || resolution.action == Action::RateLimited;
             let told = || sent.as_ref().ok().filter(|r| limited || r.status == 503).and_then(retry_after);
             let seconds = self.handler.backoff(env, sent.as_ref().ok(), attempt)?.or_else(told);
-            if attempt >= most || began.elapsed() >= MOST_TIME {
-                return Err(match sent {
-                    Ok(response) => refused(env, &request, &response, &resolution).hint(format!("tried {attempt} times")),
-                    Err(error) => error.hint(format!("tried {attempt} times")),
-                });
-            }
             // A wait that somebody asked for gets a second on top: clocks differ.
             let wait = seconds.map_or_else(|| 2f64.powi(attempt.min(12) as i32 - 1), |s| s + 1.0).clamp(0.0, 86_400.0);
             let wait = Duration::from_secs_f64(wait);
@@ -314,7 +394,8 @@ fn join(base: &str, path: &str) -> Result<Url> {
 }
 
 fn scope<'a>(env: &'a Env, call: Call<'a>) -> Scope<'a> {
-    call.slice.scope(env.scope()).with("next_page_token", call.token.unwrap_or(&Value::Null))
+    let scope = call.slice.scope(env.scope()).with("next_page_token", call.token.unwrap_or(&Value::Null));
+    call.about.iter().fold(scope, |scope, (name, value)| scope.with(name, value))
 }
 
 fn object(value: Value) -> Map<String, Value> {
@@ -362,7 +443,7 @@ impl Body {
         Body::Value(Value::Null)
     }
 
-    fn build(node: &Node<'_>, name: &str) -> Result<Self> {
+    pub(super) fn build(node: &Node<'_>, name: &str) -> Result<Self> {
         node.get(name).map_or(Ok(Body::none()), |field| Self::part(node, field.value).map_err(|e| e.setting(field.path)))
     }
 
@@ -379,7 +460,7 @@ impl Body {
         })
     }
 
-    fn eval(&self, scope: &Scope<'_>) -> Result<Value> {
+    pub(super) fn eval(&self, scope: &Scope<'_>) -> Result<Value> {
         Ok(match self {
             Body::Template(expr) => expr.entry(scope, None)?,
             Body::Value(value) => value.clone(),
@@ -399,8 +480,9 @@ impl Body {
 }
 
 /// The error for an answer that is a failure. What the API says about it is shown, the configuration's secrets in it are not.
-fn refused(env: &Env, request: &Request, response: &Response, resolution: &Resolution) -> Error {
+fn refused(env: &Env, request: &Request, response: &Response, resolution: &Resolution, attempt: u32) -> Error {
     let (code, what) = match (resolution.failure, response.status) {
+        (_, 401) if resolution.action == Action::RefreshTokenThenRetry => (Code::AuthFailed, "the API does not accept the credentials"),
         (FailureType::Config, 401) => (Code::AuthFailed, "the API does not accept the credentials"),
         (FailureType::Config, 403) => (Code::PermissionDenied, "the API does not permit this with these credentials"),
         (FailureType::Config, _) => (Code::ConfigInvalid, "the API refuses the request because of the configuration"),
@@ -409,7 +491,12 @@ fn refused(env: &Env, request: &Request, response: &Response, resolution: &Resol
         (FailureType::System, _) => (Code::SystemError, "the API refuses the request"),
     };
     let detail = format!("{} {} answered {}: {}", request.method, shown(&request.url), response.status, said(env, response, resolution));
-    Error::new(code, what).detail(env.without_secrets(&detail))
+    let error = Error::new(code, what).detail(env.without_secrets(&detail));
+    match resolution.action {
+        Action::RefreshTokenThenRetry => error.hint("the token was renewed, and is refused all the same"),
+        Action::Retry | Action::RateLimited => error.hint(format!("tried {attempt} times")),
+        _ => error,
+    }
 }
 
 /// The manifest's words for an answer, and the API's own.

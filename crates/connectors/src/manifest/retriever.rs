@@ -334,7 +334,7 @@ impl Retriever {
                 extra.merge(own)?;
             }
         }
-        let call = Call { slice, token: wrapped.as_ref(), path: path.as_deref() };
+        let call = Call { slice, token: wrapped.as_ref(), path: path.as_deref(), about: &[] };
         self.requester.send(env, call, extra).await
     }
 

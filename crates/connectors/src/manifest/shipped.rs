@@ -41,6 +41,7 @@ pub const SHIPPED: &[Shipped] = shipped![
     "salesforce",
     "shopify",
     "stripe",
+    "webhook",
     "world_bank"
 ];
 

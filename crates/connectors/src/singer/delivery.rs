@@ -1,21 +1,18 @@
 //! Feeding a target with a load.
 
-use std::fs::File;
-use std::io::BufReader;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::ipc::reader::FileReader;
 use chrono::SecondsFormat;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
 use tokio::process::{ChildStdin, ChildStdout};
 use tokio::sync::mpsc;
 use trib_core::name::system;
-use trib_core::{Code, Error, Load, Result, TableLoad, TableName};
+use trib_core::{Code, Error, Load, Result, TableName};
 use trib_kit::process::{PrivateFolder, Process, Program};
-use trib_kit::scrub;
+use trib_kit::{scrub, spool};
 
 use super::config::SingerConfig;
 use super::write::{record_lines, schema_line, state_line};
@@ -103,7 +100,7 @@ fn write(load: &Load, state: &Value, to: &mpsc::Sender<Vec<u8>>) -> Result<()> {
     for share in load.tables.iter().filter(|t| !t.receipts.is_empty()) {
         let stream = stream_name(&share.table.name);
         let mut announced = false;
-        for batch in staged(share) {
+        for batch in spool::batches(share) {
             let batch = without_ours(&batch?)?;
             let mut lines = Vec::new();
             if !std::mem::replace(&mut announced, true) {
@@ -123,21 +120,6 @@ fn write(load: &Load, state: &Value, to: &mpsc::Sender<Vec<u8>>) -> Result<()> {
 /// A stream in a schema is called as taps call it.
 fn stream_name(table: &TableName) -> String {
     table.schema.as_ref().map_or_else(|| table.name.clone(), |schema| format!("{schema}-{}", table.name))
-}
-
-/// The batches of a table's parts, in the order of their splits.
-fn staged(share: &TableLoad) -> impl Iterator<Item = Result<RecordBatch>> {
-    let mut receipts: Vec<_> = share.receipts.iter().filter(|r| r.rows > 0).collect();
-    receipts.sort_by_key(|r| r.part.split);
-    let paths: Vec<Result<PathBuf>> = receipts.into_iter().map(|r| Ok(serde_json::from_value(r.staged.clone())?)).collect();
-    paths.into_iter().flat_map(|path| {
-        let opened = path.and_then(|path| Ok(FileReader::try_new(BufReader::new(File::open(path)?), None)?));
-        let (reader, failed) = match opened {
-            Ok(reader) => (Some(reader), None),
-            Err(e) => (None, Some(Err(e))),
-        };
-        reader.into_iter().flatten().map(|batch| Ok(batch?)).chain(failed)
-    })
 }
 
 /// A target has no use for the order of rows: it takes them in order.

@@ -6,7 +6,6 @@ mod config;
 mod delivery;
 mod destination;
 mod input;
-mod journal;
 mod message;
 mod pipe;
 mod source;

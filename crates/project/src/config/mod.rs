@@ -3,6 +3,7 @@
 pub mod amount;
 pub mod command;
 pub mod connection;
+pub mod delivery;
 pub mod job;
 pub mod model;
 pub mod one_or_many;

@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
+use trib_core::ReadMode;
 use trib_core::contract::Contract;
-use trib_core::load;
 use trib_core::source::NullCursor;
 use trib_core::transform::{ColumnRule, Nesting};
-use trib_core::{ReadMode, WriteMode};
 
 use super::amount::{Lookback, Time};
+use super::delivery::{Apply, Empty, GuardSpec, Key, Send, Write};
 use super::one_or_many::OneOrMany;
 
 /// How a stream is read, changed on its way, and written. Everything may be left out. What is said more specifically wins:
@@ -31,9 +31,10 @@ pub struct StreamSpec {
     pub read: Option<ReadMode>,
     /// `replace`, `append`, `insert`, `upsert`, `mirror` or `history`. Left out: `replace` for a full read; otherwise `upsert` where
     /// there is a key, and `append` where there is none.
-    pub write: Option<WriteMode>,
-    /// Columns that identify a row, named as the source has them. Left out: the source's primary key.
-    pub key: Option<OneOrMany>,
+    pub write: Option<Write>,
+    /// Columns that identify a row, named as the source has them. Left out: the source's primary key. For an API: fields of the object, each with the
+    /// column or SQL expression of its value.
+    pub key: Option<Key>,
     /// The column that tells what is new: one that only grows, such as `updated_at`.
     pub cursor: Option<String>,
     /// Read again what is up to this much older than the cursor, for commits that come late.
@@ -73,12 +74,14 @@ pub struct StreamSpec {
     pub contract: Contract,
     /// `false`: `--full-refresh` leaves this stream's state alone.
     pub full_refresh: Option<bool>,
-    #[schemars(skip)]
-    map: NotYet,
-    #[schemars(skip)]
-    send: NotYet,
-    #[schemars(skip)]
-    guard: NotYet,
+    /// API destinations: fields of the object, each with the column or SQL expression of its value. Left out: every column, under its name.
+    pub map: Option<BTreeMap<String, String>>,
+    /// API destinations: `changed` (rows that differ from what was last delivered) or `all`.
+    pub send: Option<Send>,
+    /// API destinations: what NULL means: `clear` empties the field, `skip` does not send it.
+    pub empty: Option<Empty>,
+    /// API destinations: how much one run may change before somebody has to say yes.
+    pub guard: GuardSpec,
 }
 
 /// How deletes at the source are found and what they do.
@@ -90,8 +93,9 @@ pub struct DeletesSpec {
     pub detect: Option<Detect>,
     /// How often keys are compared. Left out: in every run.
     pub every: Option<Time>,
-    /// `hard`: the row goes away. `soft`: it stays, and `_trib_deleted_at` is set. `ignore`: nothing happens.
-    pub apply: Option<load::Deletes>,
+    /// `hard`: the row goes away. `soft`: it stays, and `_trib_deleted_at` is set. `ignore`: nothing happens. For an API: `ignore`, `clear`, `archive` or
+    /// `delete` what was delivered and whose row is gone.
+    pub apply: Option<Apply>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -106,17 +110,6 @@ pub enum Detect {
 #[serde(rename_all = "snake_case")]
 pub enum Duplicates {
     Allow,
-}
-
-/// A setting that is part of the design and not built: refused with a sentence of its own.
-#[derive(Clone, Copy, Debug, Default)]
-struct NotYet;
-
-impl<'de> Deserialize<'de> for NotYet {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        IgnoredAny::deserialize(deserializer)?;
-        Err(D::Error::custom("deliveries to API destinations are not available in this version"))
-    }
 }
 
 /// A bound may be written as text, as a date (which is text in YAML 1.2) or as a number.

@@ -49,6 +49,9 @@ pub(super) fn path(route: &Value, asked: &Asked) -> Option<Variables> {
 /// Query, form and JSON body, each value held against its rule. What has named groups gives those too.
 pub(super) fn parameters(route: &Value, asked: &Asked, variables: &mut Variables) -> Result<(), Refusal> {
     check(&route["query"], pairs(&asked.query), variables)?;
+    if route["takes"].is_object() {
+        return Ok(());
+    }
     if route["form"].is_object() {
         return check(&route["form"], pairs(&asked.body), variables);
     }
@@ -60,7 +63,7 @@ pub(super) fn parameters(route: &Value, asked: &Asked, variables: &mut Variables
     check(&route["body"], leaves, variables)
 }
 
-fn check(rules: &Value, given: Vec<(String, String)>, variables: &mut Variables) -> Result<(), Refusal> {
+pub(super) fn check(rules: &Value, given: Vec<(String, String)>, variables: &mut Variables) -> Result<(), Refusal> {
     let rules: Vec<(&str, bool, &Value)> =
         rules.as_object().into_iter().flatten().map(|(n, rule)| (n.trim_end_matches('?'), n.ends_with('?'), rule)).collect();
     for (name, optional, _) in &rules {
@@ -102,7 +105,7 @@ fn whole(pattern: &str) -> Regex {
 }
 
 /// Leaves by their paths; a list is a leaf.
-fn flatten(path: &str, value: &Value, leaves: &mut Vec<(String, String)>) {
+pub(super) fn flatten(path: &str, value: &Value, leaves: &mut Vec<(String, String)>) {
     match value {
         Value::Object(map) => {
             for (key, value) in map {
@@ -112,6 +115,11 @@ fn flatten(path: &str, value: &Value, leaves: &mut Vec<(String, String)>) {
         }
         leaf => leaves.push((path.to_owned(), super::fill::text(leaf))),
     }
+}
+
+/// A form as an object, its names as they stand.
+pub(super) fn form_object(body: &str) -> Value {
+    Value::Object(pairs(body).into_iter().map(|(name, value)| (name, Value::from(value))).collect())
 }
 
 /// A value by its dotted path.

@@ -16,18 +16,43 @@
 //!     answer: {data: $records, next?: $next}                   # a key with `?` goes away when what it names is not there
 //! ```
 //!
+//! A route may take records instead of giving some:
+//!
+//! ```yaml
+//!   - path: POST /v1/contacts/batch
+//!     takes:
+//!       in: inputs                  # the list in the body; left out: the body is the list, or the one record (`form: {}`: as a form)
+//!       most: 100                   # records in a call
+//!       rest: {all: 'true'}         # leaves of the body besides
+//!       record: {id: .+@.+, properties.score?: '\d+'}   # leaves of each record
+//!       into: contacts              # what they are kept as; read by [`Vendor::kept`]
+//!       key: id                     # a path in the record, or `$name` of the URL; left out: a number is given
+//!       keep: properties            # what of the record is kept; `remove: true`: it goes away
+//!       there: true                 # it must be known; `fresh: true`: it must not
+//!       whole: true                 # a wrong record refuses the call; otherwise it gets `wrong`, `apart: true`: in a list of its own
+//!       each: {id: $key}            # `$number` is its place, `$new` whether it was unknown, `$why` what is wrong with it
+//!       wrong: {message: $why}
+//!     once: idempotency-key         # a header: a call with the same value gets the same answer and changes nothing
+//!     answer: {results: $results, errors?: $wrong}
+//! ```
+//!
 //! A text as `answer` is sent as it is, with `$rows` for the records as CSV of the route's `columns`. Fields that begin with `~` are for
 //! `keep` only. What breaks a rule is answered as the vendor would, and remembered: [`Vendor::refusals`].
 
 mod demand;
 mod fill;
 mod page;
+mod take;
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Map, Value, json};
 
+use crate::chance::Chance;
 use crate::stand_in::{Answer, Asked, StandIn};
+
+pub use take::Kept;
 
 /// What is known while a request is answered, by name.
 pub(crate) type Variables = Map<String, Value>;
@@ -46,6 +71,21 @@ struct State {
     served: u64,
     limited: u64,
     refusals: Vec<String>,
+    kept: Kept,
+    /// Answers by what was to be done once.
+    done: HashMap<String, Answer>,
+    trouble: Option<(Chance, Trouble)>,
+}
+
+/// What goes wrong by chance, in calls of a thousand.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Trouble {
+    /// Answered with 429 and `Retry-After: 0`; nothing is done.
+    pub limited: u64,
+    /// Answered with 500; nothing is done.
+    pub failed: u64,
+    /// Done, and the connection is cut before the answer.
+    pub cut: u64,
 }
 
 /// A request that breaks a rule.
@@ -79,13 +119,30 @@ impl Vendor {
 
     /// Begins to count anew; `later` lets the records of the second run appear.
     pub fn begin(&self, later: bool) {
-        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = State { later, ..State::default() };
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = Kept { records: std::mem::take(&mut state.kept.records), taken: Vec::new() };
+        *state = State { later, kept, done: std::mem::take(&mut state.done), trouble: state.trouble.take(), ..State::default() };
     }
 
     /// Requests that were answered as asked, and those that came too soon.
     pub fn counts(&self) -> (u64, u64) {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         (state.served, state.limited)
+    }
+
+    /// The records that are there, and which came since the run began.
+    pub fn kept(&self) -> Kept {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).kept.clone()
+    }
+
+    /// From now on calls go wrong by chance.
+    pub fn trouble(&self, seed: u64, trouble: Trouble) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).trouble = Some((Chance::new(seed), trouble));
+    }
+
+    /// The requests since the last call.
+    pub fn asked(&self) -> Vec<Asked> {
+        self.server.take()
     }
 
     /// Which rules were broken, and by what.
@@ -100,19 +157,37 @@ fn answer(document: &Value, state: &mut State, asked: &Asked) -> Answer {
         state.limited += 1;
         return send(&document["limit"]["answer"], &Variables::new(), "");
     }
-    match serve(document, state.later, asked) {
+    let mut cut = false;
+    if let Some((chance, trouble)) = &mut state.trouble {
+        let drawn = chance.below(1000);
+        if drawn < trouble.limited {
+            state.limited += 1;
+            return Answer::status(429).header("Retry-After", "0");
+        }
+        if drawn < trouble.limited + trouble.failed {
+            return Answer::status(500);
+        }
+        cut = drawn < trouble.limited + trouble.failed + trouble.cut;
+    }
+    let answer = answer_by_rules(document, state, asked);
+    if cut { Answer::cut() } else { answer }
+}
+
+fn answer_by_rules(document: &Value, state: &mut State, asked: &Asked) -> Answer {
+    match serve(document, state, asked) {
         Ok(answer) => {
             state.served += 1;
             answer
         }
         Err(refusal) => {
             state.refusals.push(format!("{} {}?{} {}: {}", asked.method, asked.path, asked.query, asked.body, refusal.why));
-            send(&refusal.answer, &Variables::new(), "")
+            let why = Variables::from_iter([("why".to_owned(), Value::from(refusal.why))]);
+            send(&refusal.answer, &why, "")
         }
     }
 }
 
-fn serve(document: &Value, later: bool, asked: &Asked) -> Result<Answer, Refusal> {
+fn serve(document: &Value, state: &mut State, asked: &Asked) -> Result<Answer, Refusal> {
     for rule in list(&document["every"]) {
         demand::headers(rule, asked)?;
     }
@@ -129,13 +204,23 @@ fn serve(document: &Value, later: bool, asked: &Asked) -> Result<Answer, Refusal
     };
     variables.insert("url".to_owned(), Value::from(format!("http://{}", asked.header("host").unwrap_or_default())));
     demand::parameters(route, asked, &mut variables).map_err(refused)?;
-    page::fill_in(route, later, &mut variables).map_err(refused)?;
+    let once = route["once"].as_str().and_then(|header| asked.header(header)).map(|key| format!("{} {key}", asked.path));
+    if let Some(done) = once.as_ref().and_then(|once| state.done.get(once)) {
+        return Ok(done.clone());
+    }
+    take::take(route, &asked.body, &mut state.kept, &mut variables).map_err(refused)?;
+    page::fill_in(route, state.later, &mut variables).map_err(refused)?;
     let is_empty = variables.get("records").and_then(Value::as_array).is_some_and(Vec::is_empty);
     if is_empty && !route["none"].is_null() {
         return Ok(send(&route["none"], &variables, ""));
     }
-    let whole = json!({"status": 200, "headers": route["headers"], "body": route["answer"]});
-    Ok(send(&whole, &variables, route["type"].as_str().unwrap_or_default()))
+    let status = if variables.get("wrong").is_some_and(Value::is_array) { &route["some"] } else { &route["status"] };
+    let whole = json!({"status": status.as_u64().unwrap_or(200), "headers": route["headers"], "body": route["answer"]});
+    let answer = send(&whole, &variables, route["type"].as_str().unwrap_or_default());
+    if let Some(once) = once {
+        state.done.insert(once, answer.clone());
+    }
+    Ok(answer)
 }
 
 /// Sends `{status, headers, body}` with the variables filled in.

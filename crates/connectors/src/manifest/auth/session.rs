@@ -53,7 +53,7 @@ impl Session {
             return Ok(token.clone());
         }
         let slice = Slice::default();
-        let call = Call { slice: &slice, token: None, path: None };
+        let call = Call::plain(&slice);
         let Answer::Response(response) = self.login.send(env, call, Options::default()).await? else {
             return Err(Error::new(Code::SystemError, "the login was answered with a call to start over"));
         };

@@ -1,10 +1,11 @@
-//! What is remembered on this machine for a target: leases, markers, the tables' shapes, and what is staged.
+//! What is remembered on this machine for a destination that remembers nothing itself: leases, markers, the tables' shapes, and what is staged.
 //!
 //! ```text
-//! lock                 held while anything here changes, and while a target is fed
-//! syncs/<hash>.json    generation and markers of one sync
-//! tables/<hash>.json   the schema that a table's last load had
-//! stage/<hash>/<load>/ staged parts
+//! lock                    held while anything here changes
+//! syncs/<hash>.json       generation and markers of one sync
+//! tables/<hash>.json      the schema that a table's last load had
+//! stage/<hash>/<load>/    staged parts
+//! settled/<hash>/<load>/  what is kept of a load after its commit
 //! ```
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use arrow::datatypes::Schema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use trib_core::protocol::{CommitGate, commit_gate, lease_lost};
 use trib_core::{Code, Error, Lease, Load, LoadId, Marker, Result, TableName};
 
 pub struct Journal {
@@ -52,8 +54,7 @@ impl Journal {
         let _locked = self.lock().await?;
         let mut record = self.record(&lease.sync).await?;
         if record.generation > lease.generation {
-            return Err(Error::new(Code::LeaseLost, "another run has taken this sync over")
-                .detail(format!("this lease is of generation {}, {} was seen", lease.generation, record.generation)));
+            return Err(taken_over().detail(format!("this lease is of generation {}, {} was seen", lease.generation, record.generation)));
         }
         record.generation = lease.generation;
         self.put(&lease.sync, &record).await?;
@@ -69,7 +70,24 @@ impl Journal {
         self.write(self.sync_file(sync), record).await
     }
 
-    /// Writes the marker of a load that the target has taken, and the shapes of its tables.
+    /// An error when a later lease has opened the sync.
+    pub async fn held(&self, lease: &Lease) -> Result<()> {
+        let record = self.record(&lease.sync).await?;
+        if record.generation > lease.generation { Err(taken_over()) } else { Ok(()) }
+    }
+
+    /// The sync's record, if this load may be committed now; `None` when it was committed already.
+    pub async fn gate(&self, load: &Load, lease: &Lease) -> Result<Option<Record>> {
+        let record = self.record(&lease.sync).await?;
+        let marker = record.markers.get(&load.scope);
+        match commit_gate(load, lease.generation, record.generation, marker) {
+            CommitGate::Go => Ok(Some(record)),
+            CommitGate::AlreadyCommitted => Ok(None),
+            CommitGate::Outdated => Err(lease_lost(load, marker)),
+        }
+    }
+
+    /// Writes the marker of a load that was taken, and the shapes of its tables.
     pub async fn committed(&self, mut record: Record, load: &Load, lease: &Lease) -> Result<()> {
         for share in load.tables.iter().filter(|t| !t.receipts.is_empty()) {
             self.write(self.table_file(&share.table.name), share.table.schema.as_ref()).await?;
@@ -82,13 +100,54 @@ impl Journal {
         self.get(self.table_file(table)).await
     }
 
+    /// Removes the markers of these scopes.
+    pub async fn forget(&self, lease: &Lease, scopes: &[String]) -> Result<()> {
+        let _locked = self.lock().await?;
+        self.held(lease).await?;
+        let mut record = self.record(&lease.sync).await?;
+        record.markers.retain(|scope, _| !scopes.contains(scope));
+        self.put(&lease.sync, &record).await
+    }
+
+    /// Removes what is staged for a load, whosever it is.
+    pub async fn abort(&self, load: &LoadId) -> Result<()> {
+        self.remove_staged(None, |name| name == load.0).await
+    }
+
+    /// Removes what is staged for a sync's loads, except for these.
+    pub async fn sweep(&self, sync: &str, keep: &[LoadId]) -> Result<()> {
+        self.remove_staged(Some(sync), |name| keep.iter().all(|load| name != load.0)).await
+    }
+
+    async fn remove_staged(&self, sync: Option<&str>, gone: impl Fn(&str) -> bool) -> Result<()> {
+        for folder in self.staged(sync).await? {
+            if folder.file_name().is_some_and(|name| gone(&name.to_string_lossy())) {
+                remove(&folder).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// The folder of a load's parts.
     pub fn stage(&self, sync: &str, load: &LoadId) -> PathBuf {
         self.folder.join("stage").join(hash(sync)).join(&load.0)
     }
 
+    /// The folder for what is kept of a load after its commit; see [`Self::settled`].
+    pub fn keep(&self, sync: &str, load: &LoadId) -> PathBuf {
+        self.folder.join("settled").join(hash(sync)).join(&load.0)
+    }
+
+    /// The folders of a sync's loads that something was kept of, oldest first.
+    pub async fn settled(&self, sync: &str) -> Result<Vec<PathBuf>> {
+        let folder = self.folder.join("settled").join(hash(sync));
+        let mut found = blocking(move || entries(&folder)).await?;
+        found.sort();
+        Ok(found)
+    }
+
     /// The folders of all loads that have parts, of one sync or of all.
-    pub async fn staged(&self, sync: Option<&str>) -> Result<Vec<PathBuf>> {
+    async fn staged(&self, sync: Option<&str>) -> Result<Vec<PathBuf>> {
         let (stage, only) = (self.folder.join("stage"), sync.map(hash));
         blocking(move || {
             let syncs = entries(&stage)?.into_iter().filter(|s| only.as_ref().is_none_or(|only| s.ends_with(only)));
@@ -125,6 +184,18 @@ impl Journal {
             Ok(fs::rename(fresh, path)?)
         })
         .await
+    }
+}
+
+fn taken_over() -> Error {
+    Error::new(Code::LeaseLost, "another run has taken this sync over")
+}
+
+/// A folder and what is in it. That it is not there is no error.
+pub async fn remove(folder: &Path) -> Result<()> {
+    match tokio::fs::remove_dir_all(folder).await {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e.into()),
+        _ => Ok(()),
     }
 }
 

@@ -1,0 +1,208 @@
+//! Syncs whose destination is an API, made ready to run: what has to be sent is a query over the lake, and a guard looks at it before it goes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use trib_core::delivery::{Changes, Delivers, Object, Operation};
+use trib_core::name::system;
+use trib_core::{Code, Error, Load, TableName, WriteMode};
+use trib_engine::change_source::Ends;
+use trib_engine::changes::{self, Delivery, Operations};
+use trib_engine::ledger::ledger_name;
+use trib_engine::{ChangeSource, Queries, StreamSpec};
+use trib_project::config::delivery::{Empty, GuardSpec, Most, Send};
+use trib_project::{DeliveryPlan, Sync};
+use trib_runtime::{Audit, StreamTask, SyncTask};
+
+use crate::app::Session;
+use crate::assemble::{identity, limits, shown_name};
+use crate::exit::Result;
+use crate::prepare::{Prepared, Wanted, enabled};
+
+/// The deliveries of a sync that reads from this connection.
+pub async fn prepare(session: &Session, sync: &Sync, from: &str, wanted: &Wanted<'_>) -> Result<Prepared> {
+    let project = session.project()?;
+    let (connection, _) = enabled(session, from)?;
+    let api = session.destination(&sync.spec.to)?;
+    let lake = session.destination(from)?;
+    let (Some(tables), Some(queries)) = (session.native(from)?, session.queries(from).await?) else {
+        let error = Error::new(Code::Unsupported, "only tables and models of the lake can be delivered")
+            .connection(from)
+            .setting("from")
+            .hint("load them into the lake with a sync first, and deliver from there");
+        return Err(sync.at.mark(error).into());
+    };
+    let (plans, mut errors) = sync.deliveries();
+    let mut notes = Vec::new();
+    let mut ready: Vec<(DeliveryPlan, Object, Delivery)> = Vec::new();
+    for plan in plans.into_iter().filter(|p| wanted.selection.takes(&sync.name, &p.stream)) {
+        let node = format!("{}/{}", sync.name, plan.stream);
+        if let Some(pause) = wanted.paused.iter().find(|p| p.node == node) {
+            notes.push(format!("{node} is paused by {}", pause.by));
+            continue;
+        }
+        let delivers = api.deliveries().ok_or_else(|| Error::internal("deliveries go to a destination that delivers nothing"))?;
+        let resend = plan.send == Send::All || (wanted.ask.full_refresh && plan.full_refresh);
+        let ledger = ledger_name(&project.environment.schema_prefix, &sync.name, &plan.stream);
+        match delivery(delivers, &queries, &plan, resend, ledger).await {
+            Ok((object, delivery)) => ready.push((plan, object, delivery)),
+            Err(e) => errors.push(plan.at.mark(e.stream(&plan.stream))),
+        }
+    }
+    let identity = identity(project, &sync.name, from);
+    let ends = Ends { queries, tables, lake, api: api.clone() };
+    let changes = Arc::new(ChangeSource::new(ends, identity.clone(), ready.iter().map(|(_, _, d)| d.clone()).collect()));
+    let store = session.store().await?;
+    let mut streams = Vec::new();
+    for (plan, object, delivery) in ready {
+        if wanted.ask.counts || !project.environment.deliver {
+            let counts = match changes.counts(&plan.stream).await {
+                Ok(counts) => counts,
+                Err(e) => {
+                    errors.push(plan.at.mark(e.stream(&plan.stream)));
+                    continue;
+                }
+            };
+            notes.push(format!("{}/{} → {}: {}", sync.name, plan.stream, plan.object, told(counts, &object, delivery.operations)));
+        }
+        if !project.environment.deliver && !wanted.ask.counts {
+            notes.push(format!("nothing is sent: the environment {} does not deliver", project.environment.name));
+            continue;
+        }
+        // All that was refused before is sent again, or is not to be sent any more.
+        let pending = store.rejected(Some(&identity), Some(&plan.stream), u32::MAX).await?;
+        match task(&changes, &plan, wanted).await {
+            Ok(task) => streams.push(StreamTask { retries: pending.iter().map(|r| r.id).collect(), ..task }),
+            Err(e) => errors.push(plan.at.mark(e.stream(&plan.stream))),
+        }
+    }
+    let task = SyncTask {
+        sync: shown_name(project, &sync.name, from),
+        identity,
+        source: changes.clone(),
+        destination: api,
+        streams,
+        renew: None,
+        limits: limits(&sync.spec, project.threads, connection.threads),
+    };
+    Ok(Prepared { task, plans: Vec::new(), errors, notes, changes: Some(changes) })
+}
+
+/// Everything about one delivery that can be known without reading a row.
+async fn delivery(
+    api: &dyn Delivers,
+    queries: &Queries,
+    plan: &DeliveryPlan,
+    resend: bool,
+    ledger: TableName,
+) -> trib_core::Result<(Object, Delivery)> {
+    let object = api.object(&plan.object)?;
+    let asked = plan.asked(&object)?;
+    let map = match &plan.map {
+        Some(map) => map.clone(),
+        None => columns(queries, plan).await?,
+    };
+    let creates = matches!(asked.created, Some(Operation::Insert | Operation::Upsert));
+    plan.check_fields(&object, &map, creates)?;
+    let operations = Operations { created: asked.created, updated: asked.updated, deleted: asked.deleted, rows_delete: asked.rows_delete };
+    let delivery = Delivery {
+        stream: plan.stream.clone(),
+        table: plan.table.clone(),
+        key: plan.key.clone(),
+        map,
+        operations,
+        resend,
+        skip_empty: plan.empty == Empty::Skip,
+        ledger,
+    };
+    Ok((object, delivery))
+}
+
+/// Every column of the table under its name, but those that are Tributary's and those of the key.
+async fn columns(queries: &Queries, plan: &DeliveryPlan) -> trib_core::Result<Vec<(String, String)>> {
+    let schema = queries.schema(&format!("select * from {}", changes::table(&plan.table))).await?;
+    let own = |name: &str| name.starts_with(system::PREFIX) || plan.key.iter().any(|(k, _)| k == name);
+    let names = schema.fields().iter().map(|f| f.name()).filter(|name| !own(name));
+    Ok(names.map(|name| (name.clone(), format!("\"{}\"", name.replace('"', "\"\"")))).collect())
+}
+
+async fn task(changes: &Arc<ChangeSource>, plan: &DeliveryPlan, wanted: &Wanted<'_>) -> trib_core::Result<StreamTask> {
+    let schema = changes.schema(&plan.stream).await?;
+    let approved = wanted.ask.approved.iter().any(|(sync, name)| *sync == plan.sync && *name == plan.stream);
+    let guard = Guard {
+        changes: changes.clone(),
+        stream: plan.stream.clone(),
+        limits: plan.guard.clone(),
+        allow_empty: wanted.ask.allow_empty || plan.allow_empty,
+        approved,
+    };
+    let plain = StreamSpec::plain(&plan.stream, schema, TableName::new(None, &plan.object), WriteMode::Upsert);
+    let key = plan.key.iter().map(|(field, _)| field.clone()).collect();
+    let spec = StreamSpec { key, system_columns: false, ..plain };
+    Ok(StreamTask { allow_empty: true, audit: Some(Arc::new(guard)), ..StreamTask::whole(spec) })
+}
+
+/// What would be sent, in words.
+fn told(counts: Changes, object: &Object, operations: Operations) -> String {
+    let kinds = [
+        ("created", counts.created, operations.created),
+        ("updated", counts.updated, operations.updated),
+        ("deleted", counts.deleted, operations.deleted),
+    ];
+    let mut records: BTreeMap<Operation, u64> = BTreeMap::new();
+    for (_, rows, operation) in kinds {
+        if let Some(operation) = operation {
+            *records.entry(operation).or_default() += rows;
+        }
+    }
+    let calls: u64 =
+        records.iter().map(|(operation, rows)| rows.div_ceil(object.operations.get(operation).copied().unwrap_or(1).max(1))).sum();
+    let said: Vec<String> = kinds.iter().map(|(what, rows, _)| format!("{rows} {what}")).collect();
+    format!("{}, in {calls} API calls", said.join(", "))
+}
+
+/// Holds a delivery that would change more than it may.
+struct Guard {
+    changes: Arc<ChangeSource>,
+    stream: String,
+    limits: GuardSpec,
+    allow_empty: bool,
+    approved: bool,
+}
+
+#[async_trait]
+impl Audit for Guard {
+    async fn audit(&self, _: &Load) -> trib_core::Result<()> {
+        if self.approved {
+            return Ok(());
+        }
+        let changes = self.changes.last_read(&self.stream);
+        let (rows, delivered) = self.changes.sizes(&self.stream).await?;
+        let held = |what: String| {
+            let Changes { created, updated, deleted } = changes;
+            Error::new(Code::Held, "the delivery would change more than it may")
+                .detail(format!("{what}; it would create {created}, update {updated} and delete {deleted}"))
+                .stream(&self.stream)
+                .hint("if that is right, let it through with `trib run … --approve RUN`, or raise the limit under `guard:`")
+        };
+        if rows == 0 && changes.deleted > 0 && !self.allow_empty {
+            return Err(held(format!("{} has no rows, and {delivered} records were delivered", self.stream)));
+        }
+        let limits = [
+            ("max_creates", self.limits.max_creates, changes.created),
+            ("max_changes", self.limits.max_changes, changes.updated),
+            ("max_deletes", self.limits.max_deletes, changes.deleted),
+        ];
+        for (name, limit, rows) in limits {
+            // Of nothing, everything would be too many per cent: the first delivery is measured in rows only.
+            let counts = |limit: &Most| delivered > 0 || matches!(limit, Most::Rows(_));
+            if let Some(limit) = limit.filter(counts)
+                && limit.exceeded(rows, delivered)
+            {
+                return Err(held(format!("`guard: {{{name}: {limit}}}` of {delivered} delivered records")));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,67 @@
+//! Each shipped manifest that can be written to, against its stand-in: what the documentation demands of requests, refused records among taken ones, the
+//! limits of a call, and a second run.
+//!
+//! `deliver` in a file of `tests/stand_ins` lists deliveries: the `stream` as a sync has it, the `columns` of its model, and for the `first` run and the
+//! `second` their `rows`, what the vendor has `kept` afterwards, which reasons stand beside what was `rejected`, the keys that were `taken`, and how many `calls` it took.
+
+use serde_json::{Value, json};
+
+use crate::shipped::Case;
+
+impl Case {
+    /// Runs all deliveries of the document, each from a state of its own.
+    pub(crate) fn deliver(&self) {
+        for (number, delivery) in self.document["deliver"].as_array().into_iter().flatten().enumerate() {
+            let sync = json!({"from": "warehouse", "to": self.name, "streams": {format!("marts.d{number}"): delivery["stream"]}});
+            self.folder.write(&format!("syncs/to{number}.yaml"), &sync.to_string());
+            for phase in ["first", "second"].into_iter().filter(|phase| delivery[*phase].is_object()) {
+                self.phase(number, delivery, phase);
+            }
+        }
+    }
+
+    fn phase(&self, number: usize, delivery: &Value, phase: &str) {
+        let (at, expected) = (format!("{}, delivery {number}, {phase}", self.name), &delivery[phase]);
+        let columns: Vec<&str> = delivery["columns"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+        let rows = expected["rows"].as_str().unwrap();
+        let sql = match expected["of"].as_u64() {
+            Some(of) => {
+                let list = rows.split(", ").zip(&columns).map(|(value, name)| format!("{value} as {name}"));
+                format!("select {} from (select unnest(generate_series(1, {of})) as n)", list.collect::<Vec<_>>().join(", "))
+            }
+            None => {
+                let list = columns.iter().enumerate().map(|(i, name)| format!("column{} as {name}", i + 1));
+                format!("select {} from (values {rows}) as v", list.collect::<Vec<_>>().join(", "))
+            }
+        };
+        self.folder.write(&format!("models/d{number}.sql"), &format!("/*---\nschema: marts\n---*/\n{sql}\n"));
+        self.vendor.begin(false);
+        self.trib_well(&["run", &format!("d{number}")]);
+        let said = self.trib(&["run", &format!("to{number}")]);
+        let refusals = self.vendor.refusals();
+        let wanted = expected["refusals"].as_u64().unwrap_or(0);
+        assert!(said.status == Some(0) && refusals.len() as u64 == wanted, "{at}: {}\nrefused: {refusals:#?}", said.all());
+        let kept = self.vendor.kept();
+        for (collection, records) in expected["kept"].as_object().into_iter().flatten() {
+            assert_eq!(&json!(kept.records.get(collection).cloned().unwrap_or_default()), records, "{at}: {collection}");
+        }
+        let mut taken: Vec<String> = kept.taken.into_iter().map(|(_, key)| key).collect();
+        taken.sort();
+        let rejected = expected["rejected"].as_array().map_or(0, Vec::len);
+        if expected["taken"].is_array() {
+            assert_eq!(json!(taken), expected["taken"], "{at}");
+        } else if let Some(of) = expected["of"].as_u64() {
+            assert_eq!(taken.len() as u64 + rejected as u64, of, "{at}");
+        }
+        if let Some(calls) = expected["calls"].as_u64() {
+            assert_eq!(self.vendor.counts().0, calls, "{at}: calls");
+        }
+        let listed = self.trib(&["rejected", "list", "--json"]);
+        for reason in expected["rejected"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+            assert!(listed.out.contains(reason), "{at}: {reason}: {}", listed.all());
+        }
+        self.vendor.begin(false);
+        let said = self.trib(&["run", &format!("to{number}")]);
+        assert_eq!((said.status, self.vendor.kept().taken.len()), (Some(0), 0), "{at}, again: {}", said.all());
+    }
+}

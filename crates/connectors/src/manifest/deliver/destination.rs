@@ -1,0 +1,277 @@
+//! A manifest's objects as a destination.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arrow::array::{BooleanArray, RecordBatch};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::{DataType, Field};
+use async_trait::async_trait;
+use futures::StreamExt;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use trib_core::delivery::{Changes, Delivers, Object};
+use trib_core::destination::{Capabilities, ColumnType, ExistingTable};
+use trib_core::load::{MOST_REJECTED, TableOutcome, too_many_rejected};
+use trib_core::{
+    BatchStream, Context, Destination, Error, Lease, Load, LoadId, Marker, Outcome, Part, Receipt, RejectedRow, Result, Table, TableName,
+    WriteMode,
+};
+use trib_kit::http::shown;
+use trib_kit::journal::{Journal, remove};
+use trib_kit::spool;
+
+use super::super::opened::Opened;
+use super::call::Outgoing;
+use super::delivery::{Delivery, unfinished};
+use super::log::Log;
+use super::object::{self, ApiObject};
+use super::record::{Names, of_batch};
+use super::settled::{Settled, settle};
+
+pub struct ApiDestination {
+    opened: Opened,
+    objects: Arc<BTreeMap<String, ApiObject>>,
+    journal: Journal,
+    capabilities: Capabilities,
+}
+
+impl ApiDestination {
+    pub fn new(opened: Opened, context: &Context) -> Result<Self> {
+        let objects = object::objects(&opened.env, &opened.manifest.root())?;
+        let capabilities = Capabilities {
+            write_modes: &[WriteMode::Upsert],
+            atomic_tables: false,
+            atomic_across_tables: false,
+            nested: true,
+            max_columns: None,
+            max_identifier: 200,
+            case_sensitive: true,
+            parallel_parts: 1,
+            batch_bytes: 4 << 20,
+            default_schema: None,
+            partitions: false,
+        };
+        let journal = Journal::new(context.project_dir.join(".tributary/deliveries").join(&context.connection));
+        Ok(Self { opened, objects: Arc::new(objects), journal, capabilities })
+    }
+
+    async fn deliver(&self, load: &Load, lease: &Lease, share: &trib_core::TableLoad) -> Result<Changes> {
+        let (staged, kept) = (self.journal.stage(&lease.sync, &load.id), self.journal.keep(&lease.sync, &load.id));
+        if Settled::open(&kept)?.is_some() {
+            // Everything was sent, and the marker was all that was missing.
+            return Ok(Changes::default());
+        }
+        let (log, known) = Log::open(&staged)?;
+        let delivery = Delivery {
+            env: &self.opened.env,
+            object: object::find(&self.objects, &share.table.name.name)?,
+            journal: &self.journal,
+            lease,
+            load: &load.id.0,
+            names: Names { object: share.table.name.name.clone().into(), key: share.table.key.clone().into() },
+            log,
+            known,
+            side_by_side: self.opened.concurrency()?,
+            stopped: AtomicBool::new(false),
+        };
+        let delivered = delivery.run(share).await.map_err(unfinished)?;
+        settle(&staged, &kept, &load.scope, share)?;
+        Ok(delivered)
+    }
+}
+
+#[async_trait]
+impl Destination for ApiDestination {
+    fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    fn column_type(&self, field: &Field) -> Result<ColumnType> {
+        let floating = matches!(field.data_type(), DataType::Float16 | DataType::Float32 | DataType::Float64);
+        let native = field.data_type().to_string();
+        Ok(if floating { ColumnType::lossy(native, "JSON has no NaN and no infinity") } else { ColumnType::exact(native) })
+    }
+
+    async fn check(&self) -> Result<()> {
+        self.opened.check().await
+    }
+
+    async fn open(&self, lease: &Lease, _tables: &[TableName]) -> Result<Vec<Marker>> {
+        self.journal.open(lease).await
+    }
+
+    async fn markers(&self, sync: &str, _tables: &[TableName]) -> Result<Option<Vec<Marker>>> {
+        Ok(Some(self.journal.record(sync).await?.markers.into_values().collect()))
+    }
+
+    /// What an object takes is known from [`Delivers::object`]; a load brings the fields that it has.
+    async fn inspect(&self, table: &TableName) -> Result<Option<ExistingTable>> {
+        object::find(&self.objects, &table.name).map(|_| None)
+    }
+
+    /// Rows that the object's declared fields do not allow are never sent.
+    async fn stage(&self, part: &Part, table: &Table, rows: BatchStream) -> Result<Receipt> {
+        object::find(&self.objects, &table.name.name)?;
+        let rejected: Arc<Mutex<Vec<RejectedRow>>> = Arc::default();
+        let (refused, objects, table_of) = (rejected.clone(), self.objects.clone(), table.clone());
+        let valid = rows.map(move |batch| valid_rows(&batch?, &objects, &table_of, &refused));
+        let mut receipt = spool::stage(&self.journal.stage(&part.sync, &part.load), part, table, Box::pin(valid)).await?;
+        receipt.rejected = std::mem::take(&mut *rejected.lock().unwrap_or_else(PoisonError::into_inner));
+        Ok(receipt)
+    }
+
+    async fn commit(&self, load: &Load, lease: &Lease) -> Result<Outcome> {
+        let locked = self.journal.lock().await?;
+        if self.journal.gate(load, lease).await?.is_none() {
+            return Ok(Outcome { tables: Vec::new(), already_committed: true });
+        }
+        // Others may deliver meanwhile: who holds the sync is looked at before each call.
+        drop(locked);
+        let mut outcome = Outcome::default();
+        for share in load.tables.iter().filter(|t| t.receipts.iter().any(|r| r.rows > 0)) {
+            let Changes { created, updated, deleted } = self.deliver(load, lease, share).await?;
+            let table = share.table.name.clone();
+            outcome.tables.push(TableOutcome { table, inserted: created, updated, deleted, version: None });
+        }
+        let _locked = self.journal.lock().await?;
+        if let Some(record) = self.journal.gate(load, lease).await? {
+            self.journal.committed(record, load, lease).await?;
+        }
+        remove(&self.journal.stage(&lease.sync, &load.id)).await?;
+        Ok(outcome)
+    }
+
+    async fn abort(&self, load: &LoadId) -> Result<()> {
+        self.journal.abort(load).await
+    }
+
+    async fn sweep(&self, lease: &Lease, keep: &[LoadId]) -> Result<()> {
+        self.journal.sweep(&lease.sync, keep).await
+    }
+
+    async fn forget(&self, lease: &Lease, scopes: &[String], _tables: &[TableName]) -> Result<()> {
+        self.journal.forget(lease, scopes).await
+    }
+
+    async fn maintain(&self, _table: &TableName, _retention: Duration) -> Result<String> {
+        Ok("the API's records are its own business".to_owned())
+    }
+
+    fn deliveries(&self) -> Option<&dyn Delivers> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl Delivers for ApiDestination {
+    fn object(&self, name: &str) -> Result<Object> {
+        object::find(&self.objects, name).map(|o| Object { name: name.to_owned(), ..o.described.clone() })
+    }
+
+    fn objects(&self) -> Vec<Object> {
+        self.objects.values().map(|o| o.described.clone()).collect()
+    }
+
+    async fn requests(&self, object: &str, key: &[String], mut rows: BatchStream) -> Result<Vec<Value>> {
+        let names = Names { object: object.into(), key: key.into() };
+        let object = object::find(&self.objects, object)?;
+        let mut requests = Vec::new();
+        while let Some(batch) = rows.next().await {
+            for record in of_batch(&batch?, 0)? {
+                let operation = object.operation(record.operation)?;
+                if let Some(why) = object.invalid(&record.value(), record.operation) {
+                    requests.push(json!({"invalid": why, "record": record.value()}));
+                    continue;
+                }
+                let outgoing = Outgoing { env: &self.opened.env, operation, records: &[record], names: &names, load: "preview" };
+                let request = outgoing.preview()?;
+                let body = request.body.as_ref().map(|b| self.opened.env.without_secrets(&String::from_utf8_lossy(b)));
+                let body = body.map(|text| serde_json::from_str(&text).unwrap_or(Value::String(text)));
+                let headers: serde_json::Map<String, Value> =
+                    request.headers.iter().map(|(n, v)| (n.clone(), Value::from(self.opened.env.without_secrets(v)))).collect();
+                let query: Vec<String> = request.url.query_pairs().map(|(k, v)| format!("{k}={v}")).collect();
+                let url = format!("{}{}{}", shown(&request.url), if query.is_empty() { "" } else { "?" }, query.join("&"));
+                let url = self.opened.env.without_secrets(&url);
+                requests.push(json!({"method": request.method, "url": url, "headers": headers, "body": body}));
+            }
+        }
+        Ok(requests)
+    }
+
+    async fn settled(&self, sync: &str, scope: &str) -> Result<Vec<LoadId>> {
+        let mut loads = Vec::new();
+        for folder in self.journal.settled(sync).await? {
+            let name = folder.file_name().map(|n| n.to_string_lossy().into_owned());
+            if let (Some(name), Some(settled)) = (name, Settled::open(&folder)?)
+                && settled.scope == scope
+            {
+                loads.push(LoadId(name));
+            }
+        }
+        Ok(loads)
+    }
+
+    async fn fates(&self, sync: &str, load: &LoadId) -> Result<BatchStream> {
+        let folder = self.journal.keep(sync, load);
+        let (sender, receiver) = mpsc::channel(2);
+        tokio::task::spawn_blocking(move || {
+            let batches = Settled::open(&folder).and_then(|settled| match settled {
+                Some(settled) => settled.batches(&folder).map(Some),
+                None => Ok(None),
+            });
+            let batches = match batches {
+                Ok(batches) => batches,
+                Err(e) => return drop(sender.blocking_send(Err(e))),
+            };
+            for batch in batches.into_iter().flatten() {
+                if sender.blocking_send(batch).is_err() {
+                    break;
+                }
+            }
+        });
+        Ok(Box::pin(futures::stream::unfold(receiver, |mut receiver| async { receiver.recv().await.map(|batch| (batch, receiver)) })))
+    }
+
+    async fn undelivered(&self, sync: &str, load: &LoadId) -> Result<Vec<RejectedRow>> {
+        let folder = self.journal.keep(sync, load);
+        let read = move || Settled::open(&folder)?.map_or_else(|| Ok(Vec::new()), |settled| settled.undelivered(&folder));
+        tokio::task::spawn_blocking(read).await.map_err(|_| Error::internal("reading fates has panicked"))?
+    }
+
+    async fn noted(&self, sync: &str, load: &LoadId) -> Result<()> {
+        remove(&self.journal.keep(sync, load)).await
+    }
+}
+
+/// The rows that the object takes; the others go to `refused`.
+fn valid_rows(
+    batch: &RecordBatch,
+    objects: &BTreeMap<String, ApiObject>,
+    table: &Table,
+    refused: &Mutex<Vec<RejectedRow>>,
+) -> Result<RecordBatch> {
+    let object = object::find(objects, &table.name.name)?;
+    let mut keep = Vec::with_capacity(batch.num_rows());
+    for record in of_batch(batch, 0)? {
+        object.operation(record.operation)?;
+        let value = record.value();
+        let problem = object.invalid(&value, record.operation);
+        keep.push(problem.is_none());
+        if let Some(reason) = problem {
+            let place = table.key.iter().filter_map(|k| Some(format!("{k}={}", value.get(k)?))).collect::<Vec<_>>().join(",");
+            let row = RejectedRow { place, reason, row: value };
+            let mut refused = refused.lock().unwrap_or_else(PoisonError::into_inner);
+            if refused.len() as u64 >= MOST_REJECTED {
+                return Err(too_many_rejected(MOST_REJECTED, &row));
+            }
+            refused.push(row);
+        }
+    }
+    if keep.iter().all(|k| *k) {
+        return Ok(batch.clone());
+    }
+    Ok(filter_record_batch(batch, &BooleanArray::from(keep))?)
+}

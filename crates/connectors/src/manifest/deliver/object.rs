@@ -1,0 +1,213 @@
+//! Objects of an API as a manifest declares them.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+use trib_core::delivery::{Object, ObjectField, Operation};
+use trib_core::error::closest;
+use trib_core::{Code, Error, Result};
+
+use super::super::env::Env;
+use super::super::json_schema;
+use super::super::node::Node;
+use super::super::requester::{Body, Requester};
+use super::answers::Answers;
+
+/// Bytes of records that one call carries, where the manifest says nothing.
+const USUAL_BYTES: usize = 1 << 20;
+
+pub(super) struct ApiObject {
+    pub(super) described: Object,
+    /// JSON Schema of a record.
+    schema: Value,
+    operations: BTreeMap<Operation, ApiOperation>,
+}
+
+/// How the API is asked to do something with records.
+pub(super) struct ApiOperation {
+    pub(super) requester: Requester,
+    /// Which fields are sent.
+    pub(super) fields: Fields,
+    /// Where within the record they stand; empty: the record is its fields.
+    pub(super) fields_into: Vec<String>,
+    pub(super) forms: Forms,
+    /// Only records can be sent that the API has named before.
+    pub(super) needs_id: bool,
+    /// What a record says besides its fields.
+    pub(super) with: Body,
+    /// Where the record, or the list of records, stands within the body; empty: it is the body.
+    pub(super) into: Vec<String>,
+    pub(super) form: bool,
+    /// More than one record a call, and how many.
+    pub(super) batch: Option<Batch>,
+    pub(super) answers: Answers,
+    /// Sending a record twice is as good as once.
+    pub(super) idempotent: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fields {
+    All,
+    /// Those that differ from what was delivered.
+    Changed,
+    /// NULL in all that are mapped.
+    Emptied,
+    /// Those that identify the record.
+    Key,
+    None,
+}
+
+/// How fields are written.
+#[derive(Default)]
+pub(super) struct Forms {
+    /// A field `a.b` is `b` within `a`.
+    pub(super) nested: bool,
+    /// Numbers and truth values are texts.
+    pub(super) texts: bool,
+    /// The JSON text in place of NULL.
+    pub(super) emptied: Option<String>,
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Batch {
+    pub(super) records: usize,
+    pub(super) bytes: usize,
+}
+
+impl ApiObject {
+    pub(super) fn build(env: &Env, node: &Node<'_>) -> Result<Self> {
+        let name = node.text("name").unwrap_or_default().to_owned();
+        let properties = node.get("fields").and_then(|f| f.value.as_object().cloned()).unwrap_or_default();
+        let required: Vec<&str> = node.items("required").iter().filter_map(|r| r.value.as_str()).collect();
+        if let Some(unknown) = required.iter().find(|r| !properties.contains_key(**r) && !node.flag("open")) {
+            return Err(node.wrong("a field is required that the object does not have").detail((*unknown).to_owned()));
+        }
+        let keys = node.items("keys").iter().map(|key| texts(key)).collect::<Vec<_>>();
+        let mut operations: BTreeMap<Operation, ApiOperation> = BTreeMap::new();
+        for operation in node.items("operations") {
+            let kind = operation.text("operation").and_then(Operation::of);
+            let kind = kind.ok_or_else(|| operation.wrong("the operation is none that is known"))?;
+            if operations.insert(kind, ApiOperation::build(env, &operation, kind)?).is_some() {
+                return Err(operation.wrong("the object has this operation already").detail(kind.as_str()));
+            }
+        }
+        let field = |name: &String| ObjectField { name: name.clone(), required: required.contains(&name.as_str()) };
+        let described = Object {
+            name,
+            description: node.text("description").map(str::to_owned),
+            fields: properties.keys().filter(|k| !k.starts_with('$')).map(field).collect(),
+            open: node.flag("open"),
+            keys,
+            operations: operations.iter().map(|(kind, o)| (*kind, o.most_records() as u64)).collect(),
+        };
+        let schema = json!({"type": "object", "properties": properties, "required": required});
+        Ok(Self { described, schema, operations })
+    }
+
+    pub(super) fn operation(&self, operation: Operation) -> Result<&ApiOperation> {
+        self.operations.get(&operation).ok_or_else(|| {
+            let there: Vec<&str> = self.operations.keys().map(|o| o.as_str()).collect();
+            Error::new(Code::Unsupported, "the object cannot be written in this way")
+                .detail(format!("{}: {}", self.described.name, operation.as_str()))
+                .hint(format!("it knows {}", there.join(", ")))
+        })
+    }
+
+    /// Why a record would not be taken, as far as its declared fields tell.
+    pub(super) fn invalid(&self, record: &Value, operation: Operation) -> Option<String> {
+        if matches!(operation, Operation::Delete | Operation::Clear | Operation::Archive) {
+            return None;
+        }
+        // What is NULL is not there.
+        let present = record.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
+        let present: Map<String, Value> = present.map(|(name, value)| (name.clone(), value.clone())).collect();
+        let problems = json_schema::problems(&self.schema, &Value::Object(present));
+        // A changed record need not say what the API knows already.
+        let counts = |p: &&json_schema::Problem| operation != Operation::Update || !p.path.is_empty();
+        problems.iter().find(counts).map(ToString::to_string)
+    }
+}
+
+impl ApiOperation {
+    fn build(env: &Env, node: &Node<'_>, operation: Operation) -> Result<Self> {
+        let usual = match operation {
+            Operation::Delete | Operation::Archive => Fields::None,
+            Operation::Clear => Fields::Emptied,
+            _ => Fields::All,
+        };
+        let fields = match node.text("fields") {
+            Some("all") => Fields::All,
+            Some("changed") => Fields::Changed,
+            Some("key") => Fields::Key,
+            Some("none") => Fields::None,
+            _ => usual,
+        };
+        let batch = node.get("batch").map(|batch| {
+            let number = |name: &str| batch.integer(name).and_then(|n| usize::try_from(n).ok()).filter(|n| *n > 0);
+            Batch { records: number("max_records").unwrap_or(1), bytes: number("max_bytes").unwrap_or(USUAL_BYTES) }
+        });
+        let form = node.text("encoding") == Some("form");
+        if form && batch.is_some() {
+            return Err(node.wrong("a form carries one record: `encoding: form` and `batch` exclude each other"));
+        }
+        Ok(Self {
+            requester: Requester::build(env, &node.need("requester")?, false)?,
+            fields,
+            fields_into: node.get("fields_into").map(|f| texts(&f)).unwrap_or_default(),
+            forms: Forms {
+                nested: node.flag("nested"),
+                texts: node.flag("texts"),
+                emptied: node.get("emptied").map(|e| e.value.to_string()),
+            },
+            needs_id: node.flag("needs_id"),
+            with: Body::build(node, "with")?,
+            into: node.get("into").map(|f| texts(&f)).unwrap_or_default(),
+            form,
+            batch,
+            answers: node.get("answers").map_or_else(|| Ok(Answers::default()), |a| Answers::build(&a))?,
+            idempotent: node.get("idempotent").map_or(operation != Operation::Insert, |i| i.value.as_bool().unwrap_or(false)),
+        })
+    }
+
+    pub(super) fn most_records(&self) -> usize {
+        self.batch.map_or(1, |b| b.records)
+    }
+
+    pub(super) fn most_bytes(&self) -> usize {
+        self.batch.map_or(usize::MAX, |b| b.bytes)
+    }
+}
+
+fn texts(node: &Node<'_>) -> Vec<String> {
+    match node.value {
+        Value::Array(items) => items.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+        Value::String(text) => vec![text.clone()],
+        _ => Vec::new(),
+    }
+}
+
+/// All objects of a manifest, by name.
+pub(super) fn objects(env: &Env, root: &Node<'_>) -> Result<BTreeMap<String, ApiObject>> {
+    let mut objects = BTreeMap::new();
+    for node in root.items("objects") {
+        let object = ApiObject::build(env, &node)?;
+        if let Some(twice) = objects.insert(object.described.name.clone(), object) {
+            return Err(node.wrong("two objects have one name").detail(twice.described.name));
+        }
+    }
+    Ok(objects)
+}
+
+/// Stands for every object that the API has and the manifest does not name.
+const ANY: &str = "*";
+
+/// The object of this name among those that there are.
+pub(super) fn find<'a>(objects: &'a BTreeMap<String, ApiObject>, name: &str) -> Result<&'a ApiObject> {
+    objects.get(name).or_else(|| objects.get(ANY)).ok_or_else(|| {
+        let error = Error::new(Code::NotFound, "the API has no such object").detail(format!("`{name}`")).setting("into");
+        match closest(name, objects.keys().map(String::as_str)) {
+            Some(near) => error.hint(format!("did you mean `{near}`?")),
+            None => error.hint(format!("there are {}", objects.keys().cloned().collect::<Vec<_>>().join(", "))),
+        }
+    })
+}
