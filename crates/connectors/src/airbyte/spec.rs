@@ -37,6 +37,8 @@ fn marked(schema: &Value, settings: &Value, depth: usize, found: &mut Vec<String
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use serde_json::json;
 
@@ -45,7 +47,8 @@ mod tests {
         let pat = json!({"properties": {"pat": {"type": "string", "airbyte_secret": true}, "user": {"type": "string"}}});
         let all = json!({"properties": {"login": {"oneOf": [{"properties": {"kind": {"const": "none"}}}, pat]}, "list": {"items": pat}}});
         let settings = json!({"login": {"pat": "first", "user": "me", "kind": "x"}, "list": [{"pat": "second"}], "other": 1});
-        assert_eq!(secrets(&json!({"connectionSpecification": all}), &settings), ["second", "first"]);
+        let found: BTreeSet<String> = secrets(&json!({"connectionSpecification": all}), &settings).into_iter().collect();
+        assert_eq!(found, BTreeSet::from(["first".to_owned(), "second".to_owned()]));
         assert!(secrets(&json!({}), &settings).is_empty());
     }
 }
