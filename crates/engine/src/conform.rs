@@ -160,7 +160,7 @@ pub fn conform(plan: &StreamPlan, stepped: Stepped, stamp: &Stamp, first: i64) -
     let keep = refusals.keep();
     let mut batches = Vec::with_capacity(tables.len());
     for ((conform, flat), columns) in tables.iter().zip(&flats).zip(built) {
-        let count = columns.first().map_or(rows, |c| c.len());
+        let count = columns.first().map_or(rows, arrow::array::Array::len);
         let options = RecordBatchOptions::new().with_row_count(Some(count));
         let batch = RecordBatch::try_new_with_options(conform.staging.clone(), columns, &options)?;
         batches.push(match (&keep, &flat.origin) {

@@ -46,7 +46,7 @@ fn value(field: &FieldRef, array: &ArrayRef) -> Result<Value> {
     let text = text.as_string::<i32>().value(0);
     let parsed: Option<Value> = serde_json::from_str(text).ok();
     // JSON has no NaN, and a parser may take the nearest number for one with many digits.
-    let kept = parsed.filter(|value| !(t.is_floating() || t.is_nested()) || value.to_string() == text);
+    let kept = parsed.filter(|value| !(t.is_floating() || t.is_nested()) || value.to_string().as_str() == text);
     Ok(kept.unwrap_or_else(|| Value::String(text.to_owned())))
 }
 

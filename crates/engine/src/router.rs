@@ -218,13 +218,11 @@ pub(crate) fn adapted(batch: &RecordBatch, planned: &SchemaRef, announced: Optio
         .map(|field| match batch.column_by_name(field.name()) {
             Some(column) => {
                 let cast = crate::cast::exact(column, field.data_type())?;
-                match cast.unfit {
-                    None => Ok(cast.values),
-                    Some(_) => {
-                        let detail = format!("column {} is {} now, {} was planned", field.name(), column.data_type(), field.data_type());
-                        Err(changed(detail).hint("run again: the new type is then part of the plan"))
-                    }
+                if cast.unfit.is_some() {
+                    let detail = format!("column {} is {} now, {} was planned", field.name(), column.data_type(), field.data_type());
+                    return Err(changed(detail).hint("run again: the new type is then part of the plan"));
                 }
+                Ok(cast.values)
             }
             None if announced.is_some_and(|schema| schema.field_with_name(field.name()).is_err()) => {
                 Ok(new_null_array(field.data_type(), batch.num_rows()))

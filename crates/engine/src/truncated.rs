@@ -105,7 +105,7 @@ fn begins(at: NaiveDateTime, unit: &str) -> bool {
         "day" => day,
         "week" => day && at.weekday() == chrono::Weekday::Mon,
         "month" => month,
-        "quarter" => month && at.month0() % 3 == 0,
+        "quarter" => month && at.month0().is_multiple_of(3),
         "year" => month && at.month() == 1,
         _ => false,
     }

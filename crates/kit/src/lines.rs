@@ -78,8 +78,11 @@ impl Lines {
             loop {
                 let mut chunk = Vec::with_capacity(CHUNK);
                 let read = from.read_buf(&mut chunk).await;
-                let ended = !matches!(read, Ok(n) if n > 0);
-                if ended && read.is_ok() || sender.send(read.map(|_| chunk)).await.is_err() || ended {
+                if matches!(read, Ok(0)) {
+                    return;
+                }
+                let failed = read.is_err();
+                if sender.send(read.map(|_| chunk)).await.is_err() || failed {
                     return;
                 }
             }

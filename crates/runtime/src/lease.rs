@@ -38,7 +38,7 @@ impl Keeper {
                 }
                 ticks += 1;
                 // A database that cannot be reached for a moment is no reason to stop: the destination checks the lease as well.
-                if ticks % 5 == 0
+                if ticks.is_multiple_of(5)
                     && let Err(e) = store.renew(&held).await
                     && e.code() == trib_core::Code::LeaseLost
                 {
@@ -47,7 +47,7 @@ impl Keeper {
                 if store.cancel_requested(&run).await.unwrap_or(false) {
                     cancel.cancel();
                 }
-                if ticks % 10 == 0 {
+                if ticks.is_multiple_of(10) {
                     let _ = store.beat(&run).await;
                 }
             }

@@ -170,10 +170,11 @@ pub fn blind_spots(stream: &StreamTask) -> Vec<String> {
                 NullCursor::Fail => {}
             }
         }
-        Read::Full if matches!(stream.spec.write, WriteMode::Upsert | WriteMode::Insert | WriteMode::Append | WriteMode::History) => {
-            if !finds_deletes {
-                spots.push("rows deleted at the source stay (use `write: mirror`, or `deletes: {detect: compare}`)".to_owned());
-            }
+        Read::Full
+            if !finds_deletes
+                && matches!(stream.spec.write, WriteMode::Upsert | WriteMode::Insert | WriteMode::Append | WriteMode::History) =>
+        {
+            spots.push("rows deleted at the source stay (use `write: mirror`, or `deletes: {detect: compare}`)".to_owned());
         }
         _ => {}
     }

@@ -33,7 +33,7 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit> {
     }
     session.output.either(
         || found.iter().map(|c| to_json(&lineage, c)).collect(),
-        || found.iter().map(|c| text(&lineage, c, found.len() > 1)).collect::<Vec<_>>().join(""),
+        || found.iter().map(|c| text(&lineage, c, found.len() > 1)).collect::<String>(),
     );
     Ok(Exit::Success)
 }

@@ -54,7 +54,7 @@ fn project() -> Folder {
         ("registry/metadata/acme/source-shop/1.0.0/manifest.yaml", &old()),
         ("registry/metadata/acme/source-shop/2.0.0/manifest.yaml", &new()),
     ]);
-    folder.set("TRIB_CONNECTOR_REGISTRY", &folder.path().join("registry/registries/v0/oss_registry.json").to_string_lossy().into_owned());
+    folder.set("TRIB_CONNECTOR_REGISTRY", &folder.path().join("registry/registries/v0/oss_registry.json").to_string_lossy());
     folder
 }
 

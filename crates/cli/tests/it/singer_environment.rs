@@ -18,7 +18,7 @@ fn project(pip: &str) -> Folder {
         ),
         (
             "wheel.py",
-            r#"import zipfile
+            r"import zipfile
 with zipfile.ZipFile('tap_own-0.1-py3-none-any.whl', 'w') as wheel:
     wheel.write('tap_own.py')
     info = 'tap_own-0.1.dist-info/'
@@ -26,7 +26,7 @@ with zipfile.ZipFile('tap_own-0.1-py3-none-any.whl', 'w') as wheel:
              'entry_points.txt': '[console_scripts]\ntap-own = tap_own:main\n'}
     for name, text in files.items(): wheel.writestr(info + name, text)
     wheel.writestr(info + 'RECORD', 'tap_own.py,,\n' + ''.join(f'{info}{name},,\n' for name in [*files, 'RECORD']))
-"#,
+",
         ),
     ]);
     let made = Command::new("python3").arg("wheel.py").current_dir(folder.path()).status().unwrap();

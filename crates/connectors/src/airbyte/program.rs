@@ -49,7 +49,9 @@ impl Call {
     pub async fn finish(mut self) -> Result<()> {
         let ended = self.process.finish().await;
         // Docker has removed it.
-        self.container.take().map(std::mem::forget);
+        if let Some(container) = self.container.take() {
+            std::mem::forget(container);
+        }
         ended
     }
 }

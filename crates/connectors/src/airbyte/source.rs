@@ -70,7 +70,7 @@ impl AirbyteSource {
         match self.heard(call, lines).await?.specification {
             Some(specification) => self.settings.mind(&specification),
             None => {
-                tracing::warn!("the connector does not say which settings it takes; those whose names sound secret are taken for secret")
+                tracing::warn!("the connector does not say which settings it takes; those whose names sound secret are taken for secret");
             }
         }
         Ok(())

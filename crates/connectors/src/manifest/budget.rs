@@ -127,7 +127,7 @@ impl Policy {
         };
         let interval = |node: &Node<'_>, name: &str| -> Result<Duration> {
             let text = node.need_expr(name)?.text(&scope())?;
-            let span = Span::parse(&text).and_then(|s| s.to_std());
+            let span = Span::parse(&text).and_then(Span::to_std);
             span.ok_or_else(|| node.wrong("an interval is a duration such as PT1S").detail(text))
         };
         let window = |limit: u64, interval: Duration| Window { limit, interval, under_way: 0, answered: VecDeque::new(), used: 0 };

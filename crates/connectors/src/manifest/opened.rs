@@ -73,7 +73,7 @@ impl Opened {
     fn env(manifest: &Manifest, config: Value, secrets: Vec<String>, keepsake: Option<Keepsake>) -> Result<Env> {
         let budget = manifest.root().get("api_budget").map(|b| Budget::build(&b, &config)).transpose()?;
         let pace = Pace::new(concurrency(manifest, &config)?);
-        let client = Client::new(concat!("tributary/", env!("CARGO_PKG_VERSION")), Duration::from_secs(300))?;
+        let client = Client::new(concat!("tributary/", env!("CARGO_PKG_VERSION")), Duration::from_mins(5))?;
         Ok(Env::new(config, client, budget, pace, secrets, keepsake))
     }
 

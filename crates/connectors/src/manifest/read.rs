@@ -15,7 +15,7 @@ use super::slice::Slice;
 use super::stream::Stream;
 
 /// States of streams with partitions are large: this often at most, while the stream is being read.
-const STATE_EVERY: Duration = Duration::from_secs(600);
+const STATE_EVERY: Duration = Duration::from_mins(10);
 /// Pages that wait to be taken.
 const WAITING: usize = 4;
 

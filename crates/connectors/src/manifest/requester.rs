@@ -18,9 +18,9 @@ use super::slice::Slice;
 use super::template::{LiteralType, Scope, python_str};
 
 /// No request is tried for longer than this.
-const MOST_TIME: Duration = Duration::from_secs(600);
+const MOST_TIME: Duration = Duration::from_mins(10);
 /// Each exchange, where the manifest says nothing.
-const TIMEOUT: Duration = Duration::from_secs(300);
+const TIMEOUT: Duration = Duration::from_mins(5);
 const METHODS_WITH_BODY: [&str; 3] = ["POST", "PUT", "PATCH"];
 
 pub(super) struct Requester {

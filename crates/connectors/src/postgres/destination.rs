@@ -284,7 +284,7 @@ impl SqlEngine for PostgresDestination {
         let view = format!("VIEW {}", place.sql());
         match session.client.batch_execute(&format!("CREATE OR REPLACE {view} AS {sql}")).await {
             Err(e) if error::is_state(&e, &["42P16"]) => {
-                session.run(&format!("BEGIN; DROP {view}; CREATE {view} AS {sql}; COMMIT")).await?
+                session.run(&format!("BEGIN; DROP {view}; CREATE {view} AS {sql}; COMMIT")).await?;
             }
             made => made.map_err(error::driver)?,
         }

@@ -256,7 +256,7 @@ fn standard_cron(quartz: &str) -> Option<String> {
     // `L`, `15W`, `2#1`: last, nearest and nth days. In names of days and months these letters mean nothing.
     let has_digit = |field: &str| field.contains(|c: char| c.is_ascii_digit());
     let plain =
-        |field: &&str| !field.contains('#') && !matches!(*field, "L" | "W" | "LW") && !(has_digit(field) && field.contains(['L', 'W']));
+        |field: &&str| !(field.contains('#') || matches!(*field, "L" | "W" | "LW") || has_digit(field) && field.contains(['L', 'W']));
     // Days of the week are counted from 1 on there; names mean the same in both.
     let weekday = five[4];
     if !five.iter().all(plain) || fields.len() > 5 && weekday.chars().any(|c| c.is_ascii_digit()) {

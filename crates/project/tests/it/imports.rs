@@ -184,7 +184,7 @@ fn a_sling_replication() {
     assert!(!text.contains("hunter2"));
 }
 
-const DLT: &str = r#"
+const DLT: &str = r"
 version: 5
 name: github
 tables:
@@ -200,7 +200,7 @@ tables:
   issues__labels: {parent: issues, columns: {name: {data_type: text}}}
   repos: {columns: {id: {data_type: bigint}}, write_disposition: replace, resource: repos}
   stars: {columns: {user: {data_type: text}}, write_disposition: append, resource: stars}
-"#;
+";
 
 #[test]
 fn a_schema_of_dlt() {

@@ -18,7 +18,7 @@ use super::super::span::Span;
 use super::super::template::python_str;
 
 /// Tokens of which nobody says how long they last are asked for again after this.
-const SHORT: Duration = Duration::from_secs(60);
+const SHORT: Duration = Duration::from_mins(1);
 
 pub(in super::super) struct Session {
     login: Box<Requester>,

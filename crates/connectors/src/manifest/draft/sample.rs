@@ -47,11 +47,7 @@ fn longest(body: &Value) -> Vec<String> {
     while let Some((value, path)) = waiting.pop_front() {
         match value {
             // Of two lists of one length, the one nearer to the top was seen first.
-            Value::Array(items) if items.iter().any(Value::is_object) => {
-                if items.len() > best.0 {
-                    best = (items.len(), path);
-                }
-            }
+            Value::Array(items) if items.len() > best.0 && items.iter().any(Value::is_object) => best = (items.len(), path),
             Value::Array(items) if items.is_empty() && !path.is_empty() => {
                 empty.get_or_insert(path);
             }

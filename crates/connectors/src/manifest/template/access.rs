@@ -129,10 +129,7 @@ impl<'a> Machine<'a> {
                 let items = self.items(*id);
                 position(key, items.len()).map(|at| items[at].clone())
             }
-            Val::Dict(id) => match self.find(*id, key)? {
-                Some(at) => Some(self.entries(*id)[at].1.clone()),
-                None => None,
-            },
+            Val::Dict(id) => self.find(*id, key)?.map(|at| self.entries(*id)[at].1.clone()),
             Val::Str(text) => {
                 self.spend_text(text.len())?;
                 let length = text.chars().count();

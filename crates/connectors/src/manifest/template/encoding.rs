@@ -75,7 +75,7 @@ thread_local! {
 const MAX_COMPILED: usize = 128;
 
 /// A regular expression in Python's syntax.
-fn compile<'a>(machine: &mut Machine<'a>, pattern: &str) -> Outcome<Rc<Regex>> {
+fn compile(machine: &mut Machine<'_>, pattern: &str) -> Outcome<Rc<Regex>> {
     if let Some(regex) = COMPILED.with_borrow(|compiled| compiled.get(pattern).cloned()) {
         return Ok(regex);
     }

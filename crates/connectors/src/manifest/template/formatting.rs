@@ -81,9 +81,9 @@ impl<'a> Machine<'a> {
             's' | 'r' | 'a' => {
                 let mut text = String::new();
                 if kind == 's' {
-                    self.write_str(value, &mut text)?
+                    self.write_str(value, &mut text)?;
                 } else {
-                    self.write_repr(value, &mut text, 0)?
+                    self.write_repr(value, &mut text, 0)?;
                 }
                 spec.align = spec.align.filter(|align| *align == '<').or(Some('>'));
                 spec.fill = None;
@@ -184,9 +184,9 @@ impl<'a> Machine<'a> {
             "s" | "r" | "a" => {
                 let mut text = String::new();
                 if conversion == "s" {
-                    self.write_str(&value, &mut text)?
+                    self.write_str(&value, &mut text)?;
                 } else {
-                    self.write_repr(&value, &mut text, 0)?
+                    self.write_repr(&value, &mut text, 0)?;
                 }
                 lay_out_text(text, &Spec::parse(&spec)?)
             }

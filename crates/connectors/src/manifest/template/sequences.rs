@@ -86,10 +86,13 @@ impl<'a> Machine<'a> {
             if fault.is_some() {
                 return Ordering::Equal;
             }
-            self.order(left, right).map(|order| order.unwrap_or(Ordering::Equal)).unwrap_or_else(|error| {
-                fault = Some(error);
-                Ordering::Equal
-            })
+            match self.order(left, right) {
+                Ok(order) => order.unwrap_or(Ordering::Equal),
+                Err(error) => {
+                    fault = Some(error);
+                    Ordering::Equal
+                }
+            }
         });
         match fault {
             Some(fault) => Err(fault),

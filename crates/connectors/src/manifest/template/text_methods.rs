@@ -297,7 +297,7 @@ fn plain<'a>(text: &str, name: &str) -> Val<'a> {
         ),
         "isalnum" => all(char::is_alphanumeric),
         "isalpha" => all(char::is_alphabetic),
-        "isdigit" | "isdecimal" => all(|char| char.is_numeric() && char.to_digit(10).is_some()),
+        "isdigit" | "isdecimal" => all(|char| char.is_ascii_digit()),
         "isnumeric" => all(char::is_numeric),
         "isspace" => all(char::is_whitespace),
         "isupper" => cased(|char| char.is_uppercase(), |char| char.is_lowercase()),
