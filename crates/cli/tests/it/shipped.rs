@@ -148,6 +148,17 @@ impl Case {
         make(&settings, &context).unwrap().deliveries().unwrap().objects()
     }
 
+    /// What was recorded once is read again without asking anybody, and holds no token.
+    fn is_replayed(&self, shipped: &Shipped) {
+        let file = format!("recorded/{}.yaml", self.name);
+        self.folder.write(&file, shipped.text);
+        self.vendor.begin(false);
+        self.trib_well(&["connectors", "record", &file, "--connection", self.name, "--pages", "2"]);
+        self.vendor.begin(false);
+        self.trib_well(&["connectors", "replay", &file]);
+        assert_eq!(self.vendor.counts(), (0, 0), "{}: the recording is all that is asked", self.name);
+    }
+
     fn no_file_holds_the_token(&self) {
         for file in self.folder.files() {
             let bytes = std::fs::read(&file).unwrap();
@@ -238,6 +249,7 @@ fn prove(shipped: &Shipped) {
         case.run("first");
         case.run("second");
         case.count_tables();
+        case.is_replayed(shipped);
     }
     case.deliver();
     case.vendor.begin(false);

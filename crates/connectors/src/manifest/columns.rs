@@ -267,7 +267,7 @@ fn time(text: &str, zoned: bool) -> Option<i64> {
     if let Some(naive) = naive {
         return Some(naive.and_utc().timestamp_micros());
     }
-    let formats = ["%Y-%m-%dT%H:%M:%S%.f%z", "%Y-%m-%d %H:%M:%S%.f%z"];
+    let formats = ["%Y-%m-%dT%H:%M:%S%.f%z", "%Y-%m-%d %H:%M:%S%.f%z", "%Y-%m-%dT%H:%M%z", "%Y-%m-%d %H:%M%z"];
     let exact = DateTime::parse_from_rfc3339(text).ok().or_else(|| formats.iter().find_map(|f| DateTime::parse_from_str(text, f).ok()))?;
     Some(if zoned { exact.timestamp_micros() } else { exact.naive_local().and_utc().timestamp_micros() })
 }
@@ -293,6 +293,7 @@ mod tests {
         let good = json!({"id": 1, "n": 1.5, "b": true, "s": "x", "at": "2026-01-02T03:04:05.5+02:00", "d": "2026-01-02", "o": {"k": [1]}, "u": "a"});
         assert!(push(&mut columns, good).is_none());
         assert!(push(&mut columns, json!({"id": "2", "n": null, "s": 5, "at": "2026-01-02", "u": 7})).is_none());
+        assert!(push(&mut columns, json!({"id": 3, "at": "2026-01-02T03:04+01:00"})).is_none());
         for (wrong, named) in [(json!({"id": "x"}), "id"), (json!({"id": 3, "at": "soon"}), "at"), (json!({"id": 1.5}), "id")] {
             let rejected = push(&mut columns, wrong).unwrap();
             assert!(rejected.reason.contains(named), "{rejected:?}");
@@ -302,6 +303,7 @@ mod tests {
         let rows: Vec<Vec<String>> = shown.lines().filter(|l| l.starts_with('|')).map(cells).collect();
         assert_eq!(rows[1], ["1", "1.5", "true", "x", "2026-01-02T01:04:05.500Z", "2026-01-02", "{\"k\":[1]}", "\"a\""]);
         assert_eq!(rows[2], ["2", "5", "2026-01-02T00:00:00Z", "7"]);
+        assert_eq!(rows[3], ["3", "2026-01-02T02:04:00Z"]);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use trib_core::Result;
 use trib_kit::http::Client;
 use trib_kit::scrub;
 
+use super::auth::OAuths;
 use super::budget::Budget;
 use super::cache::ResponseCache;
 use super::dpath;
@@ -25,6 +26,8 @@ pub(super) struct Env {
     pub(super) keepsake: Option<Keepsake>,
     /// One renewal of credentials at a time: a refresh token may be good for one use.
     pub(super) renewal: tokio::sync::Mutex<()>,
+    /// Streams that log in in the same way share their tokens.
+    pub(super) logins: OAuths,
     secrets: Mutex<Vec<String>>,
     changes: Mutex<Changes>,
 }
@@ -55,6 +58,7 @@ impl Env {
             cache: ResponseCache::default(),
             keepsake,
             renewal: tokio::sync::Mutex::default(),
+            logins: OAuths::default(),
             secrets: Mutex::new(secrets),
             changes: Mutex::default(),
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
+use tokio::sync::OnceCell;
 use trib_core::{Code, Error, Result};
 use trib_kit::http::Client;
 
@@ -44,6 +45,7 @@ pub struct Opened {
     pub(super) env: Arc<Env>,
     /// The user's configuration, changed by the manifest's migrations; to be kept in place of the one that was given.
     pub migrated: Option<Value>,
+    documents: OnceCell<Arc<Vec<Value>>>,
 }
 
 /// A stream as a catalog shows it.
@@ -67,7 +69,7 @@ impl Opened {
         config::validate(spec.as_ref(), &prepared.config)?;
         let secrets = config::secrets(spec.as_ref(), &prepared.config);
         let env = Self::env(&manifest, prepared.config, secrets, keepsake)?;
-        Ok(Self { manifest: manifest.clone(), env: Arc::new(env), migrated: prepared.migrated })
+        Ok(Self { manifest: manifest.clone(), env: Arc::new(env), migrated: prepared.migrated, documents: OnceCell::new() })
     }
 
     fn env(manifest: &Manifest, config: Value, secrets: Vec<String>, keepsake: Option<Keepsake>) -> Result<Env> {
@@ -87,15 +89,19 @@ impl Opened {
         self.env.take_changes()
     }
 
-    /// The manifest's streams, those of conditions and templates among them. Templates may ask the API.
-    pub(super) async fn stream_documents(&self) -> Result<Vec<Value>> {
+    /// The manifest's streams, those of conditions and templates among them. Templates may ask the API, once.
+    pub(super) async fn stream_documents(&self) -> Result<Arc<Vec<Value>>> {
+        self.documents.get_or_try_init(|| self.make_documents()).await.cloned()
+    }
+
+    async fn make_documents(&self) -> Result<Arc<Vec<Value>>> {
         config::validate_parts(self.manifest.spec_node().as_ref(), &self.env.config)?;
         let mut streams = self.static_streams()?;
         for definition in self.manifest.root().items("dynamic_streams") {
             streams.extend(dynamic::streams(&self.env, &definition, &self.manifest.dir).await?);
         }
         dynamic::unique(&streams)?;
-        Ok(streams)
+        Ok(Arc::new(streams))
     }
 
     fn static_streams(&self) -> Result<Vec<Value>> {
@@ -174,7 +180,7 @@ impl Opened {
                 map.extend(overrides.clone());
             }
             let env = Self::env(&self.manifest, config, self.env.secrets(), self.env.keepsake.clone())?;
-            let other = Opened { manifest: self.manifest.clone(), env: Arc::new(env), migrated: None };
+            let other = Opened { manifest: self.manifest.clone(), env: Arc::new(env), migrated: None, documents: OnceCell::new() };
             return Box::pin(other.check_streams(&check)).await;
         }
         self.check_streams(&check).await
@@ -182,7 +188,7 @@ impl Opened {
 
     async fn check_streams(&self, check: &Node<'_>) -> Result<()> {
         let names_of_dynamic = check.items("dynamic_streams_check_configs");
-        let mut documents = self.static_streams()?;
+        let mut documents = Arc::new(self.static_streams()?);
         let mut wanted: Vec<String> = match self.env.config.get(CHECK_NAMES).and_then(Value::as_array) {
             Some(names) if !names.is_empty() => names.iter().map(python_str).collect(),
             _ => check.items("stream_names").iter().map(|n| python_str(n.value)).collect(),

@@ -57,7 +57,7 @@ impl Opened {
     ///
     /// Dropping the receiver ends the read.
     pub async fn read(self: &Arc<Self>, selections: Vec<Selection>) -> Result<mpsc::Receiver<Event>> {
-        let documents = Arc::new(self.stream_documents().await?);
+        let documents = self.stream_documents().await?;
         let level = self.concurrency()?;
         let (sender, receiver) = mpsc::channel(WAITING);
         let (opened, slices, streams) = (self.clone(), Arc::new(Semaphore::new(level)), Arc::new(Semaphore::new(level)));

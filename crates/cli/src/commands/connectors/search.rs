@@ -36,8 +36,8 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit> {
     let mut rows: Vec<Row> = own
         .map(|c| Row {
             name: c.name.clone(),
-            version: String::new(),
-            licence: String::new(),
+            version: c.edition.as_ref().map(|e| e.version.clone()).unwrap_or_default(),
+            licence: c.edition.as_ref().map(|e| e.licence.clone()).unwrap_or_default(),
             what: "there",
             title: c.title.clone(),
             next: format!("trib connectors show {}", c.name),
@@ -77,8 +77,7 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit> {
 fn of_entry(entry: &Entry) -> Row {
     let (what, next) = match (entry.is_source(), entry.is_manifest()) {
         (true, true) => ("manifest", format!("trib connectors add {}", entry.slug())),
-        // Those run elsewhere.
-        (true, false) => ("source program", String::new()),
+        (true, false) => ("source program", format!("connector: airbyte, image: {}:{}", entry.docker_repository, entry.docker_image_tag)),
         (false, _) => ("destination program", String::new()),
     };
     Row {

@@ -2,6 +2,7 @@
 
 mod jwt;
 mod legacy;
+mod logins;
 mod oauth;
 mod session;
 
@@ -14,6 +15,7 @@ use trib_core::{Code, Error, Result};
 
 use self::jwt::Jwt;
 use self::legacy::LegacySession;
+pub(super) use self::logins::OAuths;
 use self::oauth::OAuth;
 use self::session::Session;
 use super::dpath;
@@ -29,7 +31,7 @@ pub(super) enum Authenticator {
     ApiKey { option: Option<RequestOption>, header: Option<Expr>, token: Token },
     Bearer(Token),
     Basic { username: Expr, password: Option<Expr> },
-    OAuth(Box<OAuth>),
+    OAuth(Arc<OAuth>),
     Jwt(Box<Jwt>),
     Legacy(Box<LegacySession>),
 }
@@ -72,7 +74,7 @@ impl Authenticator {
             }
             "BearerAuthenticator" => Authenticator::Bearer(Token::Text(node.need_expr("api_token")?)),
             "BasicHttpAuthenticator" => Authenticator::Basic { username: node.need_expr("username")?, password: node.expr("password")? },
-            "OAuthAuthenticator" => Authenticator::OAuth(Box::new(OAuth::build(env, node)?)),
+            "OAuthAuthenticator" => Authenticator::OAuth(env.logins.get(env, node)?),
             "JwtAuthenticator" => Authenticator::Jwt(Box::new(Jwt::build(node)?)),
             "SessionTokenAuthenticator" => Self::session(env, node)?,
             "LegacySessionTokenAuthenticator" => Authenticator::Legacy(Box::new(LegacySession::build(node, requester)?)),

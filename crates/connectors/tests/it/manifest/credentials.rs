@@ -1,8 +1,10 @@
 //! Who we are, and that nobody else learns it.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use serde_json::json;
+use serde_json::{Map, json};
+use trib_connectors::manifest::{Event, Selection};
 use trib_core::Code;
 use trib_testkit::stand_in::{Answer, StandIn};
 
@@ -70,6 +72,34 @@ async fn tokens_are_renewed_when_they_end_and_kept_when_they_change() {
     assert_eq!(given.ids(), [0, 1]);
     let config = given.config.unwrap();
     assert_eq!((&config["refresh"], &config["access"]), (&json!("r2"), &json!("t2")));
+}
+
+/// Streams of one connection are one user to the provider.
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_share_one_token() {
+    let renewals = Arc::new(AtomicUsize::new(0));
+    let counted = renewals.clone();
+    let api = StandIn::start(move |asked| match asked.path.as_str() {
+        "/token" => Answer::json(&json!({"access_token": format!("t{}", counted.fetch_add(1, Ordering::SeqCst)), "expires_in": 3600})),
+        _ => Answer::json(&json!({"rows": [{"id": asked.header("authorization")}]})),
+    });
+    let requester = json!({"authenticator": {"type": "OAuthAuthenticator", "client_id": "c", "client_secret": "{{ config['key'] }}",
+        "refresh_token": "r", "token_refresh_endpoint": format!("{}/token", api.url())}});
+    let mut manifest = manifest_of(&api, requester, json!({}), json!({"$parameters": {"n": 1}}));
+    let mut other = manifest["streams"][0].clone();
+    (other["name"], other["$parameters"]) = (json!("others"), json!({"n": 2}));
+    manifest["streams"].as_array_mut().unwrap().push(other);
+    let opened = Arc::new(parse(&manifest).unwrap().open(&json!({"key": "s"})).unwrap());
+    let selection = |stream: &str| Selection { stream: stream.to_owned(), state: Map::new(), cursor_field: None };
+    let mut events = opened.read(vec![selection("items"), selection("others")]).await.unwrap();
+    let mut ended = 0;
+    while let Some(event) = events.recv().await {
+        if let Event::Ended { error, .. } = event {
+            assert!(error.is_none(), "{error:?}");
+            ended += 1;
+        }
+    }
+    assert_eq!((ended, renewals.load(Ordering::SeqCst)), (2, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]

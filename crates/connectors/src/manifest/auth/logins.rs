@@ -1,0 +1,66 @@
+//! The logins of a connection: streams whose authenticators are the same share one, and its token.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde_json::Value;
+use trib_core::Result;
+
+use super::super::env::Env;
+use super::super::node::Node;
+use super::super::parameters::PARAMETERS;
+use super::oauth::OAuth;
+
+#[derive(Default)]
+pub(in super::super) struct OAuths(Mutex<HashMap<String, Arc<OAuth>>>);
+
+impl OAuths {
+    pub(super) fn get(&self, env: &Env, node: &Node<'_>) -> Result<Arc<OAuth>> {
+        let Some(known_by) = identity(node.value) else { return Ok(Arc::new(OAuth::build(env, node)?)) };
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(there) = all.get(&known_by) {
+            return Ok(there.clone());
+        }
+        let new = Arc::new(OAuth::build(env, node)?);
+        all.insert(known_by, new.clone());
+        Ok(new)
+    }
+}
+
+/// What makes two of them one: all that they say. One that asks for parameters may mean something else in each stream.
+fn identity(component: &Value) -> Option<String> {
+    let mut said = component.clone();
+    without_parameters(&mut said);
+    let said = said.to_string();
+    (!said.contains("parameters")).then_some(said)
+}
+
+fn without_parameters(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            map.remove(PARAMETERS);
+            map.values_mut().for_each(without_parameters);
+        }
+        Value::Array(items) => items.iter_mut().for_each(without_parameters),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn streams_share_what_does_not_depend_on_them() {
+        let of = |stream: &str, secret: &str| {
+            identity(
+                &json!({"type": "OAuthAuthenticator", "client_secret": secret, "$parameters": {"name": stream}, "x": [{"$parameters": {"name": stream}}]}),
+            )
+        };
+        assert!(of("a", "{{ config['s'] }}").is_some());
+        assert_eq!(of("a", "{{ config['s'] }}"), of("b", "{{ config['s'] }}"));
+        assert_ne!(of("a", "{{ config['s'] }}"), of("a", "{{ config['t'] }}"));
+        assert_eq!(of("a", "{{ parameters['name'] }}"), None);
+    }
+}
