@@ -38,7 +38,10 @@ fn identity(component: &Value) -> Option<String> {
 fn without_parameters(value: &mut Value) {
     match value {
         Value::Object(map) => {
-            map.remove(PARAMETERS);
+            // Parameters also stand as fields, where a component has none of their names.
+            if let Some(Value::Object(handed_down)) = map.shift_remove(PARAMETERS) {
+                map.retain(|name, value| handed_down.get(name) != Some(value));
+            }
             map.values_mut().for_each(without_parameters);
         }
         Value::Array(items) => items.iter_mut().for_each(without_parameters),
@@ -55,7 +58,7 @@ mod tests {
     fn streams_share_what_does_not_depend_on_them() {
         let of = |stream: &str, secret: &str| {
             identity(
-                &json!({"type": "OAuthAuthenticator", "client_secret": secret, "$parameters": {"name": stream}, "x": [{"$parameters": {"name": stream}}]}),
+                &json!({"type": "OAuthAuthenticator", "client_secret": secret, "name": stream, "$parameters": {"name": stream}, "x": [{"$parameters": {"name": stream}}]}),
             )
         };
         assert!(of("a", "{{ config['s'] }}").is_some());
