@@ -225,7 +225,7 @@ impl Conductor<'_> {
 
     /// One model: checked, made, tested.
     async fn model(&self, model: &Model) -> Result<Ran> {
-        let subject = Subject { node: model.name.clone(), stream: String::new(), table: model.table.clone(), tests: model.tests.clone() };
+        let subject = Subject::new(&model.name, "", &model.table, &model.tests).recalled(&self.runtime.store).await?;
         let computing = if model.is_script { self.script(model).await? } else { Computing::of(self.session, model).await? };
         models::make_view(self.session, model, &computing).await?;
         let Some(mut task) = models::model(self.session, model, computing, self.ask).await? else {
@@ -292,11 +292,7 @@ impl Conductor<'_> {
             if one.task.streams.is_empty() {
                 continue;
             }
-            let tested = one.plans.iter().filter(|p| !p.tests.is_empty());
-            let subjects: Vec<Subject> = tested
-                .map(|p| Subject { node: sync.name.clone(), stream: p.stream.clone(), table: p.logical.clone(), tests: p.tests.clone() })
-                .collect();
-            let loaded = match self.audit(&mut one.task, &sync.spec.to, &subjects).await {
+            let loaded = match self.sync_audits(sync, &one.plans, &mut one.task).await {
                 Ok(audits) => self.load(one.task, &sync.spec.to, audits).await,
                 Err(failure) => Err(failure),
             };
@@ -310,6 +306,14 @@ impl Conductor<'_> {
             }
         }
         ran
+    }
+
+    async fn sync_audits(&self, sync: &Sync, plans: &[StreamPlan], task: &mut SyncTask) -> Result<Vec<Audited>> {
+        let mut subjects = Vec::new();
+        for plan in plans.iter().filter(|p| !p.tests.is_empty()) {
+            subjects.push(Subject::new(&sync.name, &plan.stream, &plan.logical, &plan.tests).recalled(&self.runtime.store).await?);
+        }
+        self.audit(task, &sync.spec.to, &subjects).await
     }
 
     /// Gives each stream with blocking tests its audit.

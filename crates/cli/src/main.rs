@@ -11,6 +11,7 @@ mod exit;
 mod hub;
 mod impact;
 mod lineage;
+mod measured;
 mod models;
 mod observe;
 mod openlineage;

@@ -1,14 +1,18 @@
 //! Asking data tests, wherever the tested table lies.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use chrono::Utc;
-use trib_core::{Code, Destination, Error, Result, TableName};
+use serde_json::Value;
+use trib_core::{BatchStream, Code, Destination, Error, Result, TableName};
 use trib_engine::Queries;
 use trib_engine::check::{Failing, count};
 use trib_project::data_test::{DataTest, Severity, quoted};
 use trib_project::{Environment, sql_tables};
-use trib_store::{Tested, Verdict};
+use trib_store::{Store, Tested, Verdict};
+
+use crate::measured::measure;
 
 /// Failing rows that are kept of each test.
 const KEPT: usize = 20;
@@ -22,6 +26,8 @@ pub struct Subject {
     /// As the project names it.
     pub table: TableName,
     pub tests: Vec<DataTest>,
+    /// What tests have measured in earlier runs, the newest first.
+    pub before: BTreeMap<String, Vec<Value>>,
 }
 
 /// Who answers queries about a table.
@@ -34,6 +40,20 @@ pub enum Ground {
 }
 
 impl Subject {
+    pub fn new(node: &str, stream: &str, table: &TableName, tests: &[DataTest]) -> Self {
+        Self { node: node.to_owned(), stream: stream.to_owned(), table: table.clone(), tests: tests.to_vec(), before: BTreeMap::new() }
+    }
+
+    /// With what was measured before, for tests that compare with it.
+    pub async fn recalled(mut self, store: &Store) -> Result<Self> {
+        for test in &self.tests {
+            if let Some(runs) = test.looks_back() {
+                self.before.insert(test.name.clone(), store.measured(&self.node, &self.stream, &test.name, runs).await?);
+            }
+        }
+        Ok(self)
+    }
+
     /// Whether a test's own SQL means the table by this name: a model also by its name alone.
     pub fn is_called(&self, name: &TableName) -> bool {
         self.table == *name || self.stream.is_empty() && name.schema.is_none() && self.node == name.name
@@ -49,7 +69,16 @@ impl Subject {
     pub async fn ask(&self, ground: &Ground) -> Vec<Tested> {
         let mut found = Vec::new();
         for test in &self.tests {
-            let failing = ground.failing(test, self).await;
+            let asked = Asked { ground, subject: self, test };
+            let before = self.before.get(&test.name).map(Vec::as_slice).unwrap_or_default();
+            let looked = match test.looks_back() {
+                None => asked.failing().await.map(|failing| (None, failing)),
+                Some(_) => measure(&asked, before).await.map(|(measured, failing)| (Some(measured), failing)),
+            };
+            let (measured, failing) = match looked {
+                Ok((measured, failing)) => (measured, Ok(failing)),
+                Err(e) => (None, Err(e)),
+            };
             let (verdict, failing, error) = match (failing, test.severity) {
                 (Ok(failing), _) if failing.count == 0 => (Verdict::Passed, failing, None),
                 (Ok(failing), Severity::Warn) => (Verdict::Warned, failing, None),
@@ -65,6 +94,7 @@ impl Subject {
                 failures: failing.count,
                 rows: failing.rows,
                 published: true,
+                measured,
                 error,
             });
         }
@@ -72,30 +102,59 @@ impl Subject {
     }
 }
 
-impl Ground {
-    async fn failing(&self, test: &DataTest, subject: &Subject) -> Result<Failing> {
-        let (destination, environment, staged) = match self {
-            Ground::Engine(queries) => {
-                let (_, rows) = queries.rows(&test.sql(&quoted(&subject.table), Utc::now(), quoted)).await?;
-                return count(rows, KEPT).await;
-            }
+/// One test of one table, and who answers.
+pub struct Asked<'a> {
+    ground: &'a Ground,
+    subject: &'a Subject,
+    pub test: &'a DataTest,
+}
+
+impl Asked<'_> {
+    async fn failing(&self) -> Result<Failing> {
+        let inside = !matches!(self.ground, Ground::Engine(_));
+        let sql = if inside && self.test.names_the_table_itself() {
+            sql_tables::renamed(&self.sql(), |t| Some(self.named(t)))?
+        } else {
+            self.sql()
+        };
+        count(self.ask(&sql).await?, KEPT).await
+    }
+
+    /// The test's query.
+    pub fn sql(&self) -> String {
+        self.test.sql(&self.table(), Utc::now(), |t| self.named(t))
+    }
+
+    /// The tested table, as it stands behind `from`.
+    pub fn table(&self) -> String {
+        let name = self.named(&self.subject.table);
+        if matches!(self.ground, Ground::Engine(_)) { name } else { format!("{name} as tested") }
+    }
+
+    fn named(&self, table: &TableName) -> String {
+        let (destination, environment, staged) = match self.ground {
+            Ground::Engine(_) => return quoted(table),
             Ground::Inside(destination, environment) => (destination, environment, None),
             Ground::Staged(destination, environment, sql) => (destination, environment, Some(sql)),
         };
-        let engine = destination
-            .sql()
-            .ok_or_else(|| Error::new(Code::Unsupported, "the connection cannot run SQL, so its tables cannot be tested"))?;
-        let named = |t: &TableName| match staged {
-            Some(sql) if subject.is_called(t) => format!("({sql})"),
-            _ if subject.is_called(t) => engine.table(&environment.physical(&subject.table)),
-            _ => engine.table(&environment.physical(t)),
-        };
-        let sql = if test.names_the_table_itself() {
-            sql_tables::renamed(&test.sql("", Utc::now(), quoted), |t| Some(named(t)))?
-        } else {
-            test.sql(&format!("{} as tested", named(&subject.table)), Utc::now(), named)
-        };
-        count(engine.query(&sql).await?, KEPT).await
+        let Some(engine) = destination.sql() else { return quoted(table) };
+        match staged {
+            Some(sql) if self.subject.is_called(table) => format!("({sql})"),
+            _ if self.subject.is_called(table) => engine.table(&environment.physical(&self.subject.table)),
+            _ => engine.table(&environment.physical(table)),
+        }
+    }
+
+    pub async fn ask(&self, sql: &str) -> Result<BatchStream> {
+        match self.ground {
+            Ground::Engine(queries) => Ok(queries.rows(sql).await?.1),
+            Ground::Inside(destination, _) | Ground::Staged(destination, ..) => {
+                let engine = destination
+                    .sql()
+                    .ok_or_else(|| Error::new(Code::Unsupported, "the connection cannot run SQL, so its tables cannot be tested"))?;
+                engine.query(sql).await
+            }
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use trib_core::{Code, Error, Result, TableName};
 
 use crate::config::amount::Time;
 use crate::config::one_or_many::OneOrMany;
+use crate::config::share::Share;
 
 /// One test of one table.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,6 +59,17 @@ pub enum Expectation {
         min: Option<u64>,
         max: Option<u64>,
     },
+    /// As many rows as in the last runs, more or less this share of them.
+    UsualRows {
+        within: f64,
+        runs: usize,
+    },
+    /// The column's values are spread as in the last runs: at most this share of them has moved.
+    Drift {
+        column: String,
+        most: f64,
+        runs: usize,
+    },
     /// The greatest value of the column is not older.
     Freshness {
         column: String,
@@ -74,7 +86,12 @@ pub enum Expectation {
     },
 }
 
-const COLUMN_KINDS: [&str; 6] = ["not_null", "unique", "accepted_values", "relationships", "range", "regex"];
+/// Runs that are looked back at, unless a test says otherwise.
+const RUNS: usize = 7;
+/// Values that a measurement tells apart.
+const VALUES: usize = 50;
+
+const COLUMN_KINDS: [&str; 7] = ["not_null", "unique", "accepted_values", "relationships", "range", "regex", "drift"];
 const TABLE_KINDS: [&str; 5] = ["unique", "row_count", "freshness", "sql", "reconcile"];
 const OPTIONS: [&str; 4] = ["name", "severity", "where", "blocking"];
 
@@ -91,6 +108,20 @@ struct To {
 struct Bounds<T> {
     min: Option<T>,
     max: Option<T>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Usual {
+    usual: Share,
+    runs: Option<usize>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Moved {
+    max: Share,
+    runs: Option<usize>,
 }
 
 #[derive(Deserialize)]
@@ -211,6 +242,14 @@ impl DataTest {
                 let outside = below.into_iter().chain(above).collect::<Vec<_>>().join(" or ");
                 format!("select * from (select count(*) as \"rows\" from {table}{about}) as counted where {outside}")
             }
+            Expectation::UsualRows { .. } => format!("select count(*) as \"rows\" from {table}{about}"),
+            Expectation::Drift { column, .. } => {
+                let column = ident(column);
+                let most = VALUES + 1;
+                format!(
+                    "select {column} as \"value\", count(*) as \"rows\" from {table}{about} group by {column} order by 2 desc limit {most}"
+                )
+            }
             Expectation::Freshness { column, within } => {
                 let column = ident(column);
                 let oldest = now - chrono::TimeDelta::from_std(*within).unwrap_or(chrono::TimeDelta::MAX);
@@ -232,6 +271,14 @@ impl DataTest {
                     quoted(with)
                 )
             }
+        }
+    }
+
+    /// How many of the last runs it compares with; its query then measures, and fails for nothing.
+    pub fn looks_back(&self) -> Option<usize> {
+        match self.expectation {
+            Expectation::UsualRows { runs, .. } | Expectation::Drift { runs, .. } => Some(runs),
+            _ => None,
         }
     }
 
@@ -265,6 +312,8 @@ impl Expectation {
             | Expectation::Regex(column, _) => format!("{kind}({column})"),
             Expectation::Unique(columns) => format!("{kind}({})", columns.join(", ")),
             Expectation::Reconcile { value, with, .. } => format!("{kind}({value}, {with})"),
+            Expectation::UsualRows { .. } => format!("{kind}(usual)"),
+            Expectation::Drift { column, .. } => format!("{kind}({column})"),
             Expectation::RowCount { .. } | Expectation::Sql(_) => kind.to_owned(),
         }
     }
@@ -314,6 +363,15 @@ fn expectation(kind: &str, argument: &Value, column: Option<&str>) -> Result<Exp
             Expectation::Range { column: own()?, min: bounds.min, max: bounds.max }
         }
         "regex" => Expectation::Regex(own()?, read(argument).ok_or_else(|| wrong("such as `regex: '^[A-Z]{2}$'`"))?),
+        "row_count" if argument.get("usual").is_some() => {
+            let usual: Usual =
+                read(argument).ok_or_else(|| wrong("such as `row_count: {usual: 30%}`, and the other limits in a test of their own"))?;
+            Expectation::UsualRows { within: usual.usual.0, runs: runs(usual.runs) }
+        }
+        "drift" => {
+            let moved: Moved = read(argument).ok_or_else(|| wrong("such as `drift: {max: 10%}`"))?;
+            Expectation::Drift { column: own()?, most: moved.max.0, runs: runs(moved.runs) }
+        }
         "row_count" => {
             let bounds: Bounds<u64> = read(argument).ok_or_else(|| wrong("such as `row_count: {min: 1}`"))?;
             if bounds.min.is_none() && bounds.max.is_none() {
@@ -341,6 +399,10 @@ fn expectation(kind: &str, argument: &Value, column: Option<&str>) -> Result<Exp
             }
         }
     })
+}
+
+fn runs(said: Option<usize>) -> usize {
+    said.unwrap_or(RUNS).max(1)
 }
 
 fn option<T: DeserializeOwned>(options: &Map<String, Value>, name: &str) -> Result<Option<T>> {
@@ -407,6 +469,12 @@ mod tests {
                 None,
                 r#"select * from (select count(*) as "rows" from t) as counted where "rows" < 2 or "rows" > 5"#,
             ),
+            (json!({"row_count": {"usual": "30%"}, "where": "x"}), None, r#"select count(*) as "rows" from t where (x)"#),
+            (
+                json!({"drift": {"max": 0.1}}),
+                c,
+                r#"select "c" as "value", count(*) as "rows" from t group by "c" order by 2 desc limit 51"#,
+            ),
             (
                 json!({"freshness": "24h"}),
                 None,
@@ -432,6 +500,8 @@ mod tests {
             (json!("notnull"), Some("c"), "did you mean `not_null`?"),
             (json!("unique"), None, "name the columns: `unique: [day, country]`"),
             (json!({"range": {}}), Some("c"), "give `min`, `max` or both"),
+            (json!({"drift": "10%"}), Some("c"), "such as `drift: {max: 10%}`"),
+            (json!({"row_count": {"usual": "x"}}), None, "such as `row_count: {usual: 30%}`"),
             (json!({"regex": "a", "range": {"min": 1}}), Some("c"), "such as `{accepted_values: [a, b], severity: warn}`"),
             (json!({"not_null": true, "severity": "loud"}), Some("c"), "`severity` is warn or error"),
             (json!({"accepted_values": []}), Some("c"), "list the values: `accepted_values: [a, b]`"),

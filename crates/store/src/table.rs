@@ -197,6 +197,7 @@ const SHOWN: &[Shown] = &[
             integer("failures"),
             json("failing_rows"),
             text("published"),
+            json("measured"),
             json("error"),
             time("tested_at"),
         ],

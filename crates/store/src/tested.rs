@@ -48,6 +48,8 @@ pub struct Tested {
     pub rows: Vec<Value>,
     /// The rows that were tested can be seen by readers.
     pub published: bool,
+    /// What it has measured, when it compares with earlier runs.
+    pub measured: Option<Value>,
     /// Why it could not be asked; from [`trib_core::Error::to_json`].
     pub error: Option<Value>,
 }
@@ -98,8 +100,8 @@ impl Store {
         let at = now();
         for test in tests {
             sqlx::query(
-                "insert into trib_tests (environment, run, node, stream, test, severity, status, failures, failing_rows, published, error, tested_at)
-                 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+                "insert into trib_tests (environment, run, node, stream, test, severity, status, failures, failing_rows, published, measured, error, tested_at)
+                 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
             )
             .bind(self.environment.as_str())
             .bind(run)
@@ -111,6 +113,7 @@ impl Store {
             .bind(test.failures as i64)
             .bind(json(&test.rows)?)
             .bind(if test.published { "yes" } else { "no" })
+            .bind(test.measured.as_ref().map(json).transpose()?)
             .bind(test.error.as_ref().map(json).transpose()?)
             .bind(at.as_str())
             .execute(&self.database.pool)
@@ -118,5 +121,24 @@ impl Store {
             .map_err(failed)?;
         }
         Ok(())
+    }
+
+    /// What a test has measured in the last runs in which it was content and its rows were published, the newest first.
+    pub async fn measured(&self, node: &str, stream: &str, test: &str, most: usize) -> Result<Vec<Value>> {
+        let rows = sqlx::query(
+            "select measured from trib_tests
+             where environment = $1 and node = $2 and stream = $3 and test = $4 and measured is not null and published = 'yes'
+               and status in ('passed', 'warned') and run in (select id from trib_runs where environment = $1)
+             order by id desc limit $5",
+        )
+        .bind(self.environment.as_str())
+        .bind(node)
+        .bind(stream)
+        .bind(test)
+        .bind(most as i64)
+        .fetch_all(&self.database.pool)
+        .await
+        .map_err(failed)?;
+        rows.iter().map(|row| Ok(serde_json::from_str(&text(row, 0)?)?)).collect()
     }
 }

@@ -44,9 +44,9 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit> {
     }
     let mut tested: Vec<Tested> = Vec::new();
     if !args.unit {
+        let store = session.store().await?.clone();
         for model in project.models().iter().filter(|m| selection.contains(&m.name) && !m.tests.is_empty()) {
-            let subject =
-                Subject { node: model.name.clone(), stream: String::new(), table: model.table.clone(), tests: model.tests.clone() };
+            let subject = Subject::new(&model.name, "", &model.table, &model.tests).recalled(&store).await?;
             tested.extend(subject.ask(&ground(session, &model.spec.connection).await?).await);
         }
         let wanted = Wanted { selection: &selection, ask: &Ask::default(), paused: &[] };
@@ -57,19 +57,14 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit> {
                     Ok(mut prepared) => {
                         errors.append(&mut prepared.errors);
                         for plan in prepared.plans.iter().filter(|p| !p.tests.is_empty()) {
-                            let subject = Subject {
-                                node: sync.name.clone(),
-                                stream: plan.stream.clone(),
-                                table: plan.logical.clone(),
-                                tests: plan.tests.clone(),
-                            };
+                            let subject = Subject::new(&sync.name, &plan.stream, &plan.logical, &plan.tests).recalled(&store).await?;
                             tested.extend(subject.ask(&ground(session, &sync.spec.to).await?).await);
                         }
                     }
                 }
             }
         }
-        session.store().await?.record_tests(&new_id(), &tested).await?;
+        store.record_tests(&new_id(), &tested).await?;
     }
     let failed = tested.iter().any(|t| matches!(t.verdict, Verdict::Failed | Verdict::Broken)) || units.iter().any(|u| !u.passed());
     session

@@ -13,6 +13,7 @@ mod hub;
 mod intervals;
 mod lineage;
 mod login;
+mod looking_back;
 mod making;
 mod model_crash;
 mod models;

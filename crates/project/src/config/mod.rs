@@ -8,6 +8,7 @@ pub mod job;
 pub mod model;
 pub mod one_or_many;
 pub mod project;
+pub mod share;
 pub mod stream;
 pub mod sync;
 pub mod unit_test;
