@@ -20,6 +20,7 @@ mod preflight;
 mod prepare;
 mod program;
 mod python;
+mod record;
 mod registry;
 mod render;
 mod retried;

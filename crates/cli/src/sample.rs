@@ -1,11 +1,15 @@
-//! The first rows of a stream, read from a source without a load.
+//! The first rows of a stream, read from a source without a load, and what a sync makes of rows.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow::array::RecordBatch;
+use arrow::datatypes::{Field, Schema};
+use futures::StreamExt;
 use trib_core::source::{Read, StreamRead};
 use trib_core::{Code, Emitter, Message, RejectedRow, Result, Source, State, Stream};
+use trib_engine::steps::Steps;
+use trib_engine::{Engine, StreamSpec};
 
 #[derive(Default)]
 pub struct Sample {
@@ -65,4 +69,35 @@ pub async fn first_rows(source: &Arc<dyn Source>, read: &StreamRead, rows: usize
         }
     }
     Ok(sample)
+}
+
+/// The rows after filter, query and column steps, under the names that they will have. Nested values stay as they are.
+pub async fn transformed(engine: &Engine, spec: &StreamSpec, batches: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
+    let steps = Steps::compile(engine, &spec.schema, &spec.transform).await?;
+    let (sender, receiver) = tokio::sync::mpsc::channel(batches.len().max(1));
+    for batch in batches {
+        sender.send(Ok(batch)).await.map_err(|_| trib_core::Error::internal("the steps have not begun"))?;
+    }
+    drop(sender);
+    let fields: Vec<Field> = steps
+        .output()
+        .fields()
+        .iter()
+        .enumerate()
+        .map(|(i, f)| {
+            let name = if steps.is_named(i) { f.name().clone() } else { spec.naming.apply(f.name()) };
+            f.as_ref().clone().with_name(name).with_nullable(true)
+        })
+        .collect();
+    let schema = Arc::new(Schema::new(fields));
+    let mut rows = steps.begin(receiver)?;
+    let mut result = Vec::new();
+    while let Some(batch) = rows.next().await {
+        let stepped = steps.apply(batch?)?;
+        result.push(RecordBatch::try_new(schema.clone(), stepped.batch.columns().to_vec())?);
+    }
+    if result.is_empty() {
+        result.push(RecordBatch::new_empty(schema));
+    }
+    Ok(result)
 }

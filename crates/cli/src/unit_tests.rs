@@ -1,4 +1,4 @@
-//! Unit tests of models: given these rows, the query gives those.
+//! Unit tests of models and streams: given these rows, the query or the sync gives those.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,16 +9,18 @@ use async_trait::async_trait;
 use datafusion::datasource::MemTable;
 use futures::TryStreamExt;
 use serde_json::{Map, Value, json};
-use trib_core::{Code, Error, TableName};
+use trib_core::{Catalog, Code, Error, ReadMode, Stream, TableName};
 use trib_engine::catalog::Over;
 use trib_engine::session::query_error;
-use trib_engine::{Queries, Relation, Tables, json as rows};
+use trib_engine::{Engine, Queries, Relation, Tables, json as rows};
 use trib_project::data_test::quoted;
 use trib_project::{Model, Project, UnitTest};
 
 use crate::app::Session;
-use crate::exit::Result;
+use crate::assemble::{Ask, stream_task};
+use crate::exit::{Failure, Result};
 use crate::render::verdicts::cell;
+use crate::sample::transformed;
 
 /// How a unit test went.
 pub struct UnitTested {
@@ -46,30 +48,45 @@ impl UnitTested {
 
 /// Runs one unit test. No table is read; the types of given columns are those of the table where it is there, and guessed elsewhere.
 pub async fn ask(session: &Session, test: &UnitTest) -> Result<UnitTested> {
+    let (schema, got) = results(session, test).await?;
+    let expected: Vec<Value> = test.spec.expect.iter().map(object).collect();
+    let differences = match normal(&expected, &schema) {
+        Ok(expected) => differences(expected, got, test.spec.ordered),
+        Err(e) => vec![e],
+    };
+    let place = format!("{}:{}", test.at.file, test.at.line);
+    Ok(UnitTested { name: test.name.clone(), node: test.spec.node.clone(), place, differences })
+}
+
+/// What the node gives for the rows of a test.
+pub async fn results(session: &Session, test: &UnitTest) -> Result<(SchemaRef, Vec<Value>)> {
     let project = session.project()?;
     let place = |e: Error| test.at.mark(e);
-    let model = project.models().iter().find(|m| m.name == test.spec.node).ok_or_else(|| {
-        let error = Error::new(Code::Unsupported, "a unit test is about a model").detail(&test.spec.node).setting("node");
-        place(error.hint("streams of syncs have data tests; `trib ls kind:model` lists the models"))
-    })?;
+    let (schema, batches) = match project.models().iter().find(|m| m.name == test.spec.node) {
+        Some(model) => of_model(session, test, model).await?,
+        None => of_stream(session, test).await.map_err(|Failure(errors)| Failure(errors.into_iter().map(place).collect()))?,
+    };
+    Ok((schema, batches.iter().flat_map(|b| (0..b.num_rows()).map(|i| Value::Object(rows::row(b, i)))).collect()))
+}
+
+async fn of_model(session: &Session, test: &UnitTest, model: &Model) -> Result<(SchemaRef, Vec<RecordBatch>)> {
+    let project = session.project()?;
+    let place = |e: Error| test.at.mark(e);
     let real = crate::models::here(session, model).await?;
     let mut over = Vec::new();
     for (name, given) in &test.spec.given {
-        let name = TableName::parse(name);
+        let table = TableName::parse(name);
         let known = match &real {
-            Some(real) => real.schema(&format!("select * from {}", quoted(&name))).await.ok(),
+            Some(real) => real.schema(&format!("select * from {}", quoted(&table))).await.ok(),
             None => None,
         };
-        let given: Vec<Value> = given.iter().map(object).collect();
-        let schema = schema_of(&given, known.as_ref());
-        let batch = rows::read_rows(&given, &schema).map_err(|e| misfit(e, &name.to_string(), &schema)).map_err(place)?;
-        let table = MemTable::try_new(schema, vec![vec![batch]]).map_err(query_error)?;
-        let names = match project.models().iter().find(|m| m.is_called(&name)) {
+        let batch = given_batch(&session.engine()?, test, name, given, known.as_ref()).map_err(place)?;
+        let rows = Arc::new(MemTable::try_new(batch.schema(), vec![vec![batch]]).map_err(query_error)?);
+        let names = match project.models().iter().find(|m| m.is_called(&table)) {
             Some(model) => vec![model.table.clone(), TableName::new(None, &model.name)],
-            None => vec![name],
+            None => vec![table],
         };
-        let table = Arc::new(table);
-        over.extend(names.into_iter().map(|name| (name, Over::Table(table.clone()))));
+        over.extend(names.into_iter().map(|name| (name, Over::Table(rows.clone()))));
     }
     let tables =
         Given { views: views(project, model), connections: model.elsewhere.iter().map(|(connection, _)| connection.clone()).collect() };
@@ -77,20 +94,67 @@ pub async fn ask(session: &Session, test: &UnitTest) -> Result<UnitTested> {
     if let Some(now) = test.spec.now {
         queries = queries.at(now);
     }
-    let (schema, batches) = if model.is_script {
+    if model.is_script {
         let made = crate::models::script(session, model, &queries, |line| session.output.note(line)).await?;
-        (made.schema.clone(), made.rows()?)
-    } else {
-        let (schema, stream) = queries.rows(&model.sql).await.map_err(|e| missing(e, test).unwrap_or_else(|e| model.mark(e)))?;
-        (schema, stream.try_collect::<Vec<RecordBatch>>().await?)
+        return Ok((made.schema.clone(), made.rows()?));
+    }
+    let (schema, stream) = queries.rows(&model.sql).await.map_err(|e| missing(e, test).unwrap_or_else(|e| model.mark(e)))?;
+    Ok((schema, stream.try_collect::<Vec<RecordBatch>>().await?))
+}
+
+/// What a sync makes of a stream's rows before they are written. Its source is not asked: the stream has the columns that are given.
+async fn of_stream(session: &Session, test: &UnitTest) -> Result<(SchemaRef, Vec<RecordBatch>)> {
+    let project = session.project()?;
+    let found = test.spec.node.split_once('/').and_then(|(name, stream)| Some((project.syncs().iter().find(|s| s.name == name)?, stream)));
+    let Some((sync, name)) = found else {
+        let error =
+            Error::new(Code::NotFound, "a unit test is about a model, or a stream of a sync").detail(&test.spec.node).setting("node");
+        let names: Vec<String> =
+            project.models().iter().map(|m| m.name.clone()).chain(project.syncs().iter().map(|s| format!("{}/…", s.name))).collect();
+        return Err(error.hint(format!("there are {}", names.join(", "))).into());
     };
-    let got: Vec<Value> = batches.iter().flat_map(|b| (0..b.num_rows()).map(|i| Value::Object(rows::row(b, i)))).collect();
-    let expected: Vec<Value> = test.spec.expect.iter().map(object).collect();
-    let differences = match normal(&expected, &schema) {
-        Ok(expected) => differences(expected, got, test.spec.ordered),
-        Err(e) => vec![e],
+    if test.spec.now.is_some() {
+        return Err(Error::new(Code::Unsupported, "a stream's test has no clock that could be stopped").setting("now").into());
+    }
+    let Some(given) = test.spec.given.get(name) else {
+        return Err(Error::new(Code::ConfigInvalid, "the unit test gives no rows of the stream").detail(name).setting("given").into());
     };
-    Ok(UnitTested { name: test.name.clone(), node: model.name.clone(), place: format!("{}:{}", test.at.file, test.at.line), differences })
+    let engine = session.engine()?;
+    let batch = given_batch(&engine, test, name, given, None)?;
+    let table = name.rsplit('.').next().unwrap_or(name);
+    let mut stream = Stream::new(name, table, batch.schema());
+    stream.read_modes = vec![ReadMode::Full, ReadMode::Incremental, ReadMode::Cdc];
+    let connection = sync.spec.from.0.first().map(String::as_str).unwrap_or_default();
+    let resolved = sync.streams_for(connection, &Catalog { streams: vec![stream.clone()] })?;
+    if let Some(error) = resolved.errors.into_iter().next() {
+        return Err(error.into());
+    }
+    let plan = resolved.streams.first().ok_or_else(|| Error::new(Code::NotFound, "the sync leaves this stream out").detail(name))?;
+    let task = stream_task(plan, &stream, false, &Ask::default())?;
+    let columns: Result<Vec<usize>, _> = task.spec.schema.fields().iter().map(|f| batch.schema().index_of(f.name())).collect();
+    let batch = batch.project(&columns.map_err(Error::from)?).map_err(Error::from)?;
+    let batches = transformed(&engine, &task.spec, vec![batch]).await?;
+    let schema = batches.first().map_or_else(|| Arc::new(Schema::empty()), RecordBatch::schema);
+    Ok((schema, batches))
+}
+
+/// Given rows with the types that the test declares, those that are known, or those that its values suggest.
+fn given_batch(
+    engine: &Engine,
+    test: &UnitTest,
+    name: &str,
+    given: &[BTreeMap<String, Value>],
+    known: Option<&SchemaRef>,
+) -> trib_core::Result<RecordBatch> {
+    let mut fields: Vec<Field> = Vec::new();
+    for (column, sql_type) in test.spec.types.get(name).into_iter().flatten() {
+        fields.push(Field::new(column, engine.sql_type(sql_type).map_err(|e| e.setting(format!("types.{name}.{column}")))?, true));
+    }
+    let rest = known.iter().flat_map(|s| s.fields().iter()).filter(|f| test.spec.types.get(name).is_none_or(|t| !t.contains_key(f.name())));
+    fields.extend(rest.map(|f| f.as_ref().clone()));
+    let given: Vec<Value> = given.iter().map(object).collect();
+    let schema = schema_of(&given, Some(&Arc::new(Schema::new(fields))));
+    rows::read_rows(&given, &schema).map_err(|e| misfit(e, name, &schema))
 }
 
 /// A table that the test forgets is the test's mistake, not the model's.

@@ -27,6 +27,7 @@ pub mod protect;
 mod pushed;
 pub mod query_source;
 pub mod range;
+pub mod reads;
 pub mod rejected;
 mod router;
 pub mod script;

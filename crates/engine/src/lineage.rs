@@ -169,8 +169,12 @@ pub fn used(frame: &DataFrame) -> Result<BTreeMap<TableName, BTreeSet<String>>> 
     Ok(found)
 }
 
+pub(crate) fn input_of(plan: &LogicalPlan) -> Result<Input<'_>> {
+    Input::of(plan)
+}
+
 /// A plan below an expression.
-struct Input<'a> {
+pub(crate) struct Input<'a> {
     schema: &'a DFSchema,
     columns: Vec<Origins>,
 }
@@ -180,7 +184,7 @@ impl<'a> Input<'a> {
         Ok(Self { schema: plan.schema(), columns: origins(plan)? })
     }
 
-    fn expression(&self, expr: &Expr) -> Result<Origins> {
+    pub(crate) fn expression(&self, expr: &Expr) -> Result<Origins> {
         let step = match bare(expr) {
             Some(column) => return Ok(self.column(column)),
             None => Step::Transformed,
@@ -233,7 +237,7 @@ fn unite(into: &mut Origins, more: Origins) {
     }
 }
 
-fn table_name(table: &datafusion::common::TableReference) -> TableName {
+pub(crate) fn table_name(table: &datafusion::common::TableReference) -> TableName {
     let schema = table.schema().filter(|s| *s != NO_SCHEMA && *s != CATALOG);
     match table.catalog().filter(|c| *c != CATALOG) {
         // Of another connection.

@@ -3,13 +3,11 @@
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{Field, Schema};
-use futures::StreamExt;
+use arrow::datatypes::Schema;
 use trib_core::{Code, Error, StreamRead};
+use trib_engine::ChangeSource;
 use trib_engine::catalog::execute;
 use trib_engine::session::query_error;
-use trib_engine::steps::Steps;
-use trib_engine::{ChangeSource, Engine, StreamSpec};
 
 use crate::app::{Session, usage};
 use crate::args::Select;
@@ -18,7 +16,7 @@ use crate::exit::{Exit, Failure, Result};
 use crate::models;
 use crate::prepare::{self, Prepared, Wanted};
 use crate::render::rows::{self, Format};
-use crate::sample::first_rows;
+use crate::sample::{first_rows, transformed};
 
 /// What a stream, its transforms applied, or a model would give, without writing
 #[derive(clap::Args, Debug)]
@@ -110,35 +108,4 @@ async fn one_stream(session: &Session, node: &str) -> Result<Prepared> {
         (0, true) => Err(usage("nothing is selected by this").detail(node).into()),
         _ => Err(usage("a preview shows one stream").detail(streams.join(", ")).hint("name one of them").into()),
     }
-}
-
-/// The rows after filter, query and column steps, under the names that they will have. Nested values stay as they are.
-async fn transformed(engine: &Engine, spec: &StreamSpec, batches: Vec<RecordBatch>) -> trib_core::Result<Vec<RecordBatch>> {
-    let steps = Steps::compile(engine, &spec.schema, &spec.transform).await?;
-    let (sender, receiver) = tokio::sync::mpsc::channel(batches.len().max(1));
-    for batch in batches {
-        sender.send(Ok(batch)).await.map_err(|_| Error::internal("the steps have not begun"))?;
-    }
-    drop(sender);
-    let fields: Vec<Field> = steps
-        .output()
-        .fields()
-        .iter()
-        .enumerate()
-        .map(|(i, f)| {
-            let name = if steps.is_named(i) { f.name().clone() } else { spec.naming.apply(f.name()) };
-            f.as_ref().clone().with_name(name).with_nullable(true)
-        })
-        .collect();
-    let schema = Arc::new(Schema::new(fields));
-    let mut rows = steps.begin(receiver)?;
-    let mut result = Vec::new();
-    while let Some(batch) = rows.next().await {
-        let stepped = steps.apply(batch?)?;
-        result.push(RecordBatch::try_new(schema.clone(), stepped.batch.columns().to_vec())?);
-    }
-    if result.is_empty() {
-        result.push(RecordBatch::new_empty(schema));
-    }
-    Ok(result)
 }

@@ -11,6 +11,7 @@ use crate::assemble::Ask;
 use crate::conduct::ground;
 use crate::exit::{Exit, Failure, Result};
 use crate::prepare::{self, Wanted};
+use crate::record::{Recording, record};
 use crate::render;
 use crate::testing::Subject;
 use crate::unit_tests::{self, UnitTested};
@@ -27,15 +28,41 @@ pub struct Args {
     /// Data tests only
     #[arg(long)]
     data: bool,
+    /// Write a unit test of this model from live data, its texts masked
+    #[arg(long, value_name = "MODEL", conflicts_with_all = ["unit", "data"])]
+    record: Option<String>,
+    /// With --record: at most so many rows of each table that it reads
+    #[arg(long, default_value_t = 10, requires = "record")]
+    rows: usize,
+    /// With --record: columns whose texts are left as they are
+    #[arg(long, value_name = "COLUMN", value_delimiter = ',', requires = "record")]
+    plain: Vec<String>,
+    /// With --record: columns whose numbers are masked as well
+    #[arg(long, value_name = "COLUMN", value_delimiter = ',', requires = "record")]
+    mask: Vec<String>,
 }
 
 pub async fn run(args: &Args, session: &Session) -> Result<Exit> {
-    let selection = session.select(&args.select).await?;
     let project = session.project()?;
+    if let Some(name) = &args.record {
+        let recording = Recording { model: project.model(name)?, rows: args.rows.max(1), plain: &args.plain, mask: &args.mask };
+        let recorded = record(session, &recording).await?;
+        let (file, given, expected) = (&recorded.file, recorded.given, recorded.expected);
+        session.output.either(
+            || json!({"file": file, "given": given, "expected": expected}),
+            || format!("{file}: {given} rows given, {expected} expected. Texts are masked, numbers and times are not: look through it before you share it"),
+        );
+        return Ok(Exit::Success);
+    }
+    let selection = session.select(&args.select).await?;
     let mut errors: Vec<Error> = Vec::new();
     let mut units: Vec<UnitTested> = Vec::new();
     if !args.data {
-        for test in project.unit_tests.iter().filter(|t| t.spec.enabled && selection.contains(&t.spec.node)) {
+        let wanted = |node: &str| match node.split_once('/') {
+            Some((sync, stream)) => selection.takes(sync, stream),
+            None => selection.contains(node),
+        };
+        for test in project.unit_tests.iter().filter(|t| t.spec.enabled && wanted(&t.spec.node)) {
             match unit_tests::ask(session, test).await {
                 Ok(tested) => units.push(tested),
                 Err(failure) => errors.extend(failure.0),

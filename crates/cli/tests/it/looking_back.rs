@@ -12,7 +12,7 @@ fn counts_and_spreads_are_held_against_earlier_runs() {
             (
                 "models/copied.sql",
                 &format!(
-                    "/*---\nconnection: {connection}\ntests: [{{row_count: {{usual: 20%}}}}]\ncolumns:\n  country: {{tests: [{{drift: {{max: 0.1}}, where: id > 0}}]}}\n  amount: {{tests: [{{drift: {{max: 25%, runs: 5}}}}]}}\n---*/\nselect id, country, amount from {}",
+                    "/*---\nconnection: {connection}\ntests: [{{row_count: {{usual: 20%}}}}]\ncolumns:\n  country: {{tests: [{{drift: {{max: 0.15}}, where: id > 0}}]}}\n  amount: {{tests: [{{drift: {{max: 25%, runs: 5}}}}]}}\n---*/\nselect id, country, amount from {}",
                     if connection == "db" { "orders" } else { "db.orders" }
                 ),
             ),

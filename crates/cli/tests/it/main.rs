@@ -37,5 +37,6 @@ mod site;
 mod target;
 mod tpch;
 mod trib;
+mod unit_tests;
 mod why;
 mod wild;

@@ -23,11 +23,14 @@ pub struct UnitTestSpec {
     pub tags: Vec<String>,
     #[serde(default = "yes")]
     pub enabled: bool,
-    /// The model that is tested.
+    /// The model that is tested, or the stream of a sync: `shop/public.orders`.
     pub node: String,
     /// What `now()` and its kin give: a time with its zone, such as `2024-03-01T00:00:00Z`.
     #[schemars(with = "Option<String>")]
     pub now: Option<DateTime<Utc>>,
+    /// SQL types of given columns, by table. Others are those of the real table where it is there, or guessed from the values.
+    #[serde(default)]
+    pub types: BTreeMap<String, BTreeMap<String, String>>,
     /// Rows by table: what the node reads. A row is a map of columns.
     pub given: BTreeMap<String, Vec<BTreeMap<String, Value>>>,
     /// The rows must come in this order.
