@@ -122,7 +122,7 @@ impl Notes {
     /// Of a record that is gone nothing is there; of a NULL that is not sent neither.
     fn fingerprints(&self, values: &ArrayRef, gone: &BooleanArray) -> Result<Int64Array> {
         let all = hashes(values.as_ref())?;
-        let there = |row: usize| !gone.value(row) && !(self.skip_empty && values.is_null(row));
+        let there = |row: usize| !(gone.value(row) || self.skip_empty && values.is_null(row));
         Ok((0..all.len()).map(|row| there(row).then(|| all.value(row))).collect())
     }
 }
