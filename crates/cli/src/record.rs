@@ -106,7 +106,9 @@ async fn sample(queries: &Queries, recording: &Recording<'_>) -> Result<Vec<Samp
             }
             _ => String::new(),
         };
-        let columns = if columns.is_empty() { theirs(queries, &sql_name).await? } else { columns.into_iter().collect() };
+        // A view in between names more columns than the model takes from it, and wants to find them.
+        let direct = model.mentions.iter().any(|m| m.name() == table.to_string());
+        let columns = if columns.is_empty() || !direct { theirs(queries, &sql_name).await? } else { columns.into_iter().collect() };
         let list: Vec<String> = columns.iter().map(|c| ident(c)).collect();
         let sql = format!("select {} from {sql_name}{condition} limit {}", list.join(", "), recording.rows);
         let (schema, rows) = queries.rows(&sql).await?;

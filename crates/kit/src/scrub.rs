@@ -33,8 +33,8 @@ const SECRET: [&str; 16] = [
     "credential",
     "private_key",
 ];
-/// Parts of names that make a token one of pages or changes, which is no secret.
-const HARMLESS: [&str; 7] = ["page", "next", "prev", "cursor", "continu", "sync", "token_type"];
+/// Parts of names that make a token one of pages or changes, or an address that tokens come from, which is no secret.
+const HARMLESS: [&str; 8] = ["page", "next", "prev", "cursor", "continu", "sync", "token_type", "token_url"];
 
 /// Whether a header or a parameter of this name holds a secret.
 pub fn names_a_secret(name: &str) -> bool {

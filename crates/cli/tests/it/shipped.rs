@@ -43,7 +43,9 @@ impl Case {
         let mut connections = json!({case.name: settings});
         if let Some(wrong) = case.document["refused"].as_object() {
             let mut settings = case.settings(wrong.get("settings").unwrap_or(&case.document["settings"]), "${WRONG}");
-            settings["api_url"] = case.vendor.url().into();
+            if !settings.to_string().contains(&case.vendor.url()) {
+                settings["api_url"] = case.vendor.url().into();
+            }
             connections["wrong"] = settings;
         }
         case.folder.write("connections.yaml", &connections.to_string());

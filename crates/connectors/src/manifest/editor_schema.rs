@@ -116,7 +116,10 @@ mod tests {
         assert_eq!(at("DeclarativeSource/additionalProperties"), false);
         assert_eq!(at("PageIncrement/properties/type"), &json!({"const": "PageIncrement"}));
         let reference = json!({"$ref": "#/definitions/Reference"});
-        assert_eq!(at("HttpRequester/properties/http_method"), &json!({"anyOf": [{"enum": ["GET", "POST"]}, reference, {"type": "null"}]}));
+        assert_eq!(
+            at("HttpRequester/properties/http_method"),
+            &json!({"anyOf": [{"enum": ["GET", "POST", "PUT", "PATCH", "DELETE"]}, reference, {"type": "null"}]})
+        );
         assert_eq!(
             at("RemoveFields/properties/field_pointers/anyOf/0/items/anyOf/0"),
             &json!({"type": "array", "items": {"anyOf": [{"type": "string"}, reference]}})

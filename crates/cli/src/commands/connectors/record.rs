@@ -106,7 +106,9 @@ pub async fn replay(args: &ReplayArgs, session: &Session) -> Result<Exit> {
             errors.push(Error::new(Code::TestFailed, "the manifest gives something else than it did").detail(detail).stream(stream));
         }
     }
-    if let Some(missing) = replay.missing().first() {
+    // Pages are asked for ahead: of a recording of some pages, the next one is missing and nobody wants it.
+    let whole = args.subject.pages.or(recording.pages).is_none();
+    if let Some(missing) = replay.missing().first().filter(|_| whole) {
         let error = Error::new(Code::NotFound, "the recording has no answer for a request").detail(missing.clone());
         errors.push(error.hint("record again, if the manifest is meant to ask for something else now"));
     }
