@@ -109,7 +109,7 @@ pub fn draw(nodes: &[Node], edges: &[(usize, usize)]) -> Drawing {
         let mut at = (start, middle(*from));
         for item in way {
             let next = (left[layout.layer[*item]], middle(*item));
-            let bend = (at.0 + next.0) / 2.0;
+            let bend = f64::midpoint(at.0, next.0);
             path.push_str(&format!(" C{bend:.0} {:.0} {bend:.0} {:.0} {:.0} {:.0}", at.1, next.1, next.0, next.1));
             at = next;
             if layout.items[*item] == Item::Passing {
