@@ -43,6 +43,6 @@ mod tests {
         assert_eq!(at("/additionalProperties"), Some(&Value::Bool(false)));
         assert!(at("/properties/from/description").is_some());
         assert!(at("/definitions/StreamSpec/properties/where").is_some());
-        assert!(at("/definitions/StreamSpec/properties/send").is_none());
+        assert!(at("/definitions/StreamSpec/properties/send/description").is_some());
     }
 }
