@@ -7,7 +7,7 @@ use serde::Serialize;
 use trib_core::load::{RowScope, Rows};
 use trib_core::name::system;
 use trib_core::{Split, State, TableName};
-use trib_engine::lineage::used;
+use trib_engine::reads::needed;
 use trib_project::graph::GraphNode;
 use trib_project::select::Manifest;
 use trib_project::{Graph, Model, Project};
@@ -95,7 +95,7 @@ async fn reads(session: &Session, child: &Model, parent: &Model) -> Option<Vec<S
     }
     let queries = session.queries(&child.spec.connection).await.ok()??;
     let frame = queries.frame(&child.sql).await.ok()?;
-    let found = used(&frame).ok()?;
+    let found = needed(&frame).ok()?;
     Some(found.into_iter().filter(|(table, _)| parent.is_called(table)).flat_map(|(_, columns)| columns).collect())
 }
 

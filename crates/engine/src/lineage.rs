@@ -3,11 +3,10 @@
 //! A column comes from those whose values go into its own. Columns that only decide which rows there are (in a join, a filter, an
 //! order) are not among them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, JoinType};
-use datafusion::dataframe::DataFrame;
 use datafusion::logical_expr::{Distinct, Expr, LogicalPlan, Subquery};
 use serde::Serialize;
 use trib_core::{Result, TableName};
@@ -149,23 +148,6 @@ pub async fn landed(plan: &StreamPlan) -> Result<Vec<Landed>> {
             found.push(Landed { table: table.table().name.clone(), column: name.to_owned(), from });
         }
     }
-    Ok(found)
-}
-
-/// The columns of tables that a query needs, those that only filter or join rows included.
-pub fn used(frame: &DataFrame) -> Result<BTreeMap<TableName, BTreeSet<String>>> {
-    let (state, plan) = frame.clone().into_parts();
-    let plan = state.optimize(&plan).map_err(query_error)?;
-    let mut found: BTreeMap<TableName, BTreeSet<String>> = BTreeMap::new();
-    let walked = plan.apply_with_subqueries(|node| {
-        if let LogicalPlan::TableScan(scan) = node {
-            let columns = found.entry(table_name(&scan.table_name)).or_default();
-            columns.extend(scan.projected_schema.fields().iter().map(|f| f.name().clone()));
-            columns.extend(scan.filters.iter().flat_map(|f| f.column_refs().into_iter().map(|c| c.name().to_owned())));
-        }
-        Ok(TreeNodeRecursion::Continue)
-    });
-    walked.map_err(query_error)?;
     Ok(found)
 }
 

@@ -17,6 +17,7 @@ pub mod scrub;
 pub mod settings;
 pub mod spool;
 pub mod sql;
+pub mod standing;
 pub mod storage;
 pub mod tape;
 pub mod value;

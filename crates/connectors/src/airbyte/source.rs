@@ -1,7 +1,7 @@
 //! A connector as a source: one split over all its streams, whose state is the connector's own.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -10,6 +10,7 @@ use trib_core::{Catalog, Code, Context, Emitter, Error, Read, Result, Source, Sp
 use trib_kit::lines::Lines;
 use trib_kit::program_log::passing_on;
 use trib_kit::records::Decoder;
+use trib_kit::standing::Standing;
 
 use super::catalog::AirbyteCatalog;
 use super::config::AirbyteConfig;
@@ -26,15 +27,13 @@ pub struct AirbyteSource {
     specified: tokio::sync::OnceCell<()>,
     catalog: tokio::sync::OnceCell<AirbyteCatalog>,
     /// The connector between two loads of one read.
-    live: Mutex<Option<Live>>,
+    live: Standing<Live>,
 }
 
 /// A connector that reads.
 struct Live {
     call: Call,
     input: Input,
-    /// All that it has said up to here is safe at the destination.
-    safe: bool,
 }
 
 /// What is to be read.
@@ -55,7 +54,7 @@ impl AirbyteSource {
             settings,
             specified: tokio::sync::OnceCell::new(),
             catalog: tokio::sync::OnceCell::new(),
-            live: Mutex::default(),
+            live: Standing::default(),
         })
     }
 
@@ -120,11 +119,7 @@ impl AirbyteSource {
             files.push(("state", spec.state.to_file()));
         }
         let (call, lines) = self.call("read", &files).await?;
-        Ok(Live { call, input: Input::new(lines, spec.state.clone(), self.settings.clone()), safe: false })
-    }
-
-    fn live(&self) -> std::sync::MutexGuard<'_, Option<Live>> {
-        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+        Ok(Live { call, input: Input::new(lines, spec.state.clone(), self.settings.clone()) })
     }
 }
 
@@ -168,14 +163,7 @@ impl Source for AirbyteSource {
                 .stream(&read.stream)
                 .hint("most have a setting such as `start_date`; `trib run --full-refresh` reads everything again"));
         }
-        // One whose last load was lost has told things that nobody has: it begins again.
-        let goes_on = {
-            let mut live = self.live();
-            if live.as_ref().is_some_and(|l| !l.safe) {
-                *live = None;
-            }
-            live.is_some()
-        };
+        let goes_on = self.live.goes_on();
         let mut folded = Folded::of(state.global.as_ref());
         // Reading everything means from the beginning.
         let catalog = self.catalog().await?;
@@ -190,7 +178,7 @@ impl Source for AirbyteSource {
 
     async fn read(&self, split: &Split, out: &mut Emitter) -> Result<SplitEnd> {
         let spec: Spec = serde_json::from_value(split.spec.clone())?;
-        let left = if spec.goes_on { self.live().take() } else { None };
+        let left = if spec.goes_on { self.live.take() } else { None };
         let mut live = match left {
             Some(live) => live,
             None => self.start(&spec).await?,
@@ -207,7 +195,7 @@ impl Source for AirbyteSource {
         .map_err(|_| Error::internal("reading the connector has panicked"))??;
         let facts = json!({"state": live.input.state});
         if pause == Pause::Budget {
-            *self.live() = Some(Live { safe: false, ..live });
+            self.live.keep(live);
             return Ok(SplitEnd::stopped(split, split.clone(), facts));
         }
         let ended = live.call.finish().await.map_err(|e| clean(&e, &self.settings.scrub));
@@ -230,9 +218,7 @@ impl Source for AirbyteSource {
     }
 
     async fn acknowledge(&self, _state: &State) -> Result<()> {
-        if let Some(live) = self.live().as_mut() {
-            live.safe = true;
-        }
+        self.live.acknowledge();
         Ok(())
     }
 }

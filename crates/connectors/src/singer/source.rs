@@ -14,6 +14,7 @@ use trib_kit::lines::Lines;
 use trib_kit::process::{PrivateFolder, Process, Program};
 use trib_kit::program_log::passing_on;
 use trib_kit::scrub;
+use trib_kit::standing::Standing;
 
 use super::catalog::TapCatalog;
 use super::config::SingerConfig;
@@ -26,7 +27,7 @@ pub struct SingerSource {
     secrets: Arc<[String]>,
     catalog: tokio::sync::Mutex<Option<Arc<TapCatalog>>>,
     /// The tap between two loads of one read.
-    live: Mutex<Option<Live>>,
+    live: Standing<Live>,
     /// What SCHEMA messages have said that the catalog did not.
     seen: Mutex<Vec<(String, Arc<Schema>)>>,
 }
@@ -35,8 +36,6 @@ pub struct SingerSource {
 struct Live {
     process: Process,
     input: Input,
-    /// All that it has said up to here is safe at the destination.
-    safe: bool,
     /// Goes last, when the tap cannot read it any more.
     _folder: PrivateFolder,
 }
@@ -61,7 +60,7 @@ impl SingerSource {
             dir: context.project_dir.clone(),
             secrets,
             catalog: tokio::sync::Mutex::default(),
-            live: Mutex::default(),
+            live: Standing::default(),
             seen: Mutex::default(),
         })
     }
@@ -136,7 +135,7 @@ impl SingerSource {
         }
         let secrets = self.secrets.clone();
         input.every_now_and_then(passing_on(process.said.clone(), move |text| scrub::without(text, secrets.iter())));
-        Ok(Live { process, input, safe: false, _folder: folder })
+        Ok(Live { process, input, _folder: folder })
     }
 
     /// The columns that are read, as the tap gives them now.
@@ -161,10 +160,6 @@ impl SingerSource {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.iter().find(|(name, _)| name == stream).map(|(_, schema)| schema.clone())
     }
-
-    fn live(&self) -> std::sync::MutexGuard<'_, Option<Live>> {
-        self.live.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 #[async_trait]
@@ -180,7 +175,7 @@ impl Source for SingerSource {
             if let Some(schema) = self.schema_of(&stream.name) {
                 stream.schema = schema;
             }
-            stream.anew = self.live().as_ref().is_some_and(|l| l.input.is_anew(&stream.name));
+            stream.anew = self.live.is_some_and(|l| l.input.is_anew(&stream.name));
         }
         Ok(catalog)
     }
@@ -195,14 +190,7 @@ impl Source for SingerSource {
                 .stream(&read.stream)
                 .hint("most taps have a setting such as `start_date`; `trib run --full-refresh` reads everything again"));
         }
-        // A tap whose last load was lost has told things that nobody has: it begins again.
-        let goes_on = {
-            let mut live = self.live();
-            if live.as_ref().is_some_and(|l| !l.safe) {
-                *live = None;
-            }
-            live.is_some()
-        };
+        let goes_on = self.live.goes_on();
         let spec = Spec { state: state.global.clone(), versions: remembered(state), reads: reads.to_vec(), goes_on };
         let streams = reads.iter().map(|r| r.stream.clone()).collect();
         Ok(vec![Split { streams, spec: serde_json::to_value(spec)?, rows: None, covers: None }])
@@ -210,7 +198,7 @@ impl Source for SingerSource {
 
     async fn read(&self, split: &Split, out: &mut Emitter) -> Result<SplitEnd> {
         let spec: Spec = serde_json::from_value(split.spec.clone())?;
-        let left = if spec.goes_on { self.live().take() } else { None };
+        let left = if spec.goes_on { self.live.take() } else { None };
         let mut live = match left {
             Some(mut live) => {
                 let catalog = self.catalog().await?;
@@ -245,7 +233,7 @@ impl Source for SingerSource {
             let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
             *seen = live.input.known().map(|(name, known)| (name.to_owned(), known.schema.clone())).collect();
         }
-        *self.live() = Some(Live { safe: false, ..live });
+        self.live.keep(live);
         Ok(end)
     }
 
@@ -258,9 +246,7 @@ impl Source for SingerSource {
     }
 
     async fn acknowledge(&self, _state: &State) -> Result<()> {
-        if let Some(live) = self.live().as_mut() {
-            live.safe = true;
-        }
+        self.live.acknowledge();
         Ok(())
     }
 }
