@@ -234,7 +234,7 @@ pub struct Load {
     pub tables: Vec<TableLoad>,
     /// Where this load leads to: the state of the load's streams.
     pub state: State,
-    /// Tables that rows of the scope have gone into, this load's among them, without child tables: what the state takes for granted to be there.
+    /// Tables that rows of the scope have gone into, this load's among them: what the state takes for granted to be there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub filled: Vec<TableName>,
     /// The time that [`system::LOADED_AT`] and history's validity carry.

@@ -128,7 +128,7 @@ impl Disagreement {
 }
 
 /// Whether a read that goes on from a state may add to this table, or [`Disagreement::TableGone`]. `filled` is the marker's, `alone`: all rows of the scope go into
-/// this table.
+/// this table and its child tables.
 pub fn may_add(filled: &[TableName], table: &TableName, exists: bool, alone: bool) -> Result<(), Disagreement> {
     let fits = if filled.contains(table) { exists } else { !alone || filled.is_empty() };
     if fits { Ok(()) } else { Err(Disagreement::TableGone) }

@@ -14,16 +14,20 @@ use crate::wanted::Wanted;
 /// `filled` is the marker's.
 pub fn check_tables(task: &SyncTask, filled: &[TableName], wanted: &Wanted, plans: &[SharedPlan]) -> Result<()> {
     for plan in plans {
-        let (stream, Some(root)) = (&plan.spec.stream, plan.tables.first()) else { continue };
+        let stream = &plan.spec.stream;
         if !wanted.builds_on_state(stream) || task.source.remembered_elsewhere() {
             continue;
         }
-        let table = &root.table().name;
-        may_add(filled, table, root.exists, !task.source.streams_together()).map_err(|disagreement| {
-            let before: Vec<String> = filled.iter().filter(|t| *t != table).map(ToString::to_string).collect();
-            let what = if filled.contains(table) { "is gone".to_owned() } else { format!("now, {} before", before.join(", ")) };
-            disagreement.error(stream).detail(format!("{table} {what}"))
-        })?;
+        for planned in &plan.tables {
+            let table = &planned.table().name;
+            // A child table may come later than its parent.
+            let alone = planned.table().parent.is_none() && !task.source.streams_together();
+            may_add(filled, table, planned.exists, alone).map_err(|disagreement| {
+                let before: Vec<String> = filled.iter().filter(|t| *t != table).map(ToString::to_string).collect();
+                let what = if filled.contains(table) { "is gone".to_owned() } else { format!("now, {} before", before.join(", ")) };
+                disagreement.error(stream).detail(format!("{table} {what}"))
+            })?;
+        }
     }
     Ok(())
 }

@@ -260,13 +260,13 @@ impl InProgress<'_, '_> {
     /// What the marker is to say of the tables that have rows.
     fn filled(&self, tables: &[TableLoad]) -> Vec<TableName> {
         let replaces = |s: &StreamTask| matches!(s.spec.write, WriteMode::Replace | WriteMode::Mirror);
-        // Of what is replaced nothing counts that was before, and a stream that loads alone fills no table but its own.
+        // Of what is replaced nothing counts that was before, and a stream that loads alone fills no tables but its own.
         let (run, streams) = (self.run, &self.wanted.streams);
-        let replaced = |table: &TableName| {
-            self.wanted.refreshing || streams.iter().any(|s| replaces(s) && (!run.together() || s.spec.table == *table))
-        };
+        let has = |s: &StreamTask, table: &TableName| self.plan_of(s).is_some_and(|p| p.tables.iter().any(|t| t.table().name == *table));
+        let replaced =
+            |table: &TableName| self.wanted.refreshing || streams.iter().any(|s| replaces(s) && (!run.together() || has(s, table)));
         let before = run.filled.iter().filter(|t| !replaced(t)).cloned();
-        let fills = |t: &&TableLoad| t.table.parent.is_none() && t.table.write != WriteMode::Prune && t.receipts.iter().any(|r| r.rows > 0);
+        let fills = |t: &&TableLoad| t.table.write != WriteMode::Prune && t.receipts.iter().any(|r| r.rows > 0);
         let now = tables.iter().filter(fills).map(|t| t.table.name.clone());
         before.chain(now).collect::<BTreeSet<_>>().into_iter().collect()
     }

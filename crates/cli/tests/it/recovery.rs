@@ -182,6 +182,30 @@ fn a_table_that_was_dropped_is_not_made_anew_from_an_increment() {
 }
 
 #[test]
+fn a_child_table_that_was_dropped_is_not_made_anew_from_an_increment() {
+    let folder = Folder::with(&[
+        ("tributary.yaml", "name: recovery\n"),
+        ("connections.yaml", "drop: {connector: files, path: \"drop/*.jsonl\"}\nout: {connector: sqlite, path: out.db}\n"),
+        (
+            "syncs/go.yaml",
+            "from: drop\nto: out\nstreams:\n  \"*\": {into: orders, key: id, read: incremental, write: upsert, nested: table}\n",
+        ),
+        ("drop/1.jsonl", "{\"id\": 1, \"lines\": [{\"sku\": \"a\"}]}\n"),
+    ]);
+    let first = folder.trib(&["run"]);
+    assert_eq!(first.status, Some(0), "{}", first.all());
+    let sqlite = rusqlite::Connection::open(folder.path().join("out.db")).unwrap();
+    sqlite.execute_batch("drop table orders__lines").unwrap();
+    folder.write("drop/2.jsonl", "{\"id\": 2, \"lines\": [{\"sku\": \"b\"}]}\n");
+    let refused = folder.trib(&["run"]);
+    assert_eq!(refused.status, Some(1), "{}", refused.all());
+    assert!(refused.all().contains("orders__lines is gone"), "{}", refused.all());
+    let again = folder.trib(&["run", "--full-refresh"]);
+    assert_eq!(again.status, Some(0), "{}", again.all());
+    assert_eq!(sqlite.query_row("select group_concat(sku) from orders__lines", [], |r| r.get::<_, String>(0)).unwrap(), "a,b");
+}
+
+#[test]
 fn markers_of_an_earlier_version_are_read() {
     for (to, into) in &destinations()[..2] {
         let bench = Bench::new(to, into, INCREMENTAL);

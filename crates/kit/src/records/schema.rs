@@ -249,7 +249,10 @@ pub fn of_field(field: &Field) -> Value {
     let of = |name: &str| if field.is_nullable() { json!([name, "null"]) } else { json!([name]) };
     match field.data_type() {
         DataType::Boolean => json!({"type": of("boolean")}),
-        t if t.is_integer() => json!({"type": of("integer")}),
+        t if t.is_integer() => match range(t) {
+            Some((minimum, maximum)) => json!({"type": of("integer"), "minimum": minimum, "maximum": maximum}),
+            None => json!({"type": of("integer")}),
+        },
         t if t.is_floating() => json!({"type": of("number")}),
         DataType::Decimal128(precision, scale) | DataType::Decimal256(precision, scale) => {
             // Powers of ten as text, since they are beyond what a double or an integer says exactly.
@@ -281,6 +284,20 @@ pub fn of_field(field: &Field) -> Value {
             None => json!({"type": of("string")}),
         },
     }
+}
+
+/// What an integer may be. Programs that make tables choose the width by it; one beyond 64 signed bits is a text to some of them.
+fn range(integer: &DataType) -> Option<(i64, i64)> {
+    Some(match integer {
+        DataType::Int8 => (i8::MIN.into(), i8::MAX.into()),
+        DataType::Int16 => (i16::MIN.into(), i16::MAX.into()),
+        DataType::Int32 => (i32::MIN.into(), i32::MAX.into()),
+        DataType::Int64 => (i64::MIN, i64::MAX),
+        DataType::UInt8 => (0, u8::MAX.into()),
+        DataType::UInt16 => (0, u16::MAX.into()),
+        DataType::UInt32 => (0, u32::MAX.into()),
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
@@ -357,5 +374,13 @@ mod tests {
             let got = back.field_with_name(field.name()).unwrap();
             assert_eq!((got.data_type(), got.logical()), (field.data_type(), field.logical()), "{}", field.name());
         }
+    }
+
+    #[test]
+    fn integers_say_how_wide_they_are() {
+        let of = |t: DataType| of_field(&Field::new("i", t, false));
+        assert_eq!(of(DataType::Int16), json!({"type": ["integer"], "minimum": -32768, "maximum": 32767}));
+        assert_eq!(of(DataType::Int64), json!({"type": ["integer"], "minimum": i64::MIN, "maximum": i64::MAX}));
+        assert_eq!(of(DataType::UInt64), json!({"type": ["integer"]}));
     }
 }
