@@ -40,6 +40,7 @@ pub const SHIPPED: &[Shipped] = shipped![
     "open_meteo",
     "salesforce",
     "shopify",
+    "slack",
     "stripe",
     "webhook",
     "world_bank"
