@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
 use trib_core::contract::NewStreams;
+use trib_core::name::system;
 use trib_core::transform::{ColumnRule, Transform};
 use trib_core::{Code, Error, Read, ReadMode, Result, Stream, WriteMode};
 use trib_engine::StreamSpec;
@@ -101,6 +102,7 @@ fn pushed_nothing(plan: &StreamPlan) -> bool {
 /// What is read, what becomes of it here, and the condition that the source evaluates.
 fn reading(plan: &StreamPlan, stream: &Stream, pushes_filter: bool) -> Result<(SchemaRef, Transform, Option<String>)> {
     let mut transform = plan.transform.clone();
+    transform.select = transform.select.take().or_else(|| without_ours(&stream.schema, &transform));
     let pushed_filter = if pushes_filter { transform.filter.take() } else { None };
     let schema = match &transform.select {
         None => stream.schema.clone(),
@@ -125,6 +127,16 @@ fn reading(plan: &StreamPlan, stream: &Stream, pushes_filter: bool) -> Result<(S
         transform.columns.retain(|name, _| has(&schema, name));
     }
     Ok((schema, transform, pushed_filter))
+}
+
+/// The columns of a table that Tributary has made, without its own: each table has those of its own loads. What a rule or SQL names comes along.
+/// `None`: there are none of ours.
+fn without_ours(schema: &Schema, transform: &Transform) -> Option<Vec<String>> {
+    let ours = |name: &str| name.starts_with(system::PREFIX);
+    let sql = || transform.sql.iter().chain(transform.add.values());
+    let named = |name: &str| transform.columns.contains_key(name) || sql().any(|sql| mentions(sql, name));
+    let names = || schema.fields().iter().map(|f| f.name());
+    names().any(|name| ours(name)).then(|| names().filter(|name| !ours(name) || named(name)).cloned().collect())
 }
 
 fn cursor(read: &Read) -> Option<&str> {

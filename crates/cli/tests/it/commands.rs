@@ -34,21 +34,25 @@ fn people(csv: &str, sync: &str) -> Folder {
     ])
 }
 
+/// Each table has the columns of its own loads; those of the table that it was read from come along where they are named.
 #[test]
-fn the_example_moves_only_what_is_new() {
-    let folder = Folder::new();
-    ok(&folder, &["init", "--example", "."]);
-    ok(&folder, &["validate"]);
-    assert_eq!(json(&folder, &["fmt", "--check"])["changed"], serde_json::json!([]));
+fn columns_of_tributary_stay_behind() {
+    let folder = people("id,name\n1,a\n", "from: drop\ninto: hr.{table}\n");
+    folder.write(
+        "connections.yaml",
+        "drop: {connector: files, path: data, streams: {people: {path: people.csv, key: [id]}}}\nout: {connector: sqlite, path: out.db}\n",
+    );
+    folder.write("syncs/out.yaml", "from: warehouse\nto: out\ninto: \"{table}\"\nstreams: [hr.people]\n");
+    folder.write(
+        "syncs/dated.yaml",
+        "from: warehouse\nto: out\ninto: dated\nstreams:\n  hr.people: {cursor: _trib_loaded_at, columns: {_trib_load_id: {rename: brought_by}}}\n",
+    );
     ok(&folder, &["run"]);
-    ok(&folder, &["init", "--example-changes", "."]);
-    let second = summary(&ok(&folder, &["run", "--json"]));
-    for stream in second["streams"].as_array().unwrap() {
-        let read = stream["rows_read"].as_u64().unwrap();
-        assert!(stream["read"] == "full" || read > 0 && read < 100, "{stream}");
-    }
-    let again = folder.trib(&["init", "--example", "."]);
-    assert_eq!(again.status, Some(2), "{}", again.all());
+    let columns = |table: &str| folder.query("out", &format!("select name from pragma_table_info('{table}') order by cid"));
+    assert_eq!(columns("people"), "id;name;_trib_load_id;_trib_loaded_at");
+    assert_eq!(columns("dated"), "id;name;brought_by;_trib_load_id;_trib_loaded_at");
+    assert_eq!(folder.query("out", "select p._trib_load_id = d.brought_by, d._trib_load_id = d.brought_by from people p, dated d"), "0,0");
+    assert_eq!(folder.query("warehouse", "select count(*) from hr.people"), "1");
 }
 
 #[test]
