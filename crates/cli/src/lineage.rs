@@ -15,11 +15,12 @@ use trib_engine::lineage::{Origins, Step, landed, origins};
 use trib_engine::session::query_error;
 use trib_engine::{Queries, Relation, StreamPlan, Tables};
 use trib_project::graph::{GraphNode, writes};
-use trib_project::{Environment, Graph, Model, NodeKind};
+use trib_project::{DeliveryPlan, Environment, Graph, Model, NodeKind, Sync};
 use trib_runtime::{StreamTask, SyncTask};
 
 use crate::app::Session;
 use crate::assemble::Ask;
+use crate::delivered::Delivered;
 use crate::exit::Result;
 use crate::models;
 use crate::prepare::{self, Wanted};
@@ -49,7 +50,7 @@ pub struct Edge {
     pub node: String,
 }
 
-/// A table that a node makes.
+/// A table that a node makes, or an object of an API that is delivered to.
 #[derive(Clone, Debug)]
 pub struct KnownTable {
     /// As edges name it.
@@ -62,10 +63,18 @@ pub struct KnownTable {
     pub stream: Option<String>,
     /// What the sync says of it.
     pub declared: Option<Arc<trib_project::StreamPlan>>,
+    /// Of an object: what goes there.
+    pub delivered: Vec<Delivered>,
     /// Our own columns left out.
     pub columns: Vec<(String, DataType)>,
     /// The tables that it is made from; of a sync the stream, as `connection: stream`.
     pub reads: BTreeSet<String>,
+}
+
+impl KnownTable {
+    pub fn is_made_by(&self, node: &str) -> bool {
+        self.node == node || self.delivered.iter().any(|d| d.plan.sync == node)
+    }
 }
 
 #[derive(Default)]
@@ -103,6 +112,9 @@ impl Lineage {
 
     async fn sync(&mut self, session: &Session, node: &GraphNode, wanted: &Wanted<'_>) -> Result<()> {
         let sync = session.project()?.sync(&node.name)?;
+        if session.destination(&sync.spec.to).is_ok_and(|to| to.deliveries().is_some()) {
+            return self.deliveries(session, sync, wanted).await;
+        }
         for prepared in prepare::sync(session, sync, wanted).await {
             let prepared = match prepared {
                 Ok(prepared) => prepared,
@@ -118,6 +130,31 @@ impl Lineage {
             }
         }
         Ok(())
+    }
+
+    /// The objects that a sync delivers to. They are not asked: what is sent is what the project says.
+    async fn deliveries(&mut self, session: &Session, sync: &Sync, wanted: &Wanted<'_>) -> Result<()> {
+        sync.ready()?;
+        let (plans, errors) = sync.deliveries();
+        self.unknown.extend(errors);
+        for from in &sync.spec.from.0 {
+            for plan in plans.iter().filter(|p| wanted.selection.takes(&sync.name, &p.stream)) {
+                if let Err(failure) = self.delivery(session, from, &sync.spec.to, plan).await {
+                    self.unknown.extend(failure.0.into_iter().map(|e| plan.at.mark(e.stream(&plan.stream))));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn delivery(&mut self, session: &Session, from: &str, to: &str, plan: &DeliveryPlan) -> Result<()> {
+        let queries = self.queries(session, from, false).await?;
+        let delivered = Delivered::of(&queries, from, plan.clone()).await?;
+        let frame = queries.frame(&delivered.sql()).await?;
+        let schema: SchemaRef = Arc::new(frame.schema().as_arrow().clone());
+        let found: Vec<Origins> = origins(frame.logical_plan())?;
+        let name = self.object(to, delivered, &schema, self.table_name(session, from, &plan.table)?);
+        self.come_from(session, from, (&name, &plan.sync), &schema, found)
     }
 
     async fn seed(&mut self, session: &Session, node: &GraphNode) -> Result<()> {
@@ -171,7 +208,7 @@ impl Lineage {
 
     async fn model(&mut self, session: &Session, model: &Model) -> Result<()> {
         let connection = &model.spec.connection;
-        let queries = self.queries(session, model).await?;
+        let queries = self.queries(session, connection, !model.elsewhere.is_empty()).await?;
         // What a program does with its columns cannot be seen; which columns it has made can.
         let sql =
             if model.is_script { format!("select * from {}", trib_project::data_test::quoted(&model.table)) } else { model.sql.clone() };
@@ -190,25 +227,37 @@ impl Lineage {
         if model.is_script {
             return Ok(());
         }
+        self.come_from(session, connection, (&name, &model.name), &schema, found)
+    }
+
+    /// Edges from the columns that a query in a connection reads to those of the table that a node makes of it.
+    fn come_from(
+        &mut self,
+        session: &Session,
+        connection: &str,
+        (name, node): (&str, &str),
+        schema: &Schema,
+        found: Vec<Origins>,
+    ) -> Result<()> {
         for (field, origins) in schema.fields().iter().zip(found) {
-            let to = ColumnName::new(&name, field.name());
+            let to = ColumnName::new(name, field.name());
             for ((table, column), how) in origins {
                 let from = ColumnName::new(&self.table_name(session, connection, &table)?, &column);
-                self.edges.push(Edge { from, to: to.clone(), how, node: model.name.clone() });
+                self.edges.push(Edge { from, to: to.clone(), how, node: node.to_owned() });
             }
         }
         Ok(())
     }
 
-    /// Queries over what a model may read, in which the tables that were traced stand as they will be.
-    async fn queries(&self, session: &Session, model: &Model) -> Result<Queries> {
-        let home = &model.spec.connection;
+    /// Queries over what a model of a connection may read, in which the tables that were traced stand as they will be. `across`: it reads other
+    /// connections too.
+    async fn queries(&self, session: &Session, home: &str, across: bool) -> Result<Queries> {
         let mut over = self.over.get(home).cloned().unwrap_or_default();
-        if session.native(home)?.is_none() && model.elsewhere.is_empty() {
+        if session.native(home)?.is_none() && !across {
             let (destination, environment) = (session.destination(home)?, session.project()?.environment.clone());
             return Ok(Queries::new(session.engine()?, Arc::new(Inside { destination, environment })).with(over));
         }
-        for (connection, tables) in self.over.iter().filter(|(connection, _)| *connection != home) {
+        for (connection, tables) in self.over.iter().filter(|(connection, _)| connection.as_str() != home) {
             for (table, made) in tables {
                 over.push((TableName::new(Some(connection.as_str()), &table.to_string()), made.clone()));
                 if !over.iter().any(|(known, _)| known == table) {
@@ -225,8 +274,7 @@ impl Lineage {
             // Several sources fill it.
             return Ok(known.name.clone());
         }
-        let plain = logical.to_string();
-        let name = if self.tables.iter().any(|t| t.name == plain) { format!("{connection}: {plain}") } else { plain };
+        let name = self.free_name(connection, &logical);
         let over = self.over.entry(connection.to_owned()).or_default();
         over.push((logical.clone(), Over::Table(empty(schema)?)));
         let ours = |name: &str| name.starts_with(system::PREFIX);
@@ -238,10 +286,46 @@ impl Lineage {
             node: node.to_owned(),
             stream: None,
             declared: None,
+            delivered: Vec::new(),
             columns,
             reads: BTreeSet::new(),
         });
         Ok(name)
+    }
+
+    /// Adds what goes to an object. Several tables may, each with fields of its own.
+    fn object(&mut self, connection: &str, delivered: Delivered, schema: &Schema, reads: String) -> String {
+        let logical = TableName::new(None, &delivered.plan.object);
+        let known = self.tables.iter().position(|t| t.connection == connection && t.logical == logical);
+        let at = known.unwrap_or_else(|| {
+            self.tables.push(KnownTable {
+                name: self.free_name(connection, &logical),
+                logical,
+                connection: connection.to_owned(),
+                node: delivered.plan.sync.clone(),
+                stream: Some(delivered.plan.stream.clone()),
+                declared: None,
+                delivered: Vec::new(),
+                columns: Vec::new(),
+                reads: BTreeSet::new(),
+            });
+            self.tables.len() - 1
+        });
+        let object = &mut self.tables[at];
+        for field in schema.fields() {
+            if object.columns.iter().all(|(name, _)| name != field.name()) {
+                object.columns.push((field.name().clone(), field.data_type().clone()));
+            }
+        }
+        object.delivered.push(delivered);
+        object.reads.insert(reads);
+        object.name.clone()
+    }
+
+    /// A table's own name; its connection stands before it where another has the same.
+    fn free_name(&self, connection: &str, logical: &TableName) -> String {
+        let plain = logical.to_string();
+        if self.tables.iter().any(|t| t.name == plain) { format!("{connection}: {plain}") } else { plain }
     }
 
     /// A model or seed may be read by its name alone.

@@ -6,6 +6,7 @@ mod assemble;
 mod audit;
 mod commands;
 mod conduct;
+mod delivered;
 mod deliveries;
 mod exit;
 mod hub;

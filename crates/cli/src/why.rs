@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use trib_core::name::system;
 use trib_core::{Code, Error};
-use trib_engine::check::count;
+use trib_engine::check::{Failing, count};
 use trib_engine::lineage::Step;
 use trib_project::data_test::{ident, quoted};
 use trib_store::Store;
@@ -151,9 +151,8 @@ impl<'a> Tracer<'a> {
             note: None,
             next: Vec::new(),
         };
-        let conditions: Vec<String> =
-            found.wanted.iter().map(|(c, v)| format!("cast({} as text) = '{}'", ident(c), v.replace('\'', "''"))).collect();
-        let asked = self.ask(table, &conditions.join(" and ")).await;
+        found.rejected = self.refused(table, &found.wanted);
+        let asked = if table.delivered.is_empty() { self.ask(table, &found.wanted).await } else { self.sent(table, &found.wanted).await };
         let rows = match asked {
             Ok(rows) => rows,
             Err(failure) => {
@@ -162,6 +161,9 @@ impl<'a> Tracer<'a> {
             }
         };
         found.count = rows.count;
+        if found.count == 0 && !table.delivered.is_empty() {
+            found.note = Some(if found.rejected.is_empty() { "no record of it was delivered" } else { "it is not delivered" }.to_owned());
+        }
         let mut loads = BTreeSet::new();
         for row in rows.rows.into_iter().filter_map(|row| if let Value::Object(row) = row { Some(row) } else { None }) {
             loads.extend(row.get(system::LOAD_ID).and_then(Value::as_str).map(str::to_owned));
@@ -172,11 +174,26 @@ impl<'a> Tracer<'a> {
             );
         }
         found.loads = loads.iter().filter_map(|load| self.loads.get(load).cloned()).collect();
-        found.rejected = self.refused(table, &found.wanted);
         Ok(found)
     }
 
-    async fn ask(&self, table: &KnownTable, condition: &str) -> Result<trib_engine::check::Failing> {
+    /// The records of an object, as the lake has noted them.
+    async fn sent(&self, table: &KnownTable, wanted: &Values) -> Result<Failing> {
+        let wanted: Vec<(&str, &str)> = wanted.iter().map(|(column, value)| (column.as_str(), value.as_str())).collect();
+        let mut all: Option<Failing> = None;
+        for delivered in &table.delivered {
+            if let Some(found) = delivered.records(self.session, &wanted, ROWS).await? {
+                let all = all.get_or_insert_default();
+                all.count += found.count;
+                all.rows.extend(found.rows);
+            }
+        }
+        Ok(all.ok_or_else(|| Error::new(Code::Unsupported, "of a record that was delivered only its key is noted"))?)
+    }
+
+    async fn ask(&self, table: &KnownTable, wanted: &Values) -> Result<Failing> {
+        let equal = |(column, value): (&String, &String)| format!("cast({} as text) = '{}'", ident(column), value.replace('\'', "''"));
+        let condition = wanted.iter().map(equal).collect::<Vec<_>>().join(" and ");
         let rows = match self.session.queries(&table.connection).await? {
             Some(queries) => queries.rows(&format!("select * from {} where {condition}", quoted(&table.logical))).await?.1,
             None => {
@@ -192,7 +209,7 @@ impl<'a> Tracer<'a> {
     }
 
     fn refused(&self, table: &KnownTable, wanted: &Values) -> Vec<String> {
-        let of_node = |sync: &str| sync.split(':').nth(2) == Some(table.node.as_str());
+        let of_node = |sync: &str| sync.split(':').nth(2).is_some_and(|node| table.is_made_by(node));
         let meant = |row: &Map<String, Value>| wanted.iter().all(|(column, value)| row.get(column).and_then(text).as_ref() == Some(value));
         let rows = self.rejected.iter().filter(|(sync, _, row)| of_node(sync) && !wanted.is_empty() && meant(row));
         rows.map(|(_, reason, _)| reason.clone()).take(ROWS).collect()

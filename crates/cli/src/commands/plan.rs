@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
-use trib_core::Error;
+use trib_core::{Code, Error, TableName};
 use trib_project::{Graph, Model, NodeKind};
 use trib_runtime::{NoObserver, StreamOutline, SyncTask, outline};
 
@@ -70,6 +70,7 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit> {
                         Ok(mut prepared) => {
                             admit(&mut prepared, &mut writers);
                             streams(session, prepared, &mut plan).await?;
+                            unmade(session, &graph, &wanted, &mut plan).await?;
                         }
                     }
                     plans.push(plan);
@@ -157,6 +158,26 @@ async fn streams(session: &Session, prepared: Prepared, plan: &mut SyncOutline) 
     plan.notes.extend(prepared.notes);
     plan.errors.extend(prepared.errors);
     outlines(session, &prepared.task, plan).await
+}
+
+/// What reads a table that another node of the plan has yet to make is planned when that has run.
+async fn unmade(session: &Session, graph: &Graph, wanted: &Wanted<'_>, plan: &mut SyncOutline) -> Result<()> {
+    if plan.errors.iter().all(|e| e.code() != Code::NotFound) {
+        return Ok(());
+    }
+    let project = session.project()?;
+    let parents = graph.parents(&plan.sync).filter(|name| wanted.selection.contains(name));
+    for parent in parents.filter_map(|name| project.model(name).ok()).filter(|m| m.spec.materialized.is_stored()) {
+        if session.destination(&parent.spec.connection)?.inspect(&project.environment.physical(&parent.table)).await?.is_none() {
+            let named = |e: &Error| e.place().stream.as_ref().is_some_and(|s| parent.is_called(&TableName::parse(s)));
+            let of_it = |e: &Error| e.code() == Code::NotFound && named(e);
+            if plan.errors.iter().any(of_it) {
+                plan.errors.retain(|e| !of_it(e));
+                plan.notes.push(format!("{} is looked at once {} has run", parent.table, parent.name));
+            }
+        }
+    }
+    Ok(())
 }
 
 async fn outlines(session: &Session, task: &SyncTask, plan: &mut SyncOutline) -> Result<()> {

@@ -83,7 +83,7 @@ impl OpenLineage {
     pub async fn node_ended(&self, session: &Session, node: &GraphNode, ran: &Ran) {
         let lineage = self.lineage(session, &node.name).await;
         let places = Places { session, lineage: &lineage };
-        let made: Vec<&KnownTable> = lineage.tables.iter().filter(|t| t.node == node.name).collect();
+        let made: Vec<&KnownTable> = lineage.tables.iter().filter(|t| t.is_made_by(&node.name)).collect();
         let reads: BTreeSet<&str> = made.iter().flat_map(|t| &t.reads).map(String::as_str).collect();
         let inputs: Vec<Dataset> = reads.iter().map(|name| places.dataset(name)).collect();
         let mut outputs: Vec<Dataset> = made.iter().map(|t| places.made(t)).collect();
@@ -134,7 +134,7 @@ impl OpenLineage {
     /// What is known of columns. Scripts, and what reads them, are known once they have run.
     async fn lineage(&self, session: &Session, node: &str) -> Arc<Lineage> {
         let mut traced = self.traced.lock().await;
-        match traced.as_ref().filter(|l| l.tables.iter().any(|t| t.node == node)) {
+        match traced.as_ref().filter(|l| l.tables.iter().any(|t| t.is_made_by(node))) {
             Some(known) => known.clone(),
             None => {
                 let found = Arc::new(Lineage::of(session).await.unwrap_or_default());
@@ -248,6 +248,10 @@ impl Places<'_> {
     }
 
     fn table(&self, table: &KnownTable) -> Place {
+        if !table.delivered.is_empty() {
+            // The API knows nothing of environments.
+            return self.place(&table.connection, &table.logical.to_string());
+        }
         let physical = self.session.project().map_or_else(|_| table.logical.clone(), |p| p.environment.physical(&table.logical));
         self.place(&table.connection, &physical.to_string())
     }

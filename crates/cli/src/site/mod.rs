@@ -87,7 +87,7 @@ impl Site {
             runs.push(run_view(&run, &streams));
         }
         let lineage = Lineage::of(session).await?;
-        let tables = tables::views(session, &lineage, &store.last_tests().await?, &runs)?;
+        let tables = tables::views(session, &lineage, &store.last_tests().await?, &runs).await?;
         Ok(Self {
             project: project.name.clone(),
             description: project.description.clone(),

@@ -13,8 +13,11 @@ use trib_store::LastTest;
 use super::graph::{Drawing, Node, draw};
 use super::{RunView, StreamView, stamp};
 use crate::app::Session;
+use crate::assemble::identity;
+use crate::delivered::{Delivered, Fates};
 use crate::exit::Result;
 use crate::lineage::{ColumnName, Edge, KnownTable, Lineage};
+use crate::render::amount::count;
 
 /// Runs of a table that its page shows.
 const RUNS: usize = 12;
@@ -24,7 +27,7 @@ pub struct TableView {
     pub name: String,
     /// Its page, from the folder.
     pub file: String,
-    /// `sync`, `seed`, `model`, `view` or `script`.
+    /// `sync`, `seed`, `model`, `view`, `script`, or `delivery` for an object of an API.
     pub kind: &'static str,
     pub node: String,
     pub connection: String,
@@ -76,10 +79,17 @@ pub struct TestView {
 }
 
 /// All tables, each with its page.
-pub fn views(session: &Session, lineage: &Lineage, tested: &[LastTest], runs: &[RunView]) -> Result<Vec<TableView>> {
+pub async fn views(session: &Session, lineage: &Lineage, tested: &[LastTest], runs: &[RunView]) -> Result<Vec<TableView>> {
     let project = session.project()?;
     let files = files(&lineage.tables);
-    let mut views: Vec<TableView> = lineage.tables.iter().map(|t| view(project, lineage, t, &files, tested, runs)).collect();
+    let mut views: Vec<TableView> = Vec::new();
+    for table in &lineage.tables {
+        let mut view = view(project, lineage, table, &files, tested, runs);
+        if !table.delivered.is_empty() {
+            view.facts.push(("Records", fates(session, table).await?));
+        }
+        views.push(view);
+    }
     views.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(views)
 }
@@ -95,7 +105,7 @@ fn view(
     let model = project.models().iter().find(|m| m.name == table.node);
     let sync = project.sync(&table.node).ok();
     let declared = table.declared.as_deref();
-    let is_child = sync.is_some() && declared.is_none();
+    let is_child = sync.is_some() && declared.is_none() && table.delivered.is_empty();
     let tests = model.map(|m| m.tests.as_slice()).or(declared.map(|d| d.tests.as_slice())).unwrap_or_default();
     let stream = sync.and(table.stream.as_deref()).unwrap_or_default();
     let tests: Vec<TestView> = tests.iter().map(|t| test_view(t, &table.node, stream, tested)).collect();
@@ -118,8 +128,9 @@ fn view(
     };
     let columns = table.columns.iter().map(column).collect();
     let own_runs = runs.iter().flat_map(|r| &r.streams).filter(|s| {
-        let node = s.sync.split('@').next() == Some(table.node.as_str());
-        node && (stream.is_empty() || s.stream == stream)
+        let node = s.sync.split('@').next().unwrap_or(&s.sync);
+        let delivered = |d: &Delivered| d.plan.sync == node && d.plan.stream == s.stream;
+        node == table.node && (stream.is_empty() || s.stream == stream) || table.delivered.iter().any(delivered)
     });
     let worst = ["failed", "broken", "warned", "not_asked"].into_iter().find(|s| tests.iter().any(|t| t.status == *s));
     let description = model.and_then(|m| m.spec.description.clone()).or_else(|| {
@@ -129,7 +140,7 @@ fn view(
     TableView {
         name: table.name.clone(),
         file: files.get(table.name.as_str()).cloned().unwrap_or_default(),
-        kind: kind(model, sync.is_some()),
+        kind: if table.delivered.is_empty() { kind(model, sync.is_some()) } else { "delivery" },
         node: table.node.clone(),
         connection: table.connection.clone(),
         description,
@@ -138,8 +149,8 @@ fn view(
         tested: worst.unwrap_or("passed"),
         tests_text: format!("{} of {} passed", tests.iter().filter(|t| t.status == "passed").count(), tests.len()),
         tests,
-        code: model.and_then(code),
-        code_name: model.map(|m| m.at.file.to_string()).unwrap_or_default(),
+        code: model.map_or_else(|| mapping(&table.delivered), code),
+        code_name: model.map(|m| &m.at).or(table.delivered.first().map(|d| &d.plan.at)).map(|at| at.file.to_string()).unwrap_or_default(),
         code_kind: if model.is_some_and(|m| m.is_script) { "python" } else { "sql" },
         runs: own_runs.take(RUNS).cloned().collect(),
         reads: table.reads.clone(),
@@ -161,6 +172,30 @@ fn code(model: &Model) -> Option<String> {
     (!model.is_script).then(|| model.sql.trim().to_owned())
 }
 
+/// What goes into each field of an object, by the table that it comes from.
+fn mapping(delivered: &[Delivered]) -> Option<String> {
+    let one = |d: &Delivered| {
+        let fields: Vec<String> = d.fields.iter().map(|(field, sql)| format!("{field}: {sql}")).collect();
+        format!("-- {}\n{}", d.plan.table, fields.join("\n"))
+    };
+    (!delivered.is_empty()).then(|| delivered.iter().map(one).collect::<Vec<_>>().join("\n\n"))
+}
+
+/// What has become of an object's records.
+async fn fates(session: &Session, table: &KnownTable) -> Result<String> {
+    let (project, store) = (session.project()?, session.store().await?);
+    let (mut all, mut rejected) = (Fates::default(), 0);
+    for delivered in &table.delivered {
+        let Fates { delivered: there, unknown, gone } = delivered.fates(session).await?;
+        all = Fates { delivered: all.delivered + there, unknown: all.unknown + unknown, gone: all.gone + gone };
+        let identity = identity(project, &delivered.plan.sync, &delivered.from);
+        rejected += store.rejected(Some(&identity), Some(&delivered.plan.stream), u32::MAX).await?.len() as u64;
+    }
+    let counts = [("gone since", all.gone), ("without an answer", all.unknown), ("listed by `trib rejected`", rejected)];
+    let others = counts.iter().filter(|(_, n)| *n > 0).map(|(what, n)| format!(", {} {what}", count(*n)));
+    Ok(format!("{} delivered{}", count(all.delivered), others.collect::<String>()))
+}
+
 fn facts(project: &Project, table: &KnownTable, model: Option<&Model>, key: &[String]) -> Vec<(&'static str, String)> {
     let connector = project.connection(&table.connection).map(|c| format!(" ({})", c.connector)).unwrap_or_default();
     let mut facts = vec![("Where", format!("{}{connector}", table.connection))];
@@ -176,6 +211,10 @@ fn facts(project: &Project, table: &KnownTable, model: Option<&Model>, key: &[St
         add("Write", Some(plan.write.as_str().to_owned()));
         add("Tags", Some(plan.tags.join(", ")));
     }
+    for Delivered { from, plan, .. } in &table.delivered {
+        add("From", Some(format!("{from}: {}", plan.table)));
+        add("Write", Some(plan.write.as_str().to_owned()));
+    }
     if let Ok(sync) = project.sync(&table.node) {
         add("Owner", sync.spec.owner.clone());
     }
@@ -188,7 +227,7 @@ pub fn key(project: &Project, table: &KnownTable) -> Vec<String> {
     match (project.models().iter().find(|m| m.name == table.node), &table.declared) {
         (Some(model), _) => model.spec.key.clone().unwrap_or_default().0,
         (_, Some(plan)) => plan.key.iter().map(|k| landed_name(plan, k)).collect(),
-        _ => Vec::new(),
+        _ => table.delivered.first().map(|d| d.plan.key.iter().map(|(field, _)| field.clone()).collect()).unwrap_or_default(),
     }
 }
 
