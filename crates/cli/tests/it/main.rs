@@ -8,6 +8,7 @@ mod crash;
 mod declarative;
 mod deliveries;
 mod errors;
+mod example;
 mod faults;
 mod hub;
 mod intervals;

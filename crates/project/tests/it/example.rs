@@ -34,8 +34,8 @@ fn the_example() {
     write(&template::example(), dir.path());
     let project = Project::load(dir.path(), None, Variables::given([])).unwrap();
     let names: Vec<&str> = project.syncs().iter().map(|s| s.name.as_str()).collect();
-    assert_eq!(names, ["census", "events", "marketing", "shop"]);
-    assert_eq!(Graph::of(&project).order().len(), 9);
+    assert_eq!(names, ["census", "crm", "events", "marketing", "shop"]);
+    assert_eq!(Graph::of(&project).order().len(), 11);
 }
 
 #[test]
