@@ -1,5 +1,8 @@
 //! What a request must look like.
 
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+
 use regex::Regex;
 use serde_json::Value;
 
@@ -100,8 +103,12 @@ fn fits(rule: &str, value: &str, variables: &mut Variables) -> bool {
     true
 }
 
-fn whole(pattern: &str) -> Regex {
-    Regex::new(&format!("^(?s:{pattern})$")).expect("a pattern")
+/// For the whole text. Compiled once, since thousands of records are held against the same few patterns.
+fn whole(pattern: &str) -> Arc<Regex> {
+    static KNOWN: LazyLock<Mutex<HashMap<String, Arc<Regex>>>> = LazyLock::new(Mutex::default);
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let compiled = || Arc::new(Regex::new(&format!("^(?s:{pattern})$")).expect("a pattern"));
+    known.entry(pattern.to_owned()).or_insert_with(compiled).clone()
 }
 
 /// Leaves by their paths; a list is a leaf.
