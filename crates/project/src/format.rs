@@ -23,7 +23,8 @@ pub fn changes(dir: &Path) -> Result<Vec<(String, String)>, Vec<Error>> {
     for folder in ["connections", "syncs", "commands", "jobs", "tests"] {
         texts.extend(files::read_all(dir, folder, load::YAML, false, &mut errors));
     }
-    let models = files::read_all(dir, "models", &["sql"], true, &mut errors);
+    let mut models = files::read_all(dir, "models", &["sql"], true, &mut errors);
+    models.extend(files::read_all(dir, "macros", &["sql"], false, &mut errors));
     let yaml = texts.iter().map(|t| (t, format_named(&t.name, &t.text, 1)));
     let sql = models.iter().map(|t| (t, format_model_named(&t.name, &t.text)));
     let mut changed = Vec::new();

@@ -17,6 +17,7 @@ use crate::decode::decode;
 use crate::environment::{self, Environment};
 use crate::files::{self, Text};
 use crate::interpolate::{Missing, Variables, fill};
+use crate::macros::Templates;
 use crate::pattern::Pattern;
 use crate::place::At;
 use crate::project::{Declared, Job, Project, UnitTest};
@@ -83,7 +84,7 @@ impl Loader<'_> {
 
         let connections = self.connections(&raw, &environment.name);
         let syncs = self.syncs(raw.at_path(&["defaults", "sync"]), &environment);
-        let models = self.models(raw.at_path(&["defaults", "model"]));
+        let models = self.models(raw.at_path(&["defaults", "model"]), &environment.name);
         let commands = self.commands();
         let jobs = self.jobs();
         let unit_tests = self.unit_tests();
@@ -260,11 +261,13 @@ impl Loader<'_> {
         patterns
     }
 
-    fn models(&mut self, defaults: Option<&Node>) -> Vec<model::Model> {
+    fn models(&mut self, defaults: Option<&Node>, environment: &str) -> Vec<model::Model> {
+        let macros = files::read_all(self.dir, "macros", &["sql"], false, self.errors);
+        let templates = Templates::new(&macros, environment, self.errors);
         let mut models = Vec::new();
         for file in files::read_all(self.dir, "models", model::EXTENSIONS, true, self.errors) {
             self.name(file.stem(), &At::start_of(&file.name));
-            models.extend(model::read(&file, defaults, &self.variables, self.errors));
+            models.extend(model::read(&file, defaults, (&self.variables, &templates), self.errors));
         }
         models.sort_by(|a, b| a.name.cmp(&b.name));
         models

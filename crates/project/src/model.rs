@@ -9,6 +9,7 @@ use crate::data_test::DataTest;
 use crate::decode::decode;
 use crate::files::Text;
 use crate::interpolate::{Missing, Variables, fill};
+use crate::macros::Templates;
 use crate::place::At;
 use crate::sql_tables::{Mention, mentions};
 use crate::yaml::{self, Content, Node};
@@ -26,7 +27,7 @@ pub struct Model {
     pub spec: ModelSpec,
     /// The file is a program, and there is no query.
     pub is_script: bool,
-    /// The query, front matter left out.
+    /// The query, front matter left out; of a template, what was filled in.
     pub sql: String,
     /// The line of the file that it begins in.
     pub sql_line: usize,
@@ -36,12 +37,14 @@ pub struct Model {
     pub reads: BTreeSet<TableName>,
     /// Those that it reads in other connections.
     pub elsewhere: BTreeSet<(String, TableName)>,
+    /// Of a template: the line of the file for each line of the query.
+    lines: Option<Vec<usize>>,
     /// Where it names them.
     pub mentions: Vec<Mention>,
     /// Data tests on the result.
     pub tests: Vec<DataTest>,
     pub at: At,
-    /// Of the file as it is written.
+    /// Of the file as it is written, and of what a template has become.
     pub hash: String,
     pub(crate) missing: Vec<Missing>,
 }
@@ -73,7 +76,39 @@ impl Model {
             Some(m) => error.file("", Some(m.line), Some(m.column)),
             None => error,
         };
-        error.within(&*self.at.file, self.sql_line)
+        self.within(error)
+    }
+
+    /// An error about the SQL, placed in the file: at its place within the query, or at its beginning.
+    pub(crate) fn within(&self, error: Error) -> Error {
+        within(error, &self.at.file, self.sql_line, self.lines.as_deref())
+    }
+}
+
+/// `lines` is the line of the file for each line of the SQL, where it was filled in.
+fn within(error: Error, file: &str, first_line: usize, lines: Option<&[usize]>) -> Error {
+    let (Some(lines), place) = (lines, error.place().clone()) else { return error.within(file, first_line) };
+    if place.file.is_some_and(|file| !file.is_empty()) {
+        return error;
+    }
+    let line = place.line.and_then(|line| lines.get(line.checked_sub(1)?).copied()).unwrap_or(first_line);
+    // A column of the SQL is none of the template.
+    let mut placed = Error::new(error.code(), error.message()).file(file, Some(line), None);
+    placed = error.detail_text().into_iter().fold(placed, Error::detail);
+    placed = error.hint_text().into_iter().fold(placed, Error::hint);
+    placed = place.connection.into_iter().fold(placed, Error::connection);
+    placed = place.stream.into_iter().fold(placed, Error::stream);
+    let causes = error.causes();
+    if causes.is_empty() { placed } else { placed.source(causes.join("; ")) }
+}
+
+/// A text that would bring a variable of the process into SQL, which is shown on pages and in events.
+fn reaching_out(node: &Node) -> Option<&At> {
+    match &node.content {
+        Content::Text(text) => text.replace("$$", "").contains("${").then_some(&node.at),
+        Content::List(items) => items.iter().find_map(reaching_out),
+        Content::Map(entries) => entries.iter().find_map(|e| reaching_out(&e.value)),
+        _ => None,
     }
 }
 
@@ -133,7 +168,12 @@ fn split_script(text: &str) -> Option<Parts<'_, String>> {
 }
 
 /// Reads a model. `defaults` is what the project says for all of them.
-pub(crate) fn read(file: &Text, defaults: Option<&Node>, variables: &Variables, errors: &mut Vec<Error>) -> Option<Model> {
+pub(crate) fn read(
+    file: &Text,
+    defaults: Option<&Node>,
+    (variables, templates): (&Variables, &Templates),
+    errors: &mut Vec<Error>,
+) -> Option<Model> {
     let at = At::start_of(&file.name);
     let is_script = file.name.ends_with(".py");
     let (parts, close) = if is_script { (split_script(&file.text), MARK) } else { (split(&file.text).map(Parts::owned), CLOSE) };
@@ -148,16 +188,37 @@ pub(crate) fn read(file: &Text, defaults: Option<&Node>, variables: &Variables, 
     };
     let mut missing = Vec::new();
     let own = fill(&raw, variables, &[], &mut missing);
-    decode::<ModelSpec>(&own, &[], errors)?;
+    let alone = decode::<ModelSpec>(&own, &[], errors)?;
     let spec = match defaults {
         Some(defaults) => decode(&fill(defaults, variables, &["defaults", "model"], &mut missing).overlaid(&own), &[], errors)?,
-        None => decode::<ModelSpec>(&own, &[], errors)?,
+        None => alone.clone(),
     };
-    let named = if is_script { Ok(given(&raw)) } else { mentions(parts.sql) };
+    if !alone.template && !alone.vars.is_empty() {
+        let error = Error::new(Code::ConfigInvalid, "only a template has variables").setting("vars").hint("say `template: true`");
+        errors.push(raw.place(&["vars"]).mark(error));
+        return None;
+    }
+    let (sql, lines) = if spec.template && !is_script {
+        let vars = [raw.get("vars"), defaults.and_then(|d| d.get("vars"))];
+        if let Some(at) = vars.into_iter().flatten().find_map(reaching_out) {
+            let error = Error::new(Code::ConfigInvalid, "a variable of the process cannot go into SQL").setting("vars");
+            errors.push(
+                at.mark(error.hint("SQL is shown on pages and in events: write the value itself, or ask `environment` in the template")),
+            );
+            return None;
+        }
+        let filled = templates.fill(&file.name, parts.sql, parts.sql_line, &spec.vars).map_err(|e| errors.push(e)).ok()?;
+        (filled.sql, Some(filled.lines))
+    } else {
+        (parts.sql.to_owned(), None)
+    };
+    let named = if is_script { Ok(given(&raw)) } else { mentions(&sql) };
     let mentions = match named {
         Ok(mentions) => mentions,
         Err(e) => {
-            errors.push(e.within(&*file.name, parts.sql_line));
+            let is_template = lines.is_none() && ["{{", "{%"].iter().any(|open| sql.contains(open));
+            let e = if is_template { e.hint("`template: true` in the front matter fills templates in") } else { e };
+            errors.push(within(e, &file.name, parts.sql_line, lines.as_deref()));
             return None;
         }
     };
@@ -173,10 +234,16 @@ pub(crate) fn read(file: &Text, defaults: Option<&Node>, variables: &Variables, 
         return None;
     }
     let table = TableName::new(Some(&spec.schema), file.stem());
+    let inherited = defaults.map(|d| d.to_json().to_string()).unwrap_or_default();
     Some(Model {
         name: file.stem().to_owned(),
         is_script,
-        sql: parts.sql.to_owned(),
+        hash: match &lines {
+            None => crate::sync::hash(&[&file.text, &inherited]),
+            Some(_) => crate::sync::hash(&[&file.text, &inherited, &sql]),
+        },
+        sql,
+        lines,
         sql_line: parts.sql_line,
         table,
         // Who else makes them is known once the whole project is.
@@ -185,7 +252,6 @@ pub(crate) fn read(file: &Text, defaults: Option<&Node>, variables: &Variables, 
         mentions,
         tests,
         at,
-        hash: crate::sync::hash(&[&file.text, &defaults.map(|d| d.to_json().to_string()).unwrap_or_default()]),
         missing,
         spec,
     })

@@ -98,7 +98,7 @@ pub(crate) fn references(project: &Project) -> Vec<Error> {
         for mention in &model.mentions {
             if let Some(name) = mention.connection.as_ref().filter(|name| !project.connections.contains_key(*name)) {
                 let error = project.no_such_connection(name).file("", Some(mention.line), Some(mention.column));
-                errors.push(error.within(&*model.at.file, if model.is_script { 1 } else { model.sql_line }));
+                errors.push(model.within(error));
             }
         }
         errors.extend(unknown(&known, &model.spec.after, &model.at));

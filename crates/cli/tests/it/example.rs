@@ -114,3 +114,69 @@ fn the_best_customers_go_into_the_crm() {
     assert!(changed > 0 && changed < 25, "the second run sends what has changed, the third nothing: {said}");
     assert_eq!(said.matches("was archived").count(), gone, "{said}");
 }
+
+/// From the record at the CRM back to the source, and from a row to what became of it.
+#[test]
+fn what_went_out_can_be_traced() {
+    let mut folder = example();
+    let project = std::fs::read_to_string(folder.path().join("tributary.yaml")).unwrap();
+    folder.write("tributary.yaml", &format!("{project}openlineage: {{file: events.jsonl}}\n"));
+    // Nothing is asked of the CRM, so it need not be there yet.
+    let said = folder.ok(&["lineage", "Contact.segment"]).out;
+    assert!(said.contains("  ← analytics.best_customers.spent (crm, transformed)") && said.contains("← shop: orders.amount"), "{said}");
+    let said = folder.ok(&["lineage", "shop.customers.name"]).out;
+    assert!(said.contains("    → Contact.name (crm)"), "{said}");
+    let said = folder.ok(&["lineage", "Contact"]).out;
+    assert!(!said.contains("_trib"), "{said}");
+
+    let crm = Crm::start(&mut folder);
+    let model = std::fs::read_to_string(folder.path().join("models/best_customers.sql")).unwrap();
+    folder.ok(&["run", "+best_customers"]);
+    let best = folder.query("warehouse", "select customer_id from analytics.best_customers order by spent desc limit 2");
+    let (first, second) = best.split_once(';').unwrap();
+    let nameless = format!("  case c.id when {second} then '' else c.name end as name,");
+    folder.write("models/best_customers.sql", &model.replace("  c.name,", &nameless));
+    folder.ok(&["run", "best_customers+"]);
+    assert!(crm.page().contains("24 contacts"), "{}", crm.page());
+
+    let said = folder.ok(&["why", "best_customers", first]).out;
+    let run = folder.ok(&["runs", "--json"]).out;
+    let run: Value = serde_json::from_str(&run).unwrap();
+    for shown in [
+        &format!("→ Contact  customer_id = {first}"),
+        "_fate delivered",
+        &format!("_remote_id contact-{first}"),
+        run[0]["id"].as_str().unwrap(),
+    ] {
+        assert!(said.contains(shown), "{shown}: {said}");
+    }
+    let said = folder.ok(&["why", "best_customers", second]).out;
+    assert!(said.contains("it is not delivered") && said.contains("rejected: a contact needs a name"), "{said}");
+    let said = folder.ok(&["why", "Contact", first]).out;
+    assert!(said.contains("_fate delivered") && said.contains(&format!("← analytics.best_customers  customer_id = {first}")), "{said}");
+    let said = folder.trib(&["why", "Contact", "name=Nobody"]);
+    assert!(said.status == Some(1) && said.all().contains("only its key is noted"), "{}", said.all());
+
+    folder.ok(&["docs", "--out", "site"]);
+    let page = std::fs::read_to_string(folder.path().join("site/tables/Contact.html")).unwrap();
+    for shown in [
+        "class=\"kind delivery\"",
+        "24 delivered, 1 listed by",
+        "segment: case when spent",
+        "href=\"analytics.best_customers.html#spent\"",
+        "crm.yaml</h2>",
+    ] {
+        assert!(page.contains(shown), "{shown}: {page}");
+    }
+    assert!(std::fs::read_to_string(folder.path().join("site/index.html")).unwrap().contains("class=\"box delivery\""));
+
+    let events = std::fs::read_to_string(folder.path().join("events.jsonl")).unwrap();
+    let events: Vec<Value> = events.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let sent = events.iter().rfind(|e| e["job"]["name"] == "shop.crm" && e["eventType"] == "COMPLETE").unwrap();
+    let (input, output) = (&sent["inputs"][0], &sent["outputs"][0]);
+    assert_eq!((&output["name"], &output["namespace"]), (&Value::from("Contact"), &Value::from(format!("http://{}", crm.address))));
+    assert_eq!(output["outputFacets"]["outputStatistics"]["rowCount"], 24);
+    let from = &output["facets"]["columnLineage"]["fields"]["segment"]["inputFields"][0];
+    assert_eq!((&from["name"], &from["field"]), (&input["name"], &Value::from("spent")));
+    assert_eq!(from["transformations"][0]["subtype"], "TRANSFORMATION");
+}

@@ -65,6 +65,12 @@ pub struct ModelSpec {
     /// Of a script: packages that it needs, as pip takes them. It then runs in an environment of its own.
     #[serde(default)]
     pub requirements: Vec<String>,
+    /// The SQL is a template: variables and macros are filled in before it is parsed.
+    #[serde(default)]
+    pub template: bool,
+    /// Of a template: its variables, over those of `defaults.model.vars`.
+    #[serde(default)]
+    pub vars: BTreeMap<String, Value>,
     /// Of a script: how long it may run; an hour where nothing is said.
     pub timeout: Option<Time>,
 }
@@ -139,6 +145,9 @@ impl ModelSpec {
         if is_script && !self.materialized.is_stored() {
             return wrong("a script gives rows that have to be stored", "materialized");
         }
+        if is_script && self.template {
+            return wrong("a script is no template", "template");
+        }
         if is_script && self.cursor.is_some() {
             return wrong("a script computes everything, so it has no cursor", "cursor");
         }
@@ -203,6 +212,8 @@ pub struct ModelDefaults {
     pub materialized: Option<Materialized>,
     pub connection: Option<String>,
     pub schema: Option<String>,
+    /// Variables of models that are templates.
+    pub vars: BTreeMap<String, Value>,
 }
 
 fn warehouse() -> String {

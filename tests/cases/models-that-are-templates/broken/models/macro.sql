@@ -1,0 +1,4 @@
+/*---
+template: true
+---*/
+select {{ euros() }} as x

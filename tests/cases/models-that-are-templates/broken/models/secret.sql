@@ -1,0 +1,5 @@
+/*---
+template: true
+vars: {token: "${SECRET}"}
+---*/
+select {{ token | literal }} as token

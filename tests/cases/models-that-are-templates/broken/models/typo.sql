@@ -1,0 +1,6 @@
+/*---
+template: true
+---*/
+select
+  1 as one,
+  {{ kindz }} as two
