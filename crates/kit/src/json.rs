@@ -1,4 +1,5 @@
-//! Rows as JSON objects in the forms of JSON Schema: decimals digit for digit, bytes as base64, points in time with a zone, JSON columns as they are.
+//! Rows as JSON objects in the forms of JSON Schema: decimals digit for digit, bytes as base64, points in time with a zone unless they may have none, JSON
+//! columns as they are.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -15,10 +16,24 @@ use trib_core::Result;
 use trib_core::logical::{FieldExt, Logical};
 
 /// Gives each row of a batch as the text of a JSON object, on one line. NULL is written too.
-pub fn records(batch: &RecordBatch, mut each: impl FnMut(usize, &[u8]) -> Result<()>) -> Result<()> {
+pub fn records(batch: &RecordBatch, each: impl FnMut(usize, &[u8]) -> Result<()>) -> Result<()> {
+    records_as(Forms::default(), batch, each)
+}
+
+/// Appends each row of a batch as a line: its object between two texts.
+pub fn lines(forms: Forms, batch: &RecordBatch, head: &str, tail: &str, out: &mut Vec<u8>) -> Result<()> {
+    records_as(forms, batch, |_, record| {
+        for part in [head.as_bytes(), record, tail.as_bytes(), b"\n"] {
+            out.extend_from_slice(part);
+        }
+        Ok(())
+    })
+}
+
+fn records_as(forms: Forms, batch: &RecordBatch, mut each: impl FnMut(usize, &[u8]) -> Result<()>) -> Result<()> {
     let rows = StructArray::from(batch.clone());
     let field: FieldRef = Arc::new(Field::new("record", rows.data_type().clone(), false));
-    let options = EncoderOptions::default().with_explicit_nulls(true).with_encoder_factory(Arc::new(Forms));
+    let options = EncoderOptions::default().with_explicit_nulls(true).with_encoder_factory(Arc::new(forms));
     let mut encoder = make_encoder(&field, &rows, &options)?;
     let mut text = Vec::new();
     for row in 0..rows.len() {
@@ -30,8 +45,11 @@ pub fn records(batch: &RecordBatch, mut each: impl FnMut(usize, &[u8]) -> Result
 }
 
 /// Where JSON Schema has another form for a value than Arrow's encoder.
-#[derive(Debug)]
-struct Forms;
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Forms {
+    /// Points in time that have no zone are written without one.
+    pub local_times: bool,
+}
 
 impl EncoderFactory for Forms {
     fn make_default_encoder<'a>(
@@ -50,7 +68,7 @@ impl EncoderFactory for Forms {
                 Box::new(Base64(cast(array, &DataType::Binary)?))
             }
             // JSON Schema's points in time have a zone.
-            (_, DataType::Timestamp(unit, None)) => {
+            (_, DataType::Timestamp(unit, None)) if !self.local_times => {
                 let zoned = cast(array, &DataType::Timestamp(*unit, Some("UTC".into())))?;
                 Box::new(Shown(zoned))
             }

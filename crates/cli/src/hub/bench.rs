@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 use trib_connectors::manifest::{Event, Manifest, Opened, Selection};
 use trib_core::{Code, Error, Result};
 
@@ -79,7 +79,7 @@ impl Read {
 
 /// Reads a stream from its beginning, as many pages of it as are wanted.
 pub async fn read(opened: &Arc<Opened>, stream: &str, pages: Option<usize>) -> Result<Read> {
-    let selection = Selection { stream: stream.to_owned(), state: Map::new(), cursor_field: None };
+    let selection = Selection::of(stream);
     let mut events = opened.read(vec![selection]).await?;
     let mut read = Read::default();
     while let Some(event) = events.recv().await {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 mod across;
+mod airbyte_destination;
 mod cases;
 mod commands;
 mod crash;

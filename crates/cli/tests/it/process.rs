@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 use trib_testkit::stand_in::{Answer, StandIn};
 
+use crate::airbyte_destination::venv;
 use crate::trib::Folder;
 
 fn query(folder: &Folder, sql: &str) -> String {
@@ -80,17 +81,12 @@ fn being_both_ends() {
     assert_eq!(query(&folder, "select distinct who from raw.orders").replace(' ', ""), "{\"name\":\"x\"}");
 }
 
-/// A wheel with a connector, and with the Python CDK that it needs.
-fn wheel() -> PathBuf {
-    trib_testkit::python_venv::bin("airbyte", &["airbyte-source-faker==7.2.1"]).unwrap()
-}
-
 /// The Python CDK's own runner for manifests.
 #[test]
 fn a_manifest_in_the_python_cdk() {
     let api = api();
     let connection = json!({"orders": {
-        "connector": "airbyte", "command": [wheel().join("source-declarative-manifest")],
+        "connector": "airbyte", "command": [venv().join("source-declarative-manifest")],
         "config": {"__injected_declarative_manifest": manifest(&api.url())},
     }});
     // In JSON, braces of a template are no variables.
@@ -101,7 +97,7 @@ fn a_manifest_in_the_python_cdk() {
 /// A connector that people use, with a state for each stream. Its rows are the same for the same seed.
 #[test]
 fn a_connector_of_a_wheel() {
-    let command = wheel().join("source-faker");
+    let command = venv().join("source-faker");
     let folder = Folder::with(&[
         ("tributary.yaml", "name: t\n"),
         (

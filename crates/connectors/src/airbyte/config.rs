@@ -7,9 +7,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use trib_core::connector::{ConnectorConfig, Verified};
-use trib_core::{Code, Context, Error, Result, Secret, Source};
+use trib_core::{Code, Context, Destination, Error, Result, Secret, Source};
 use trib_kit::settings::{Settings, secrets};
 
+use super::destination::destination;
 use super::source::AirbyteSource;
 
 /// An Airbyte connector: any program, or image, that speaks the Airbyte protocol.
@@ -38,16 +39,27 @@ pub struct AirbyteConfig {
     /// Environment variables of the program.
     #[serde(default)]
     pub env: BTreeMap<String, Secret>,
+    /// Seconds without a sign of life after which a destination is given up.
+    #[serde(default = "ten_minutes")]
+    pub stall_timeout: u64,
+}
+
+fn ten_minutes() -> u64 {
+    600
 }
 
 impl ConnectorConfig for AirbyteConfig {
     const NAME: &'static str = "airbyte";
     const TITLE: &'static str = "Airbyte";
-    const DESCRIPTION: &'static str = "Any Airbyte source, as a process: a program, a Python package or a Docker image.";
+    const DESCRIPTION: &'static str = "Any Airbyte source or destination, as a process: a program, a Python package or a Docker image.";
     const VERIFIED: Verified = Verified::RealSystem;
 
     fn source(self, context: &Context) -> Option<Result<Arc<dyn Source>>> {
         Some(self.checked().map(|config| AirbyteSource::new(config, context) as _))
+    }
+
+    fn destination(self, context: &Context) -> Option<Result<Arc<dyn Destination>>> {
+        Some(self.checked().map(|config| destination(config, context)))
     }
 }
 

@@ -15,7 +15,7 @@ use super::settings::CurrentSettings;
 use super::state::Folded;
 
 /// How long to wait for a message before looking at anything else.
-const PATIENCE: Duration = Duration::from_millis(200);
+pub const PATIENCE: Duration = Duration::from_millis(200);
 /// JSON that may wait in the batches of all streams together.
 const WAITING_BYTES: usize = 16 << 20;
 /// What the program says on standard error is passed on after this many messages, and whenever it is silent.
@@ -191,12 +191,17 @@ pub fn answer(lines: &mut Lines, settings: &CurrentSettings) -> Result<Answer> {
             Some(Message::Catalog(catalog)) => answer.catalog = Some(catalog),
             Some(Message::NewConfig(config)) => settings.replace(&config)?,
             Some(Message::Failed(failure)) => drop(answer.failed.get_or_insert(clean(&failure.error(), scrub))),
-            Some(Message::Log(level, message)) => match level {
-                Level::Warn | Level::Error => tracing::warn!(message = scrub.text(&message), "the connector says"),
-                _ => tracing::debug!(message = scrub.text(&message), "the connector says"),
-            },
+            Some(Message::Log(level, message)) => aside(level, &scrub.text(&message)),
             _ => {}
         }
+    }
+}
+
+/// What a connector says where there is no run's log to write it to.
+pub fn aside(level: Level, message: &str) {
+    match level {
+        Level::Warn | Level::Error => tracing::warn!(message, "the connector says"),
+        _ => tracing::debug!(message, "the connector says"),
     }
 }
 
@@ -215,7 +220,7 @@ fn shown(line: &[u8]) -> String {
 }
 
 /// The same error with the line that it is about.
-fn at(error: &Error, number: u64, line: &[u8], scrub: &Scrub) -> Error {
+pub fn at(error: &Error, number: u64, line: &[u8], scrub: &Scrub) -> Error {
     Error::new(error.code(), error.message())
         .detail(scrub.text(&format!("{}: {}", error.detail_text().unwrap_or_default(), shown(line))))
         .row(format!("line {number}"))

@@ -1,7 +1,11 @@
-//! Connectors that are programs: whatever speaks the Airbyte protocol on its standard output is a source.
+//! Connectors that are programs: whatever speaks the Airbyte protocol is a source, a destination, or both.
 
 mod catalog;
 mod config;
+mod confirmed;
+mod connector;
+mod delivery;
+mod destination;
 mod input;
 mod message;
 mod program;
@@ -9,6 +13,7 @@ mod settings;
 mod source;
 mod spec;
 mod state;
+mod write;
 
 use trib_core::Connector;
 use trib_core::connector::Ends;
@@ -17,5 +22,5 @@ use self::config::AirbyteConfig;
 
 /// The registry entry.
 pub fn connector() -> Connector {
-    Connector::of::<AirbyteConfig>(Ends::Source)
+    Connector::of::<AirbyteConfig>(Ends::Both)
 }

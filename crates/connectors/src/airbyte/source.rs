@@ -1,30 +1,24 @@
 //! A connector as a source: one split over all its streams, whose state is the connector's own.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 use trib_core::{Catalog, Code, Context, Emitter, Error, Read, Result, Source, Split, SplitEnd, State, StreamRead};
-use trib_kit::lines::Lines;
 use trib_kit::program_log::passing_on;
 use trib_kit::records::Decoder;
 use trib_kit::standing::Standing;
 
 use super::catalog::AirbyteCatalog;
 use super::config::AirbyteConfig;
-use super::input::{Answer, Input, Pause, Wanted, answer, clean};
+use super::connector::{Connector, no_answer};
+use super::input::{Input, Pause, Wanted, clean};
 use super::program::Call;
-use super::settings::CurrentSettings;
 use super::state::Folded;
 
 pub struct AirbyteSource {
-    config: AirbyteConfig,
-    dir: PathBuf,
-    settings: Arc<CurrentSettings>,
-    /// What the connector has said about itself, asked for once, and before anything else.
-    specified: tokio::sync::OnceCell<()>,
+    connector: Connector,
     catalog: tokio::sync::OnceCell<AirbyteCatalog>,
     /// The connector between two loads of one read.
     live: Standing<Live>,
@@ -47,53 +41,7 @@ struct Spec {
 
 impl AirbyteSource {
     pub fn new(config: AirbyteConfig, context: &Context) -> Arc<Self> {
-        let settings = CurrentSettings::new(&config, context).into();
-        Arc::new(Self {
-            config,
-            dir: context.project_dir.clone(),
-            settings,
-            specified: tokio::sync::OnceCell::new(),
-            catalog: tokio::sync::OnceCell::new(),
-            live: Standing::default(),
-        })
-    }
-
-    async fn call(&self, verb: &str, files: &[(&str, Value)]) -> Result<(Call, Lines)> {
-        // Which of its settings are secret has to be known before it says anything.
-        self.specified.get_or_try_init(|| self.specify()).await?;
-        Call::start(&self.config, &self.dir, verb, files).await
-    }
-
-    async fn specify(&self) -> Result<()> {
-        let (call, lines) = Call::start(&self.config, &self.dir, "spec", &[]).await?;
-        match self.heard(call, lines).await?.specification {
-            Some(specification) => self.settings.mind(&specification),
-            None => {
-                tracing::warn!("the connector does not say which settings it takes; those whose names sound secret are taken for secret");
-            }
-        }
-        Ok(())
-    }
-
-    /// Asks for one answer, and waits for the end.
-    async fn asked(&self, verb: &str) -> Result<Answer> {
-        let (call, lines) = self.call(verb, &[("config", self.settings.now())]).await?;
-        self.heard(call, lines).await
-    }
-
-    async fn heard(&self, call: Call, mut lines: Lines) -> Result<Answer> {
-        let settings = self.settings.clone();
-        let heard = tokio::task::spawn_blocking(move || answer(&mut lines, &settings)).await;
-        let heard = heard.map_err(|_| Error::internal("reading the connector has panicked"))??;
-        let ended = call.finish().await;
-        if let Some(error) = heard.failed {
-            return Err(error);
-        }
-        // One that has answered and then fails has answered.
-        if heard.status.is_none() && heard.catalog.is_none() && heard.specification.is_none() {
-            ended.map_err(|e| clean(&e, &self.settings.scrub))?;
-        }
-        Ok(heard)
+        Arc::new(Self { connector: Connector::new(config, context), catalog: tokio::sync::OnceCell::new(), live: Standing::default() })
     }
 
     async fn catalog(&self) -> Result<&AirbyteCatalog> {
@@ -101,25 +49,25 @@ impl AirbyteSource {
     }
 
     async fn ask_for_catalog(&self) -> Result<AirbyteCatalog> {
-        let found = match &self.config.catalog {
+        let found = match &self.connector.config.catalog {
             Some(file) => {
-                let path = self.dir.join(file);
+                let path = self.connector.dir.join(file);
                 let wrong = |e: Error| e.file(path.display().to_string(), None, None).setting("catalog");
                 let text = tokio::fs::read(&path).await.map_err(|e| wrong(e.into()))?;
                 serde_json::from_slice(&text).map_err(|e| wrong(e.into()))?
             }
-            None => self.asked("discover").await?.catalog.ok_or_else(|| no_answer("CATALOG"))?,
+            None => self.connector.asked("discover").await?.catalog.ok_or_else(|| no_answer("CATALOG"))?,
         };
-        AirbyteCatalog::parse(found)?.overridden(&self.config.schema)
+        AirbyteCatalog::parse(found)?.overridden(&self.connector.config.schema)
     }
 
     async fn start(&self, spec: &Spec) -> Result<Live> {
-        let mut files = vec![("config", self.settings.now()), ("catalog", self.catalog().await?.configured(&spec.reads)?)];
+        let mut files = vec![("config", self.connector.settings.now()), ("catalog", self.catalog().await?.configured(&spec.reads)?)];
         if !spec.state.is_empty() {
             files.push(("state", spec.state.to_file()));
         }
-        let (call, lines) = self.call("read", &files).await?;
-        Ok(Live { call, input: Input::new(lines, spec.state.clone(), self.settings.clone()) })
+        let (call, lines) = self.connector.call("read", &files).await?;
+        Ok(Live { call, input: Input::new(lines, spec.state.clone(), self.connector.settings.clone()) })
     }
 }
 
@@ -133,20 +81,10 @@ fn wanted(catalog: &AirbyteCatalog, read: &StreamRead) -> Result<Wanted> {
     Ok(Wanted { name: entry.stream_name(), decoder: Decoder::new(&read.stream, schema, &[])?, exactly_once: read.exactly_once })
 }
 
-fn no_answer(what: &str) -> Error {
-    Error::new(Code::SystemError, "the connector has ended without an answer")
-        .detail(format!("no {what} message came"))
-        .hint("does the command speak the Airbyte protocol? `trib connectors show airbyte` lists the settings")
-}
-
 #[async_trait]
 impl Source for AirbyteSource {
     async fn check(&self) -> Result<()> {
-        match self.asked("check").await?.status {
-            Some((true, _)) => Ok(()),
-            Some((false, why)) => Err(Error::new(Code::ConfigInvalid, "the connector says that the connection cannot be used").detail(why)),
-            None => Err(no_answer("CONNECTION_STATUS")),
-        }
+        self.connector.check().await
     }
 
     async fn discover(&self, _only: &[String]) -> Result<Catalog> {
@@ -186,7 +124,7 @@ impl Source for AirbyteSource {
         let catalog = self.catalog().await?;
         live.input.want(spec.reads.iter().map(|read| wanted(catalog, read)).collect::<Result<_>>()?);
         let may_stop = spec.reads.iter().all(|r| r.may_stop);
-        let (mut out, said, settings) = (out.clone(), live.call.said(), self.settings.clone());
+        let (mut out, said, settings) = (out.clone(), live.call.said(), self.connector.settings.clone());
         let (mut live, pause) = tokio::task::spawn_blocking(move || {
             let pause = live.input.read(&mut out, may_stop, passing_on(said, move |text| settings.scrub.text(text)))?;
             Ok::<_, Error>((live, pause))
@@ -198,7 +136,7 @@ impl Source for AirbyteSource {
             self.live.keep(live);
             return Ok(SplitEnd::stopped(split, split.clone(), facts));
         }
-        let ended = live.call.finish().await.map_err(|e| clean(&e, &self.settings.scrub));
+        let ended = live.call.finish().await.map_err(|e| clean(&e, &self.connector.settings.scrub));
         // What the connector says itself is better than how it has ended.
         match live.input.failed.take() {
             Some(error) => Err(error),

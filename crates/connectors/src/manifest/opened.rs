@@ -19,6 +19,7 @@ use super::manifest::Manifest;
 use super::node::{Expr, Node};
 use super::options::Options;
 use super::pace::Pace;
+use super::read::Selection;
 use super::requester::{Call, Requester};
 use super::router::parent_names;
 use super::slice::Slice;
@@ -59,6 +60,19 @@ pub struct StreamInfo {
     pub cursor_field: Option<String>,
     /// The user may choose another.
     pub cursor_is_open: bool,
+}
+
+impl StreamInfo {
+    /// The properties of its schema that a read of these columns needs, those of its key and its cursor among them; `None` where it declares none.
+    pub(super) fn properties(&self, columns: Option<&[String]>) -> Option<Map<String, Value>> {
+        let mut properties = self.json_schema.get("properties")?.as_object().filter(|p| !p.is_empty())?.clone();
+        if let Some(columns) = columns {
+            let key = self.primary_key.iter().filter_map(|path| path.first());
+            let needed: HashSet<&String> = columns.iter().chain(key).chain(&self.cursor_field).collect();
+            properties.retain(|name, _| needed.contains(name));
+        }
+        Some(properties)
+    }
 }
 
 impl Opened {
@@ -120,7 +134,8 @@ impl Opened {
     }
 
     /// Makes a stream for a read. `documents` are all streams.
-    pub(super) fn stream(&self, documents: &[Value], name: &str, state: &Map<String, Value>, cursor_field: Option<&str>) -> Result<Stream> {
+    pub(super) fn stream(&self, documents: &[Value], selection: &Selection) -> Result<Stream> {
+        let name = selection.stream.as_str();
         let (index, document) = documents
             .iter()
             .enumerate()
@@ -132,7 +147,13 @@ impl Opened {
                 parent_names(router, &mut parents);
             }
         }
-        let context = Context { state, cursor_field, is_parent: parents.contains(name), dir: &self.manifest.dir };
+        let context = Context {
+            state: &selection.state,
+            cursor_field: selection.cursor_field.as_deref(),
+            wanted: selection.properties.as_ref(),
+            is_parent: parents.contains(name),
+            dir: &self.manifest.dir,
+        };
         Stream::build(&self.env, &Node::new(document, format!("streams[{index}]")), &context).map_err(|e| e.stream(name))
     }
 
@@ -156,7 +177,7 @@ impl Opened {
 
     async fn info(&self, documents: &[Value], node: &Node<'_>) -> Result<StreamInfo> {
         let description = Stream::describe(&self.env, node)?;
-        let stream = self.stream(documents, &description.name, &Map::new(), None)?;
+        let stream = self.stream(documents, &Selection::of(&description.name))?;
         Ok(StreamInfo {
             name: description.name,
             json_schema: stream.schema().await?.clone(),
@@ -230,7 +251,7 @@ impl Opened {
     }
 
     async fn check_stream(&self, documents: &[Value], name: &str) -> Result<()> {
-        let stream = self.stream(documents, name, &Map::new(), None)?;
+        let stream = self.stream(documents, &Selection::of(name))?;
         let Some(slice) = stream.next_slice().await? else {
             return Err(Error::new(Code::ConfigInvalid, "the stream has nothing to read, so that the connection cannot be checked"));
         };

@@ -1,8 +1,9 @@
 //! Which properties a request asks for, and how they are split over several requests whose records are merged again.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokio::sync::OnceCell;
 use trib_core::Result;
 
@@ -12,6 +13,7 @@ use super::node::{Expr, Node};
 use super::retriever::{PageState, Retriever};
 use super::slice::Slice;
 use super::template::python_str;
+use super::transform::Transform;
 
 /// Under this name a slice carries the properties of one request.
 pub(super) const EXTRA: &str = "query_properties";
@@ -19,6 +21,8 @@ pub(super) const EXTRA: &str = "query_properties";
 pub(super) struct QueryProperties {
     source: Source,
     always: Vec<String>,
+    /// Those that are wanted, where only they are asked for.
+    wanted: Option<HashSet<String>>,
     pub(super) chunking: Option<Chunking>,
 }
 
@@ -41,12 +45,13 @@ pub(super) fn key_in_parameters(requester: &Node<'_>) -> Option<String> {
 
 impl QueryProperties {
     /// What a requester says about properties, wherever it says it.
-    pub(super) fn build(env: &Arc<Env>, requester: &Node<'_>) -> Result<Option<Self>> {
+    /// `wanted` are the properties of the stream's schema that somebody wants; `None` for all.
+    pub(super) fn build(env: &Arc<Env>, requester: &Node<'_>, wanted: Option<&Map<String, Value>>) -> Result<Option<Self>> {
         let in_parameters = requester
             .get("request_parameters")
             .and_then(|p| p.entries().into_iter().map(|(_, v)| v).find(|v| v.kind() == "QueryProperties"));
         if let Some(endpoint) = requester.get("fetch_properties_from_endpoint") {
-            return Ok(Some(Self { source: Source::build(env, &endpoint)?, always: Vec::new(), chunking: None }));
+            return Ok(Some(Self { source: Source::build(env, &endpoint)?, always: Vec::new(), wanted: None, chunking: None }));
         }
         let Some(node) = in_parameters.or_else(|| requester.get("query_properties")) else { return Ok(None) };
         let list = node.need("property_list")?;
@@ -56,7 +61,15 @@ impl QueryProperties {
             Source::build(env, &list)?
         };
         let always = node.items("always_include_properties").iter().map(|p| python_str(p.value)).collect();
-        Ok(Some(Self { source, always, chunking: node.get("property_chunking").map(|c| Chunking::build(&c)) }))
+        let wanted = match (node.get("property_selector"), wanted) {
+            (Some(selector), Some(wanted)) => Some(names(env, &selector, wanted)?),
+            _ => None,
+        };
+        Ok(Some(Self { source, always, wanted, chunking: node.get("property_chunking").map(|c| Chunking::build(&c)) }))
+    }
+
+    fn wants(&self, name: &str) -> bool {
+        self.wanted.as_ref().is_none_or(|wanted| wanted.contains(name))
     }
 
     /// The properties of each request.
@@ -66,10 +79,24 @@ impl QueryProperties {
             Source::Endpoint { path, retriever, known } => known.get_or_try_init(|| fetch(env, path, retriever)).await?,
         };
         Ok(match &self.chunking {
-            None => vec![self.always.iter().chain(all).cloned().collect()],
-            Some(chunking) => chunking.split(all, &self.always),
+            None => vec![self.always.iter().chain(all.iter().filter(|name| self.wants(name))).cloned().collect()],
+            // As in the reference: without a limit, everything is asked for.
+            Some(chunking) if chunking.limit.is_none() => chunking.split(all, &self.always),
+            Some(chunking) => chunking.split(&all.iter().filter(|name| self.wants(name)).cloned().collect::<Vec<_>>(), &self.always),
         })
     }
+}
+
+/// The names that the API has for the wanted properties: what is done to records is done to a record that holds them.
+fn names(env: &Arc<Env>, selector: &Node<'_>, wanted: &Map<String, Value>) -> Result<HashSet<String>> {
+    if selector.kind() != "JsonSchemaPropertySelector" {
+        return Err(selector.unsupported());
+    }
+    let mut properties = Value::Object(wanted.clone());
+    for transform in selector.items("transformations") {
+        Transform::build(&transform)?.apply(env, &Slice::default(), &mut properties)?;
+    }
+    Ok(properties.as_object().into_iter().flatten().map(|(name, _)| name.clone()).collect())
 }
 
 impl Source {

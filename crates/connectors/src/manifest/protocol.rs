@@ -221,6 +221,7 @@ fn selections(catalog: &Value, state: Option<&Value>) -> Result<Vec<Selection>> 
             stream: name.to_owned(),
             state: states.get(name).cloned().unwrap_or_default(),
             cursor_field: chosen.map(str::to_owned),
+            properties: Some(configured.pointer("/stream/json_schema/properties").and_then(Value::as_object).cloned().unwrap_or_default()),
         })
     };
     streams.iter().map(selection).collect()

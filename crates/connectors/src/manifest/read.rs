@@ -27,6 +27,15 @@ pub struct Selection {
     pub state: Map<String, Value>,
     /// The cursor that the user chose, where the manifest lets them.
     pub cursor_field: Option<String>,
+    /// The properties of its schema that are wanted; `None` for all that there are.
+    pub properties: Option<Map<String, Value>>,
+}
+
+impl Selection {
+    /// All of a stream.
+    pub fn of(stream: &str) -> Self {
+        Self { stream: stream.to_owned(), ..Self::default() }
+    }
 }
 
 /// What happens while streams are read. Events of one stream come in order: a state comes after all records that it covers.
@@ -89,7 +98,7 @@ async fn read_stream(opened: &Opened, documents: &[Value], selection: Selection,
     let name: Arc<str> = selection.stream.as_str().into();
     // Nobody listens any more when sending fails: then there is nobody to tell either.
     let _ = sender.send(Event::Started { stream: name.clone() }).await;
-    let error = match opened.stream(documents, &selection.stream, &selection.state, selection.cursor_field.as_deref()) {
+    let error = match opened.stream(documents, &selection) {
         Err(error) => Some(error),
         Ok(stream) => {
             let reading = Reading { stream: Arc::new(stream), name: name.clone(), permits, sender: sender.clone() };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use trib_core::{Code, Error, Result};
 use trib_kit::http::{Response, shown};
 
@@ -33,6 +33,8 @@ pub(super) struct Place {
     pub(super) data_feed: bool,
     pub(super) injections: Injections,
     pub(super) rule: Option<Arc<WindowRule>>,
+    /// The properties that are wanted of the stream's schema; `None` for all.
+    pub(super) wanted: Option<Map<String, Value>>,
 }
 
 /// How one page went.
@@ -125,7 +127,7 @@ impl Retriever {
             selector: Selector::build(env, &node.need("record_selector")?, transforms, place.client_side)?,
             paginator,
             recovery,
-            properties: QueryProperties::build(env, &requester)?,
+            properties: QueryProperties::build(env, &requester, place.wanted.as_ref())?,
             ignore_slice_on_pages: node.flag("ignore_stream_slicer_parameters_on_paginated_requests"),
             place,
         })

@@ -152,7 +152,11 @@ impl Parent {
             parts.map(|p| node.compile(p)).collect::<Result<Vec<_>>>()
         };
         Ok(Self {
-            stream: Stream::build(env, &stream, &Context { state: &state, cursor_field: None, is_parent: true, dir: context.dir })?,
+            stream: Stream::build(
+                env,
+                &stream,
+                &Context { state: &state, cursor_field: None, wanted: None, is_parent: true, dir: context.dir },
+            )?,
             key: dpath::split(&node.need_expr("parent_key")?.text(&scope)?),
             field: node.need_expr("partition_field")?.text(&scope)?,
             option: RequestOption::optional(node, "request_option")?,

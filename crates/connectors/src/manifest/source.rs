@@ -147,6 +147,7 @@ impl Source for ManifestSource {
             stream: name.clone(),
             state: split.spec.get("state").and_then(Value::as_object).cloned().unwrap_or_default(),
             cursor_field: split.spec.get("cursor").and_then(Value::as_str).map(str::to_owned),
+            properties: known.info.properties(columns.as_deref()),
         };
         let may_stop = split.spec.get("may_stop").and_then(Value::as_bool).unwrap_or(false);
         let key = known.info.primary_key.iter().filter_map(|path| path.first().cloned()).collect();

@@ -29,6 +29,8 @@ pub(super) struct Context<'a> {
     pub(super) state: &'a Map<String, Value>,
     /// The cursor that the user chose.
     pub(super) cursor_field: Option<&'a str>,
+    /// The properties of its schema that are wanted; `None` for all that there are.
+    pub(super) wanted: Option<&'a Map<String, Value>>,
     /// Another stream reads its records, so that its answers are worth keeping.
     pub(super) is_parent: bool,
     /// Where the manifest stands.
@@ -116,6 +118,7 @@ impl Stream {
             data_feed: flag("is_data_feed"),
             injections: injections(env, incremental.as_ref(), router.clone())?,
             rule: rule.clone(),
+            wanted: context.wanted.cloned(),
         };
         Ok(Self {
             name: name.to_owned(),

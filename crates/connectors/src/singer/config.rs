@@ -14,7 +14,7 @@ use trib_kit::process::{PrivateFolder, Program};
 use trib_kit::scrub;
 use trib_kit::settings::{Settings, secrets};
 
-use super::destination::SingerDestination;
+use super::destination::destination;
 use super::source::SingerSource;
 
 /// A Singer tap or target: any program that writes or reads Singer's messages.
@@ -70,7 +70,7 @@ impl ConnectorConfig for SingerConfig {
     }
 
     fn destination(self, context: &Context) -> Option<Result<Arc<dyn Destination>>> {
-        Some(self.checked("target").map(|config| SingerDestination::new(config, context) as _))
+        Some(self.checked("target").map(|config| destination(config, context)))
     }
 }
 

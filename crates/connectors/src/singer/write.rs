@@ -4,7 +4,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::Schema;
 use serde_json::{Map, Value, json};
 use trib_core::Result;
-use trib_kit::json::records;
+use trib_kit::json::{Forms, lines};
 use trib_kit::records::schema::of_field;
 
 /// A SCHEMA message, as one line.
@@ -35,12 +35,7 @@ fn line(message: &Value) -> Result<Vec<u8>> {
 pub fn record_lines(stream: &str, batch: &RecordBatch, extracted: &str, out: &mut Vec<u8>) -> Result<()> {
     let head = format!(r#"{{"type":"RECORD","stream":{},"record":"#, serde_json::to_string(stream)?);
     let tail = format!(r#","time_extracted":{}}}"#, serde_json::to_string(extracted)?);
-    records(batch, |_, record| {
-        for part in [head.as_bytes(), record, tail.as_bytes(), b"\n"] {
-            out.extend_from_slice(part);
-        }
-        Ok(())
-    })
+    lines(Forms::default(), batch, &head, &tail, out)
 }
 
 #[cfg(test)]

@@ -103,7 +103,7 @@ async fn one(
     let opened = Arc::new(opened.through(Arc::new(Watch { scrub: scrub.clone(), steps: sender }))?);
     view.say(&json!({"stream": stream}), || format!("stream {stream}"));
     // Asking for dynamic streams is a part of the read that comes before its events.
-    let selection = Selection { stream: stream.to_owned(), state, cursor_field: None };
+    let selection = Selection { stream: stream.to_owned(), state, ..Selection::default() };
     let reading = tokio::spawn(async move { opened.read(vec![selection]).await });
     tokio::pin!(reading);
     let (mut events, mut asked, mut records) = (None, 0, 0);

@@ -90,7 +90,7 @@ async fn streams_share_one_token() {
     (other["name"], other["$parameters"]) = (json!("others"), json!({"n": 2}));
     manifest["streams"].as_array_mut().unwrap().push(other);
     let opened = Arc::new(parse(&manifest).unwrap().open(&json!({"key": "s"})).unwrap());
-    let selection = |stream: &str| Selection { stream: stream.to_owned(), state: Map::new(), cursor_field: None };
+    let selection = |stream: &str| Selection { stream: stream.to_owned(), state: Map::new(), ..Selection::default() };
     let mut events = opened.read(vec![selection("items"), selection("others")]).await.unwrap();
     let mut ended = 0;
     while let Some(event) = events.recv().await {

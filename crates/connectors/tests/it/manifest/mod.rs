@@ -68,9 +68,12 @@ pub fn parse(manifest: &Value) -> Result<Arc<Manifest>> {
 
 /// Reads one stream from a state.
 pub async fn read_stream(manifest: &Value, stream: &str, config: Value, state: Value) -> Given {
-    let opened = Arc::new(parse(manifest).unwrap().open(&config).unwrap());
     let state: Map<String, Value> = state.as_object().cloned().unwrap_or_default();
-    let selection = Selection { stream: stream.to_owned(), state, cursor_field: None };
+    read_selected(manifest, config, Selection { stream: stream.to_owned(), state, ..Selection::default() }).await
+}
+
+pub async fn read_selected(manifest: &Value, config: Value, selection: Selection) -> Given {
+    let opened = Arc::new(parse(manifest).unwrap().open(&config).unwrap());
     let mut events = opened.read(vec![selection]).await.unwrap();
     let mut given = Given::default();
     while let Some(event) = events.recv().await {

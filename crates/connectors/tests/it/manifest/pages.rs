@@ -1,9 +1,10 @@
 //! Pages, and what makes partitions.
 
 use serde_json::{Value, json};
+use trib_connectors::manifest::Selection;
 use trib_testkit::stand_in::{Answer, Asked, StandIn};
 
-use super::{manifest_of, queries, read, read_stream};
+use super::{manifest_of, queries, read, read_selected, read_stream};
 
 fn option(name: &str) -> Value {
     json!({"type": "RequestOption", "inject_into": "request_parameter", "field_name": name})
@@ -112,4 +113,34 @@ async fn streams_are_made_of_the_configuration() {
             mapping(json!(["retriever", "requester", "path"]), "tables/{{ components_values['id'] }}")]}}]);
     let given = read_stream(&manifest, "t_A", json!({"tables": [{"name": "A", "id": 7}, {"name": "B", "id": 8}]}), json!({})).await;
     assert_eq!(given.ids(), ["/tables/7"]);
+}
+
+/// Where a selector is, an API is asked for the properties that somebody wants, under the names that it has for them, and for those that always go along.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_wanted_properties_are_asked_for() {
+    let api = StandIn::start(|_| Answer::json(&json!({"rows": [{"id": 1}]})));
+    let query = |selector: Value, chunking: Value| {
+        json!({"request_parameters": {"fields": {"type": "QueryProperties", "property_list": ["name", "age", "color", "city"],
+            "always_include_properties": ["id"], "property_selector": selector, "property_chunking": chunking}}})
+    };
+    let prefix = json!({"type": "KeysReplace", "old": "p_", "new": ""});
+    let selector = json!({"type": "JsonSchemaPropertySelector", "transformations": [prefix]});
+    let by_two = json!({"type": "PropertyChunking", "property_limit_type": "property_count", "property_limit": 2});
+    let no_limit = json!({"type": "PropertyChunking", "property_limit_type": "property_count"});
+    let wanted = |names: &[&str]| Some(names.iter().map(|n| ((*n).to_owned(), json!({"type": "string"}))).collect());
+    let all = "fields=id,name,age,color,city";
+    for (selector, chunking, properties, asked) in [
+        (selector.clone(), Value::Null, wanted(&["p_name", "city", "other"]), vec!["fields=id,name,city"]),
+        (selector.clone(), Value::Null, wanted(&[]), vec!["fields=id"]),
+        (selector.clone(), Value::Null, None, vec![all]),
+        (Value::Null, Value::Null, wanted(&["name"]), vec![all]),
+        (selector.clone(), by_two, wanted(&["p_name", "p_age", "city"]), vec!["fields=id,name,age", "fields=id,city"]),
+        (selector, no_limit, wanted(&["name"]), vec!["fields=name,age,color,city,id"]),
+    ] {
+        let manifest = manifest_of(&api, query(selector, chunking), json!({}), json!({}));
+        let selection = Selection { stream: "items".to_owned(), properties, ..Selection::default() };
+        let given = read_selected(&manifest, json!({}), selection).await;
+        assert!(given.errors.is_empty(), "{:?}", given.errors);
+        assert_eq!(queries(&api.take()), asked);
+    }
 }
