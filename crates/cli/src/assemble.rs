@@ -26,6 +26,8 @@ pub struct Ask {
     pub range: Option<Range>,
     /// Nothing is sent to an API: what would be is counted.
     pub counts: bool,
+    /// Of a delivery: the one record whose key has this text.
+    pub row: Option<String>,
 }
 
 #[derive(Clone, Debug)]

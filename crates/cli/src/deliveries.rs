@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use trib_core::delivery::{Changes, Delivers, Object, Operation};
 use trib_core::name::system;
-use trib_core::{Code, Error, Load, TableName, WriteMode};
+use trib_core::{Code, Destination, Error, Load, RejectedRow, TableName, WriteMode};
 use trib_engine::change_source::Ends;
 use trib_engine::changes::{self, Delivery, Operations};
 use trib_engine::ledger::ledger_name;
@@ -15,10 +15,11 @@ use trib_project::config::delivery::{Empty, GuardSpec, Most, Send};
 use trib_project::{DeliveryPlan, Sync};
 use trib_runtime::{Audit, StreamTask, SyncTask};
 
-use crate::app::Session;
+use crate::app::{Session, usage};
 use crate::assemble::{identity, limits, shown_name};
 use crate::exit::Result;
 use crate::prepare::{Prepared, Wanted, enabled};
+use crate::render::amount::duration;
 
 /// The deliveries of a sync that reads from this connection.
 pub async fn prepare(session: &Session, sync: &Sync, from: &str, wanted: &Wanted<'_>) -> Result<Prepared> {
@@ -50,13 +51,18 @@ pub async fn prepare(session: &Session, sync: &Sync, from: &str, wanted: &Wanted
             Err(e) => errors.push(plan.at.mark(e.stream(&plan.stream))),
         }
     }
+    if wanted.ask.row.is_some() && ready.len() > 1 {
+        let streams: Vec<&str> = ready.iter().map(|(plan, ..)| plan.stream.as_str()).collect();
+        return Err(usage("a record is chosen in one stream").detail(streams.join(", ")).hint("name it: `SYNC/STREAM`").into());
+    }
     let identity = identity(project, &sync.name, from);
     let ends = Ends { queries, tables, lake, api: api.clone() };
-    let changes = Arc::new(ChangeSource::new(ends, identity.clone(), ready.iter().map(|(_, _, d)| d.clone()).collect()));
+    let sent = ready.iter().map(|(_, _, delivery)| delivery.clone()).collect();
+    let changes = Arc::new(ChangeSource::new(ends, identity.clone(), sent).only(wanted.ask.row.clone()));
     let store = session.store().await?;
     let mut streams = Vec::new();
     for (plan, object, delivery) in ready {
-        if wanted.ask.counts || !project.environment.deliver {
+        if wanted.ask.counts || wanted.ask.row.is_some() || !project.environment.deliver {
             let counts = match changes.counts(&plan.stream).await {
                 Ok(counts) => counts,
                 Err(e) => {
@@ -64,7 +70,16 @@ pub async fn prepare(session: &Session, sync: &Sync, from: &str, wanted: &Wanted
                     continue;
                 }
             };
-            notes.push(format!("{}/{} → {}: {}", sync.name, plan.stream, plan.object, told(counts, &object, delivery.operations)));
+            if let Some(key) = wanted.ask.row.as_ref().filter(|_| counts.total() == 0) {
+                notes.push(format!("no record with the key {key} differs from what was delivered"));
+            }
+            notes.push(format!(
+                "{}/{} → {}: {}",
+                sync.name,
+                plan.stream,
+                plan.object,
+                told(api.as_ref(), counts, &object, delivery.operations)
+            ));
         }
         if !project.environment.deliver && !wanted.ask.counts {
             notes.push(format!("nothing is sent: the environment {} does not deliver", project.environment.name));
@@ -72,8 +87,9 @@ pub async fn prepare(session: &Session, sync: &Sync, from: &str, wanted: &Wanted
         }
         // All that was refused before is sent again, or is not to be sent any more.
         let pending = store.rejected(Some(&identity), Some(&plan.stream), u32::MAX).await?;
+        let meant = |row: &RejectedRow| wanted.ask.row.as_ref().is_none_or(|key| has_key(&plan, row, key));
         match task(&changes, &plan, wanted).await {
-            Ok(task) => streams.push(StreamTask { retries: pending.iter().map(|r| r.id).collect(), ..task }),
+            Ok(task) => streams.push(StreamTask { retries: pending.iter().filter(|r| meant(&r.row)).map(|r| r.id).collect(), ..task }),
             Err(e) => errors.push(plan.at.mark(e.stream(&plan.stream))),
         }
     }
@@ -90,7 +106,7 @@ pub async fn prepare(session: &Session, sync: &Sync, from: &str, wanted: &Wanted
 }
 
 /// Everything about one delivery that can be known without reading a row.
-async fn delivery(
+pub async fn delivery(
     api: &dyn Delivers,
     queries: &Queries,
     plan: &DeliveryPlan,
@@ -105,6 +121,7 @@ async fn delivery(
     };
     let creates = matches!(asked.created, Some(Operation::Insert | Operation::Upsert));
     plan.check_fields(&object, &map, creates)?;
+    plan.check_look_ups(&object, |name| api.object(name))?;
     let operations = Operations { created: asked.created, updated: asked.updated, deleted: asked.deleted, rows_delete: asked.rows_delete };
     let delivery = Delivery {
         stream: plan.stream.clone(),
@@ -114,6 +131,7 @@ async fn delivery(
         operations,
         resend,
         skip_empty: plan.empty == Empty::Skip,
+        look_ups: plan.look_ups.clone(),
         ledger,
     };
     Ok((object, delivery))
@@ -129,7 +147,8 @@ async fn columns(queries: &Queries, plan: &DeliveryPlan) -> trib_core::Result<Ve
 
 async fn task(changes: &Arc<ChangeSource>, plan: &DeliveryPlan, wanted: &Wanted<'_>) -> trib_core::Result<StreamTask> {
     let schema = changes.schema(&plan.stream).await?;
-    let approved = wanted.ask.approved.iter().any(|(sync, name)| *sync == plan.sync && *name == plan.stream);
+    // Whoever names a record wants it to be sent.
+    let approved = wanted.ask.row.is_some() || wanted.ask.approved.iter().any(|(sync, name)| *sync == plan.sync && *name == plan.stream);
     let guard = Guard {
         changes: changes.clone(),
         stream: plan.stream.clone(),
@@ -143,8 +162,14 @@ async fn task(changes: &Arc<ChangeSource>, plan: &DeliveryPlan, wanted: &Wanted<
     Ok(StreamTask { allow_empty: true, audit: Some(Arc::new(guard)), ..StreamTask::whole(spec) })
 }
 
+/// Whether a refused row is the one whose first key field has this text.
+fn has_key(plan: &DeliveryPlan, row: &RejectedRow, key: &str) -> bool {
+    let field = plan.key.first().and_then(|(field, _)| row.row.get(field));
+    field.is_some_and(|value| value.as_str().map_or_else(|| value.to_string() == key, |text| text == key))
+}
+
 /// What would be sent, in words.
-fn told(counts: Changes, object: &Object, operations: Operations) -> String {
+fn told(api: &dyn Destination, counts: Changes, object: &Object, operations: Operations) -> String {
     let kinds = [
         ("created", counts.created, operations.created),
         ("updated", counts.updated, operations.updated),
@@ -156,10 +181,14 @@ fn told(counts: Changes, object: &Object, operations: Operations) -> String {
             *records.entry(operation).or_default() += rows;
         }
     }
-    let calls: u64 =
-        records.iter().map(|(operation, rows)| rows.div_ceil(object.operations.get(operation).copied().unwrap_or(1).max(1))).sum();
+    let most = |operation: &Operation| object.operations.get(operation).copied().unwrap_or(1).max(1);
+    let calls: Vec<(Operation, u64)> = records.iter().map(|(operation, rows)| (*operation, rows.div_ceil(most(operation)))).collect();
     let said: Vec<String> = kinds.iter().map(|(what, rows, _)| format!("{rows} {what}")).collect();
-    format!("{}, in {calls} API calls", said.join(", "))
+    let time = match api.deliveries().and_then(|api| api.least_time(&object.name, &calls)) {
+        Some(time) => format!(", which take {} at least by the API's limits", duration(time)),
+        None => String::new(),
+    };
+    format!("{}, in {} API calls{time}", said.join(", "), calls.iter().map(|(_, calls)| calls).sum::<u64>())
 }
 
 /// Holds a delivery that would change more than it may.

@@ -11,6 +11,7 @@ use futures::TryStreamExt;
 use serde_json::{Map, Value, json};
 use trib_core::{Catalog, Code, Error, ReadMode, Stream, TableName};
 use trib_engine::catalog::Over;
+use trib_engine::change_source::sendable;
 use trib_engine::session::query_error;
 use trib_engine::{Engine, Queries, Relation, Tables, json as rows};
 use trib_project::data_test::quoted;
@@ -18,6 +19,7 @@ use trib_project::{Model, Project, UnitTest};
 
 use crate::app::Session;
 use crate::assemble::{Ask, stream_task};
+use crate::deliveries;
 use crate::exit::{Failure, Result};
 use crate::render::verdicts::cell;
 use crate::sample::transformed;
@@ -48,11 +50,17 @@ impl UnitTested {
 
 /// Runs one unit test. No table is read; the types of given columns are those of the table where it is there, and guessed elsewhere.
 pub async fn ask(session: &Session, test: &UnitTest) -> Result<UnitTested> {
-    let (schema, got) = results(session, test).await?;
     let expected: Vec<Value> = test.spec.expect.iter().map(object).collect();
-    let differences = match normal(&expected, &schema) {
-        Ok(expected) => differences(expected, got, test.spec.ordered),
-        Err(e) => vec![e],
+    let place = |Failure(errors)| Failure(errors.into_iter().map(|e| test.at.mark(e)).collect());
+    let differences = match of_delivery(session, test).await.map_err(place)? {
+        Some(requests) => differences(expected, requests, test.spec.ordered),
+        None => {
+            let (schema, got) = results(session, test).await?;
+            match normal(&expected, &schema) {
+                Ok(expected) => differences(expected, got, test.spec.ordered),
+                Err(e) => vec![e],
+            }
+        }
     };
     let place = format!("{}:{}", test.at.file, test.at.line);
     Ok(UnitTested { name: test.name.clone(), node: test.spec.node.clone(), place, differences })
@@ -136,6 +144,48 @@ async fn of_stream(session: &Session, test: &UnitTest) -> Result<(SchemaRef, Vec
     let batches = transformed(&engine, &task.spec, vec![batch]).await?;
     let schema = batches.first().map_or_else(|| Arc::new(Schema::empty()), RecordBatch::schema);
     Ok((schema, batches))
+}
+
+/// The requests that a sync would send to an API for the rows of a test, as if nothing had been delivered before; `None` when the node is no delivery. Nobody
+/// is asked, and no credentials are needed.
+async fn of_delivery(session: &Session, test: &UnitTest) -> Result<Option<Vec<Value>>> {
+    let project = session.project()?;
+    let found = test.spec.node.split_once('/').and_then(|(name, stream)| Some((project.syncs().iter().find(|s| s.name == name)?, stream)));
+    let Some((sync, name)) = found else { return Ok(None) };
+    let connection = project.connection_as_written(&sync.spec.to)?;
+    let connector = session.registry().get(&connection.connector)?;
+    // What cannot be made without its settings is none that a manifest describes.
+    let Ok(destination) = connector.make_destination(&connection.settings_for(&connector.schema), &connection.context(project)) else {
+        return Ok(None);
+    };
+    let Some(api) = destination.deliveries() else { return Ok(None) };
+    let (plans, errors) = sync.deliveries();
+    let Some(plan) = plans.into_iter().find(|p| p.stream == name) else {
+        let missing = || Error::new(Code::NotFound, "the sync leaves this stream out").detail(name).setting("node");
+        return Err(errors.into_iter().next().unwrap_or_else(missing).into());
+    };
+    let Some(given) = test.spec.given.get(name) else {
+        return Err(Error::new(Code::ConfigInvalid, "the unit test gives no rows of the stream").detail(name).setting("given").into());
+    };
+    let engine = session.engine()?;
+    let batch = given_batch(&engine, test, name, given, None)?;
+    let rows = Arc::new(MemTable::try_new(batch.schema(), vec![vec![batch]]).map_err(query_error)?);
+    let tables = Given { views: Vec::new(), connections: Vec::new() };
+    let mut queries = Queries::new(engine, Arc::new(tables)).with(vec![(plan.table.clone(), Over::Table(rows))]);
+    if let Some(now) = test.spec.now {
+        queries = queries.at(now);
+    }
+    let (_, delivery) = deliveries::delivery(api, &queries, &plan, true, TableName::new(None, "")).await?;
+    let (_, changes) = queries.rows(&delivery.changes_sql(None)).await?;
+    let (mut sent, mut requests) = (Vec::new(), Vec::new());
+    for batch in changes.try_collect::<Vec<RecordBatch>>().await? {
+        let (fit, refused) = sendable(&batch)?;
+        requests.extend(refused.into_iter().map(|(_, reason)| json!({"invalid": reason})));
+        sent.push(Ok(fit));
+    }
+    let key: Vec<String> = plan.key.iter().map(|(field, _)| field.clone()).collect();
+    requests.extend(api.requests(&plan.object, &key, Box::pin(futures::stream::iter(sent))).await?);
+    Ok(Some(requests))
 }
 
 /// Given rows with the types that the test declares, those that are known, or those that its values suggest.

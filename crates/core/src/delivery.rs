@@ -5,6 +5,7 @@
 //! sends only what is different by then.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -23,10 +24,12 @@ pub mod column {
     pub const CHANGED: &str = "_changed";
     /// What the API calls the record, where it was told.
     pub const REMOTE_ID: &str = "_remote_id";
+    /// The [`super::LookUps`] of the delivery as JSON, where there are some.
+    pub const LOOK_UPS: &str = "_look_ups";
     /// Only in [`super::Delivers::fates`]: `delivered`, `rejected` or `unknown`.
     pub const FATE: &str = "_fate";
 
-    pub const ALL: [&str; 5] = [OPERATION, CHANGE, CHANGED, REMOTE_ID, FATE];
+    pub const ALL: [&str; 6] = [OPERATION, CHANGE, CHANGED, REMOTE_ID, LOOK_UPS, FATE];
 }
 
 /// What an API can be asked to do with a record.
@@ -126,6 +129,40 @@ pub enum Fate {
     Unknown(String),
 }
 
+/// What has to be asked of the API before a delivery's rows are sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LookUps {
+    /// Fields whose value is the key of another record, and that get what the API calls it.
+    pub parents: BTreeMap<String, Parent>,
+    /// Fields that are sent only where the API has no value.
+    pub if_empty: Vec<String>,
+}
+
+impl LookUps {
+    pub fn is_empty(&self) -> bool {
+        self.parents.is_empty() && self.if_empty.is_empty()
+    }
+}
+
+/// The record that a field points to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parent {
+    pub object: String,
+    pub on_miss: OnMiss,
+}
+
+/// What becomes of a record whose parent the API does not have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnMiss {
+    /// It is sent without the field.
+    Skip,
+    /// It is rejected, and sent again by the next run.
+    #[default]
+    Fail,
+}
+
 /// An object of an API: what a table is elsewhere.
 #[derive(Clone, Debug, Serialize)]
 pub struct Object {
@@ -139,6 +176,18 @@ pub struct Object {
     pub keys: Vec<Vec<String>>,
     /// What can be done with records, and how many of them one call takes.
     pub operations: BTreeMap<Operation, u64>,
+    /// Records can be found by their key.
+    pub can_be_looked_up: bool,
+}
+
+impl Object {
+    /// The one field that names a record of it, where another record points to it.
+    pub fn own_key(&self) -> Option<&str> {
+        self.keys.iter().find_map(|key| match key.as_slice() {
+            [field] => Some(field.as_str()),
+            _ => None,
+        })
+    }
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -156,6 +205,9 @@ pub trait Delivers: Send + Sync {
 
     /// All that are known by name.
     fn objects(&self) -> Vec<Object>;
+
+    /// The least time that so many calls of these operations take by the limits that the API declares; `None`: none that would matter.
+    fn least_time(&self, object: &str, calls: &[(Operation, u64)]) -> Option<Duration>;
 
     /// The requests that rows with this key would make, without secrets, one JSON object each: method, URL, headers and body. Sends nothing.
     async fn requests(&self, object: &str, key: &[String], rows: BatchStream) -> Result<Vec<serde_json::Value>>;

@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 
 use crate::BatchStream;
 use crate::catalog::Catalog;
-use crate::delivery::{Delivers, Object};
+use crate::delivery::{Delivers, Object, Operation};
 use crate::destination::{Capabilities, ColumnType, Destination, ExistingTable, SqlEngine};
 use crate::emitter::Emitter;
 use crate::error::{Code, Error, Result};
@@ -148,6 +148,10 @@ impl Delivers for Named<dyn Destination> {
 
     fn objects(&self) -> Vec<Object> {
         self.inner.deliveries().map(Delivers::objects).unwrap_or_default()
+    }
+
+    fn least_time(&self, object: &str, calls: &[(Operation, u64)]) -> Option<Duration> {
+        self.inner.deliveries().and_then(|inner| inner.least_time(object, calls))
     }
 
     async fn requests(&self, object: &str, key: &[String], rows: BatchStream) -> Result<Vec<serde_json::Value>> {

@@ -14,7 +14,7 @@ use trib_core::{
 };
 
 use crate::catalog::{Over, Queries};
-use crate::changes::{Delivery, LEDGER, unfit};
+use crate::changes::{Delivery, LEDGER, ident, unfit};
 use crate::json;
 use crate::ledger;
 use crate::native::NativeTable;
@@ -24,6 +24,8 @@ pub struct ChangeSource {
     ends: Ends,
     sync: String,
     deliveries: Vec<Delivery>,
+    /// Only the record whose first key field has this text.
+    only: Option<String>,
     /// Streams that end at the same time note their fates one after the other.
     noting: tokio::sync::Mutex<()>,
     /// What was read of each stream last.
@@ -43,7 +45,13 @@ pub struct Ends {
 impl ChangeSource {
     /// `sync` is the identity that the deliveries are kept under.
     pub fn new(ends: Ends, sync: String, deliveries: Vec<Delivery>) -> Self {
-        Self { ends, sync, deliveries, noting: tokio::sync::Mutex::default(), read: Mutex::default() }
+        Self { ends, sync, deliveries, only: None, noting: tokio::sync::Mutex::default(), read: Mutex::default() }
+    }
+
+    /// With a key: no record but the one whose first key field has this text is looked at.
+    #[must_use]
+    pub fn only(self, key: Option<String>) -> Self {
+        Self { only: key, ..self }
     }
 
     /// The columns of a stream's rows.
@@ -73,7 +81,10 @@ impl ChangeSource {
     /// The query for what has to be sent, and where it is asked.
     async fn changes(&self, delivery: &Delivery) -> Result<(Queries, String)> {
         let ledger = self.ends.tables.provider(&delivery.ledger, None).await?;
-        let sql = delivery.changes_sql(ledger.as_ref().map(|l| ledger::columns(l.as_ref())).as_ref());
+        let mut sql = delivery.changes_sql(ledger.as_ref().map(|l| ledger::columns(l.as_ref())).as_ref());
+        if let (Some(key), Some((field, _))) = (&self.only, delivery.key.first()) {
+            sql = format!("select * from ({sql}) as c where cast({} as varchar) = '{}'", ident(field), key.replace('\'', "''"));
+        }
         let over = ledger.map(|ledger| (TableName::new(None, LEDGER), Over::Table(ledger)));
         Ok((self.ends.queries.with(over.into_iter().collect()).by_sorting(), sql))
     }
@@ -110,24 +121,16 @@ impl ChangeSource {
         Ok(count.and_then(|c| u64::try_from(c).ok()).unwrap_or_default())
     }
 
-    /// The rows that a run would send, as many as `limit`, those that cannot be sent left out. `key`: only the record whose first key field has this text.
-    pub async fn rows(&self, stream: &str, key: Option<&str>, limit: usize) -> Result<BatchStream> {
-        let delivery = self.delivery(stream)?;
-        let (queries, mut sql) = self.changes(delivery).await?;
-        if let (Some(key), Some((field, _))) = (key, delivery.key.first()) {
-            sql = format!(
-                "select * from ({sql}) as c where cast(\"{}\" as varchar) = '{}'",
-                field.replace('"', "\"\""),
-                key.replace('\'', "''")
-            );
-        }
+    /// The rows that a run would send, as many as `limit`, those that cannot be sent left out.
+    pub async fn rows(&self, stream: &str, limit: usize) -> Result<BatchStream> {
+        let (queries, sql) = self.changes(self.delivery(stream)?).await?;
         let (_, rows) = queries.rows(&format!("{sql} limit {limit}")).await?;
         Ok(Box::pin(rows.map(|batch| batch.and_then(|batch| Ok(sendable(&batch)?.0)))))
     }
 }
 
 /// The rows that can be sent, and which cannot.
-fn sendable(batch: &RecordBatch) -> Result<(RecordBatch, Vec<(usize, &'static str)>)> {
+pub fn sendable(batch: &RecordBatch) -> Result<(RecordBatch, Vec<(usize, &'static str)>)> {
     let change = batch.column_by_name(column::CHANGE).and_then(|c| c.as_string_opt::<i32>());
     let change = change.ok_or_else(|| Error::internal("a delivery's query gives no changes"))?;
     let reason = |row: usize| change.is_valid(row).then(|| unfit(change.value(row))).flatten();

@@ -7,7 +7,7 @@ use std::fmt::Write;
 
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use trib_core::TableName;
-use trib_core::delivery::{Change, Operation, column};
+use trib_core::delivery::{Change, LookUps, Operation, column};
 
 use crate::field_hash;
 
@@ -36,6 +36,8 @@ pub struct Delivery {
     pub resend: bool,
     /// NULL is not sent, so it is no difference.
     pub skip_empty: bool,
+    /// What has to be asked of the API for each row.
+    pub look_ups: LookUps,
     /// Where it is noted what was delivered.
     pub ledger: TableName,
 }
@@ -100,9 +102,13 @@ impl Delivery {
         operation.push_str(if wanted.len() > 2 { " end" } else { " when '' then '' end" });
         let wanted = wanted.iter().map(|w| format!("'{w}'")).collect::<Vec<_>>().join(", ");
         let names = self.fields().map(|(name, _)| ident(name)).collect::<Vec<_>>().join(", ");
+        let look_ups = match serde_json::to_string(&self.look_ups) {
+            Ok(json) if !self.look_ups.is_empty() => format!("'{}' as {}, ", json.replace('\'', "''"), ident(column::LOOK_UPS)),
+            _ => String::new(),
+        };
         format!(
             "with \"_rows\" as ({}), \"_model\" as ({numbered}), \"_changes\" as (select {} from {from}) \
-             select {names}, {operation} as {}, {}, {}, {} from \"_changes\" where {} in ({wanted})",
+             select {names}, {look_ups}{operation} as {}, {}, {}, {} from \"_changes\" where {} in ({wanted})",
             self.model_sql(),
             columns.join(", "),
             ident(column::OPERATION),

@@ -1,10 +1,10 @@
 //! What a sync delivers to an API: pure decisions over its settings.
 
-use trib_core::delivery::{Object, Operation};
+use trib_core::delivery::{LookUps, Object, Operation, Parent};
 use trib_core::error::closest;
 use trib_core::{Code, Error, Result, TableName};
 
-use crate::config::delivery::{Apply, Empty, GuardSpec, Key, Send, Write};
+use crate::config::delivery::{Apply, Empty, GuardSpec, Key, Mapping, Send, Set, Write};
 use crate::config::stream::StreamSpec;
 use crate::place::At;
 use crate::sync::Sync;
@@ -20,6 +20,8 @@ pub struct DeliveryPlan {
     pub key: Vec<(String, String)>,
     /// `None`: each column of the table is a field of its name.
     pub map: Option<Vec<(String, String)>>,
+    /// What is asked of the API for the mapped fields.
+    pub look_ups: LookUps,
     pub write: Write,
     pub deletes: Apply,
     pub send: Send,
@@ -79,7 +81,12 @@ impl Sync {
             Some(Key::Fields(fields)) => fields.clone(),
             Some(Key::Columns(columns)) => columns.iter().map(|c| (c.clone(), format!("\"{}\"", c.replace('"', "\"\"")))).collect(),
         };
-        let map = spec.map.clone().map(|map| map.into_iter().filter(|(field, _)| key.iter().all(|(k, _)| k != field)).collect());
+        let map: Option<Vec<(String, Mapping)>> = spec
+            .map
+            .clone()
+            .map(|map| map.into_iter().filter(|(field, _)| key.iter().all(|(k, _)| k != field)).map(|(field, m)| (field, m.0)).collect());
+        let look_ups = look_ups(map.iter().flatten());
+        let map = map.map(|map| map.into_iter().map(|(field, mapping)| (field, mapping.value)).collect());
         let write = spec.write.unwrap_or(Write::Upsert);
         let usual = if write == Write::Mirror { Apply::Delete } else { Apply::Ignore };
         Ok(Some(DeliveryPlan {
@@ -89,6 +96,7 @@ impl Sync {
             object,
             key,
             map,
+            look_ups,
             write,
             deletes: match spec.deletes.apply.unwrap_or(usual) {
                 Apply::Hard => Apply::Delete,
@@ -103,6 +111,20 @@ impl Sync {
             at: self.pattern_place(name),
         }))
     }
+}
+
+/// What the API has to be asked for these fields.
+fn look_ups<'a>(map: impl Iterator<Item = &'a (String, Mapping)>) -> LookUps {
+    let mut look_ups = LookUps::default();
+    for (field, mapping) in map {
+        if let Some(object) = &mapping.lookup {
+            look_ups.parents.insert(field.clone(), Parent { object: object.clone(), on_miss: mapping.on_miss });
+        }
+        if mapping.set == Set::IfEmpty {
+            look_ups.if_empty.push(field.clone());
+        }
+    }
+    look_ups
 }
 
 /// Settings that mean something for tables only.
@@ -173,6 +195,29 @@ impl DeliveryPlan {
                     .hint("use insert, update, upsert, mirror or delete"));
             }
         })
+    }
+
+    /// What is looked up, held against the objects that there are. `object` is the delivery's own.
+    pub fn check_look_ups(&self, object: &Object, objects: impl Fn(&str) -> Result<Object>) -> Result<()> {
+        let cannot = |object: &Object, detail: String| {
+            Error::new(Code::Unsupported, "the object's records cannot be looked up")
+                .detail(format!("{}: {detail}", object.name))
+                .setting("map")
+                .hint("its manifest says nothing under `look_up`")
+        };
+        for (field, parent) in &self.look_ups.parents {
+            let of = objects(&parent.object)?;
+            if !of.can_be_looked_up {
+                return Err(cannot(&of, format!("`{field}` asks for one")));
+            }
+            if of.own_key().is_none() {
+                return Err(cannot(&of, "none of its keys is one field".to_owned()));
+            }
+        }
+        match self.look_ups.if_empty.first().filter(|_| !object.can_be_looked_up) {
+            Some(field) => Err(cannot(object, format!("whether `{field}` is empty is not known"))),
+            None => Ok(()),
+        }
     }
 
     /// Fields that are sent, held against those that the object has. `map` are the mapped ones.

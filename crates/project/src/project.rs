@@ -103,6 +103,12 @@ impl Project {
         Ok(declared.connection(name))
     }
 
+    /// The same, with `${VARIABLE}` left in its place where it has no value: for what needs no credentials.
+    pub fn connection_as_written(&self, name: &str) -> Result<Connection> {
+        let declared = self.connections.get(name).ok_or_else(|| self.no_such_connection(name))?;
+        Ok(declared.connection(name))
+    }
+
     /// Settings of a connection that have become others since they were written, on top of those that stand in the files.
     pub fn overlay(&mut self, connection: &str, settings: &Value) {
         if let Some(declared) = self.connections.get_mut(connection) {

@@ -46,7 +46,7 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit> {
         rows::write(&schema, rows, format, None, session.output).await?;
         return Ok(Exit::Success);
     }
-    let prepared = one_stream(session, &args.node).await?;
+    let prepared = one_stream(session, args).await?;
     if let Some(changes) = &prepared.changes {
         return requests(args, session, &prepared, changes).await;
     }
@@ -72,7 +72,7 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit> {
 async fn requests(args: &Args, session: &Session, prepared: &Prepared, changes: &ChangeSource) -> Result<Exit> {
     let task = prepared.task.streams.first().ok_or_else(|| Error::internal("a stream was just found"))?;
     let api = prepared.task.destination.deliveries().ok_or_else(|| Error::internal("a delivery goes to no API"))?;
-    let rows = changes.rows(&task.spec.stream, args.row.as_deref(), args.limit.max(1)).await?;
+    let rows = changes.rows(&task.spec.stream, args.limit.max(1)).await?;
     let requests = api.requests(&task.spec.table.name, &task.spec.key, rows).await?;
     if requests.is_empty() {
         session.output.note("nothing would be sent: what was delivered is what there is".to_owned());
@@ -83,12 +83,14 @@ async fn requests(args: &Args, session: &Session, prepared: &Prepared, changes: 
 }
 
 /// The one stream that is meant.
-async fn one_stream(session: &Session, node: &str) -> Result<Prepared> {
+async fn one_stream(session: &Session, args: &Args) -> Result<Prepared> {
+    let node = args.node.as_str();
     let selection = session.select(&Select { select: vec![node.to_owned()], exclude: Vec::new() }).await?;
     let project = session.project()?;
     let mut errors: Vec<Error> = Vec::new();
     let mut found: Vec<Prepared> = Vec::new();
-    let wanted = Wanted { selection: &selection, ask: &Ask::default(), paused: &[] };
+    let ask = Ask { row: args.row.clone(), ..Ask::default() };
+    let wanted = Wanted { selection: &selection, ask: &ask, paused: &[] };
     for sync in project.syncs().iter().filter(|s| selection.contains(&s.name)) {
         for prepared in prepare::sync(session, sync, &wanted).await {
             match prepared {

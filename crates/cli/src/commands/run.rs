@@ -30,6 +30,9 @@ pub struct Args {
     /// What failed in the last run, and what was left out because of that
     #[arg(long, conflicts_with_all = ["select", "exclude"])]
     retry_failed: bool,
+    /// Of a delivery: send the one record with this key
+    #[arg(long, value_name = "KEY", conflicts_with = "retry_failed")]
+    row: Option<String>,
     /// Do not ask, in protected environments
     #[arg(long, short)]
     yes: bool,
@@ -40,6 +43,9 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit> {
     if selection.nodes.is_empty() && !args.retry_failed {
         session.output.note("there is nothing to run: `trib discover CONNECTION --write` proposes a sync");
     }
+    if args.row.is_some() {
+        one_delivery(session, &selection)?;
+    }
     if args.full_refresh {
         permit(session, "load everything again", args.yes)?;
     }
@@ -47,7 +53,8 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit> {
         Some(run) => approve(session, run).await?,
         None => Vec::new(),
     };
-    let ask = Ask { full_refresh: args.full_refresh, allow_empty: args.allow_empty, approved, ..Ask::default() };
+    let (full_refresh, allow_empty, row) = (args.full_refresh, args.allow_empty, args.row.clone());
+    let ask = Ask { full_refresh, allow_empty, approved, row, ..Ask::default() };
     conduct(session, &selection, &ask, &called(args)).await
 }
 
@@ -63,6 +70,18 @@ async fn unfinished(session: &Session) -> Result<Selection> {
         session.output.note(format!("nothing was left undone by run {}", last.run));
     }
     Ok(selection)
+}
+
+/// Only what goes to an API is told apart by records.
+fn one_delivery(session: &Session, selection: &Selection) -> Result<()> {
+    let project = session.project()?;
+    for name in selection.nodes.keys() {
+        let sync = project.syncs().iter().find(|s| s.name == *name);
+        if sync.is_none_or(|s| session.destination(&s.spec.to).is_ok_and(|d| d.deliveries().is_none())) {
+            return Err(usage("only a delivery has records to choose by key").detail(name).hint("leave `--row` out").into());
+        }
+    }
+    Ok(())
 }
 
 /// In a protected environment a person has to say yes.
@@ -98,6 +117,7 @@ fn called(args: &Args) -> String {
     words.extend(args.full_refresh.then(|| "--full-refresh".to_owned()));
     words.extend(args.allow_empty.then(|| "--allow-empty".to_owned()));
     words.extend(args.retry_failed.then(|| "--retry-failed".to_owned()));
+    words.extend(args.row.iter().map(|row| format!("--row {row}")));
     words.extend(args.approve.iter().map(|run| format!("--approve {run}")));
     words.join(" ")
 }

@@ -1,11 +1,15 @@
 //! From the lake into an API: what differs is sent, each record's fate is known, and a run that dies loses none of it.
 
+use std::collections::BTreeSet;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use trib_testkit::chance::Chance;
+use trib_testkit::stand_in::{Answer, Asked, StandIn};
 use trib_testkit::vendor::{Trouble, Vendor};
 
 use crate::trib::{Folder, Said};
@@ -35,6 +39,15 @@ fn crm() -> Vendor {
                 },
                 "refused": {"status": 400, "body": {"message": "$why"}},
                 "answer": {"ok": true},
+            },
+            {
+                "path": "PUT /contacts/{email}",
+                "takes": {
+                    "into": "contacts", "key": "$email", "whole": true,
+                    "record": {"email": "[^@]+@[^@]+", "name?": ".{0,20}", "score?": "\\d*(\\.\\d+)?"},
+                },
+                "refused": {"status": 400, "body": {"message": "$why"}},
+                "answer": {"id": "c-$key"},
             },
             {"path": "DELETE /contacts/{email}", "takes": {"into": "contacts", "key": "$email", "there": true, "remove": true}, "answer": {}},
             {
@@ -93,6 +106,13 @@ objects:
       - operation: upsert
         requester: {$ref: "#/definitions/to", path: contacts/all-or-none, http_method: POST}
         batch: {max_records: 10}
+  - name: Single
+    keys: [[email]]
+    open: true
+    operations:
+      - operation: upsert
+        requester: {$ref: "#/definitions/to", path: "contacts/{{ record['email'] }}", http_method: PUT}
+        answers: {id: "{{ response['id'] }}"}
   - name: Task
     open: true
     operations:
@@ -165,6 +185,11 @@ impl Bench {
     }
 }
 
+/// Parts of the manifest that tests change.
+const BEARER: &str = "authenticator: {type: BearerAuthenticator, api_token: \"{{ config['token'] }}\"}";
+const BACKOFF: &str = "backoff_strategies: [{type: ConstantBackoffStrategy, backoff_time_in_seconds: -0.95}]";
+const BUDGET: &str = "api_budget: {type: HTTPAPIBudget, policies: [{type: MovingWindowCallRatePolicy, rates: [{limit: 100, interval: PT1S}], matchers: []}]}\n";
+
 const UPSERT: &str = "{into: Contact, key: {email: email}, map: {name: name, score: score}}";
 
 #[test]
@@ -193,8 +218,12 @@ fn what_differs_is_sent_and_nothing_else() {
     bench.model("('a@x', 'Ann', 1), ('b@x', 'Bob', 3), ('d@x', 'Dan', 4)");
     let said = bench.folder.ok(&["preview", "crm", "--row", "b@x"]);
     assert!(said.out.contains("\"BOB\"") && !said.out.contains("DAN") && !said.out.contains(TOKEN), "{}", said.all());
+    let (said, taken) = bench.deliver(&["--row", "d@x"]);
+    assert_eq!((said.status, taken), (Some(0), vec!["d@x".to_owned()]), "one record alone: {}", said.all());
+    let (said, taken) = bench.deliver(&["--row", "d@x"]);
+    assert!(said.status == Some(0) && taken.is_empty() && said.all().contains("differs from what was delivered"), "{}", said.all());
     let (said, taken) = bench.deliver(&[]);
-    assert_eq!((said.status, taken), (Some(0), ["b@x", "c@x", "d@x"].map(str::to_owned).to_vec()), "{}", said.all());
+    assert_eq!((said.status, taken), (Some(0), ["b@x", "c@x"].map(str::to_owned).to_vec()), "{}", said.all());
     assert_eq!(bench.records("contacts").as_object().unwrap().keys().collect::<Vec<_>>(), ["a@x", "b@x", "d@x"]);
 
     let (said, taken) = bench.deliver(&["--full-refresh"]);
@@ -225,6 +254,16 @@ fn what_is_refused_is_listed_and_stays_pending() {
         let listed = bench.folder.ok(&["rejected", "list"]);
         assert!(listed.out.contains("no rows wait"), "{object}: {}", listed.all());
     }
+}
+
+#[test]
+fn a_plan_tells_how_long_the_budget_makes_it_take() {
+    let bench = Bench::new(&UPSERT.replace("Contact", "Single"));
+    let limited = manifest(&bench.api.url()).replace("objects:\n", &format!("{}objects:\n", BUDGET.replace("PT1S", "PT1M")));
+    bench.folder.write("connectors/crm.yaml", &limited);
+    bench.many("select 'p' || value || '@x' as email, 'N' as name, cast(value as double) as score from (select unnest(generate_series(1, 250)) as value)");
+    let said = bench.folder.ok(&["plan", "crm"]);
+    assert!(said.out.contains("in 250 API calls, which take 2 min 0 s at least by the API's limits"), "{}", said.all());
 }
 
 #[test]
@@ -287,64 +326,203 @@ fn mistakes_are_found_before_anything_is_sent() {
     }
 }
 
-/// Limits, failures and cut connections: what can be sent again safely arrives, once where the API can tell; the rest is told.
+/// Limits, failures, cut connections and records that are wrong for good: what can be sent again safely arrives, once where the API can tell; the rest
+/// is told. More goes out than the declared budget in no second.
 #[test]
 fn trouble_on_the_way_loses_nothing() {
-    let rows = "select 'p' || value || '@x' as email, 'N' as name, cast(value as double) as score from (select unnest(generate_series(1, 300)) as value)";
-    for (stream, collection) in [
-        (UPSERT, "contacts"),
-        ("{into: Task, key: {title: email}, map: {}, write: insert}", "tasks"),
-        ("{into: Note, key: {title: email}, map: {}, write: insert}", "notes"),
+    for (stream, collection, rows) in [
+        (UPSERT, "contacts", 2000),
+        (&UPSERT.replace("Contact", "Single"), "contacts", 400),
+        ("{into: Task, key: {title: email}, map: {}, write: insert}", "tasks", 300),
+        ("{into: Note, key: {title: email}, map: {}, write: insert}", "notes", 300),
     ] {
         let bench = Bench::new(stream);
-        bench.many(rows);
-        bench.api.trouble(7, Trouble { limited: 20, failed: 20, cut: 30 });
+        // As the API says, not as the manifest does.
+        let careful = manifest(&bench.api.url()).replace(BACKOFF, "").replace("objects:\n", &format!("{BUDGET}objects:\n"));
+        bench.folder.write("connectors/crm.yaml", &careful);
+        bench.many(&format!(
+            "select 'p' || value || '@x' as email, case value % 200 when 7 then repeat('x', 30) else 'N' end as name, cast(value as double) as score
+             from (select unnest(generate_series(1, {rows})) as value)"
+        ));
+        bench.api.trouble(7, Trouble { limited: 10, failed: 5, cut: 20 });
         let (said, taken) = bench.deliver(&[]);
-        assert_eq!(said.status, Some(0), "{collection}: {}", said.all());
-        let listed = bench.folder.ok(&["rejected", "list", "--json"]);
-        let told = listed.out.matches("nobody knows whether it arrived").count();
-        let once: std::collections::BTreeSet<&String> = taken.iter().collect();
+        assert_eq!(said.status, Some(0), "{stream}: {}", said.all());
+        assert!(bench.api.most_within(Duration::from_secs(1)) <= 100, "{stream}: {}", bench.api.most_within(Duration::from_secs(1)));
+        let listed = bench.folder.ok(&["rejected", "list", "--json", "--limit", "1000"]);
+        let unknown = listed.out.matches("nobody knows whether it arrived").count();
+        let wrong = listed.out.matches("name=xxx").count();
+        let once: BTreeSet<&String> = taken.iter().collect();
         match collection {
             // Sent again after a cut, and the same afterwards.
-            "contacts" => assert_eq!((once.len(), told), (300, 0), "{}", listed.all()),
-            "tasks" => assert_eq!((once.len(), taken.len(), told), (300, 300, 0), "an idempotency key lets each be made once"),
+            "contacts" => assert_eq!((once.len() + wrong, wrong, unknown), (rows, rows / 200, 0), "{stream}: {}", listed.all()),
+            "tasks" => assert_eq!((once.len(), taken.len(), unknown), (rows, rows, 0), "an idempotency key lets each be made once"),
             // Without one, a cut or a failure leaves it open, and nothing is made twice.
             _ => {
-                assert!(taken.len() == once.len() && told > 0 && once.len() + told >= 300, "{} {told}: {}", taken.len(), listed.all());
+                assert!(
+                    taken.len() == once.len() && unknown > 0 && once.len() + unknown >= rows,
+                    "{} {unknown}: {}",
+                    taken.len(),
+                    listed.all()
+                );
             }
         }
+        bench.api.trouble(7, Trouble::default());
         let (said, taken) = bench.deliver(&[]);
-        assert_eq!((said.status, taken.len()), (Some(0), 0), "{collection}: nothing is sent again: {}", said.all());
+        assert_eq!((said.status, taken.len()), (Some(0), 0), "{stream}: nothing is sent again: {}", said.all());
     }
 }
 
-/// The process dies at random moments of a delivery: in the end the API has what the model has.
+/// The process dies at random moments of a delivery, in batches and one by one: in the end the API has what the model has.
 #[test]
 fn a_killed_delivery_goes_on_where_it_was() {
-    let kills: u64 = std::env::var("TRIB_KILLS").ok().and_then(|k| k.parse().ok()).unwrap_or(3);
-    let bench = Bench::new(UPSERT);
+    let kills: u64 = std::env::var("TRIB_KILLS").ok().and_then(|k| k.parse().ok()).unwrap_or(4);
+    let benches = [(Bench::new(UPSERT), 400, 40), (Bench::new(&UPSERT.replace("Contact", "Single")), 150, 150)];
     let mut chance = Chance::new(11);
     for round in 0..kills {
+        let (bench, rows, calls) = &benches[round as usize % 2];
         bench.many(&format!(
-            "select 'p' || value || '@x' as email, 'N{round}' as name, cast(value as double) as score from (select unnest(generate_series(1, 400)) as value)"
+            "select 'p' || value || '@x' as email, 'N{round}' as name, cast(value as double) as score from (select unnest(generate_series(1, {rows})) as value)"
         ));
+        bench.api.begin(false);
         let mut child = bench.folder.command(&["run", "crm"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        // When so many calls were made, whatever the machine's speed.
-        let calls = chance.below(38);
+        // When so many calls were made, whatever the machine's speed, and a little later; after the last one fates are noted.
+        let (at, then) = (chance.below(calls + 1), Duration::from_millis(chance.below(40)));
         let begun = std::time::Instant::now();
-        while bench.api.counts().0 < calls && child.try_wait().unwrap().is_none() && begun.elapsed() < Duration::from_secs(60) {
+        while bench.api.counts().0 < at && child.try_wait().unwrap().is_none() && begun.elapsed() < Duration::from_secs(60) {
             thread::sleep(Duration::from_millis(1));
         }
+        thread::sleep(then);
         child.kill().unwrap();
         child.wait().unwrap();
         let (said, _) = bench.deliver(&[]);
         assert_eq!(said.status, Some(0), "{}", said.all());
         let records = bench.records("contacts");
         let records = records.as_object().unwrap();
-        assert!(records.len() == 400 && records.values().all(|r| r["name"] == format!("N{round}")), "round {round}, {calls} calls");
+        let right = |r: &Value| r["name"] == format!("N{round}");
+        assert!(records.len() == *rows && records.values().all(right), "round {round}, killed after {at} calls");
         let (said, taken) = bench.deliver(&[]);
         assert_eq!((said.status, taken.len()), (Some(0), 0), "{}", said.all());
     }
+}
+
+/// An API whose tokens are good for 25 calls. `revoked`: after so many calls no token is given any more.
+fn forgetful(revoked: Arc<AtomicU64>, taken: Arc<Mutex<Vec<String>>>) -> StandIn {
+    let tokens = Mutex::new((0u64, 0u64, 0u64));
+    StandIn::start(move |asked| {
+        let (given, used, calls) = &mut *tokens.lock().unwrap();
+        let is_revoked = *calls >= revoked.load(Ordering::SeqCst);
+        if asked.path == "/token" {
+            if is_revoked || asked.field("client_secret").as_deref() != Some(TOKEN) {
+                return Answer::text(400, r#"{"error": "invalid_grant", "error_description": "the access was revoked"}"#);
+            }
+            (*given, *used) = (*given + 1, 0);
+            return Answer::json(&json!({"access_token": format!("acce55-{given}"), "expires_in": 3600}));
+        }
+        (*used, *calls) = (*used + 1, *calls + 1);
+        let token = asked.header("authorization").and_then(|h| h.strip_prefix("Bearer acce55-")?.parse::<u64>().ok()).unwrap_or(0);
+        // Those that were renewed by several calls at once are good for a while.
+        let is_good = token == *given && *used <= 25 || token > 0 && token + 4 > *given && *used <= 8;
+        if is_revoked || !is_good {
+            return Answer::text(401, r#"{"message": "the token is no longer valid"}"#);
+        }
+        taken.lock().unwrap().push(asked.path.clone());
+        Answer::json(&json!({}))
+    })
+}
+
+/// Tokens that run out in the middle are renewed; where access is revoked the run ends and says so, and goes on when it is given back.
+#[test]
+fn tokens_run_out_in_the_middle_of_a_run() {
+    let (revoked, taken): (Arc<AtomicU64>, Arc<Mutex<Vec<String>>>) = (Arc::new(u64::MAX.into()), Arc::default());
+    let api = forgetful(revoked.clone(), taken.clone());
+    let bench = Bench::new(&UPSERT.replace("Contact", "Single"));
+    let login = format!(
+        "authenticator: {{type: OAuthAuthenticator, token_refresh_endpoint: \"{}/token\", client_id: us, client_secret: \"{{{{ config['token'] }}}}\", grant_type: client_credentials}}",
+        api.url()
+    );
+    let renewing = "response_filters: [{type: HttpResponseFilter, http_codes: [401], action: REFRESH_TOKEN_THEN_RETRY}]";
+    let changed = manifest(&api.url()).replace(BEARER, &login).replace(BACKOFF, renewing);
+    bench.folder.write("connectors/crm.yaml", &changed);
+    let rows = |name: &str| {
+        bench.many(&format!(
+            "select 'p' || value || '@x' as email, '{name}' as name, cast(value as double) as score from (select unnest(generate_series(1, 60)) as value)"
+        ));
+    };
+    rows("N");
+    let (said, _) = bench.deliver(&[]);
+    assert_eq!(said.status, Some(0), "{}", said.all());
+    assert!(taken.lock().unwrap().len() == 60 && !said.all().contains("acce55"), "{}", said.all());
+
+    rows("M");
+    taken.lock().unwrap().clear();
+    revoked.store(60 + 60 / 25 + 30, Ordering::SeqCst);
+    let (said, _) = bench.deliver(&[]);
+    assert_eq!(said.status, Some(1), "{}", said.all());
+    assert!(!said.all().contains("acce55") && !said.all().contains(TOKEN));
+    // By the API or by who gives tokens, whichever is asked first.
+    assert!(
+        said.err.contains("the API does not accept the credentials") || said.err.contains("the provider does not accept"),
+        "{}",
+        said.all()
+    );
+    let before = taken.lock().unwrap().len();
+    assert!((1..60).contains(&before), "{before}");
+    revoked.store(u64::MAX, Ordering::SeqCst);
+    let (said, _) = bench.deliver(&[]);
+    let taken = taken.lock().unwrap();
+    assert_eq!((said.status, taken.len(), taken.iter().collect::<BTreeSet<_>>().len()), (Some(0), 60, 60), "{}", said.all());
+}
+
+/// What somebody reads when the object at the API is no longer what the manifest says, or a value does not fit.
+#[test]
+fn refusals_say_what_is_wrong() {
+    let declared = "fields: {email: {type: string}, name: {type: string}, score: {type: number}}";
+    let stricter = "fields: {email: {type: string}, name: {type: string, maxLength: 8}, score: {type: number}}";
+    let removed: fn(&Asked) -> Answer = |asked| match asked.body.contains("score") {
+        true => Answer::text(400, r#"{"status": "error", "message": "Property \"score\" does not exist"}"#),
+        false => Answer::json(&json!({"results": [{"id": "1", "status": "ok"}]})),
+    };
+    let cases: [(&str, Option<fn(&Asked) -> Answer>, &str, &str); 4] = [
+        ("a_field_was_removed", Some(removed), declared, "'a@x', 'Ann', 1"),
+        ("a_required_field_is_missing", None, "fields: {email: {}, name: {}, score: {}}\n    required: [email, name]", "'a@x', null, 1"),
+        ("a_value_is_too_long_as_declared", None, stricter, "'a@x', 'Annabelle', 1"),
+        ("a_value_is_too_long_as_the_api_says", None, declared, "'a@x', 'Annabelle the Twenty-First', 1"),
+    ];
+    for (name, answer, fields, row) in cases {
+        let bench = Bench::new(UPSERT);
+        let other = answer.map(StandIn::start);
+        let url = other.as_ref().map_or_else(|| bench.api.url(), StandIn::url);
+        let changed = manifest(&url).replace(
+            &format!("{declared}\n    required: [email]"),
+            &if fields.contains("required") { fields.to_owned() } else { format!("{fields}\n    required: [email]") },
+        );
+        bench.folder.write("connectors/crm.yaml", &changed);
+        bench.model(&format!("({row})"));
+        let (said, taken) = bench.deliver(&[]);
+        assert_eq!((said.status, taken.len()), (Some(0), 0), "{name}: {}", said.all());
+        shown(name, &bench.folder.ok(&["rejected", "list"]).out);
+    }
+    let bench = Bench::new("{into: Contact, key: {email: email}, map: {score: score}}");
+    let changed = manifest(&bench.api.url()).replace("required: [email]", "required: [email, name]");
+    bench.folder.write("connectors/crm.yaml", &changed);
+    bench.model("('a@x', 'Ann', 1)");
+    let (said, _) = bench.deliver(&[]);
+    assert!(said.status.is_some_and(|s| s > 0), "{}", said.all());
+    shown("a_required_field_is_not_mapped", &said.all());
+}
+
+/// A snapshot of what people read, without what differs from run to run.
+fn shown(name: &str, text: &str) {
+    let filters = vec![
+        (r"127\.0\.0\.1:\d+", "127.0.0.1:PORT"),
+        (r"[0-9a-z]{14}", "ID"),
+        (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "TIME"),
+        (r"[0-9.]+ (s|ms)\b", "TIME"),
+        (r"\d+ (seconds?|minutes?) ago", "AGO"),
+        // As long as the widest line.
+        ("─+", "───"),
+    ];
+    insta::with_settings!({filters => filters, omit_expression => true}, { insta::assert_snapshot!(name, text); });
 }
 
 /// Credentials that are revoked in the middle: the run ends with what is wrong, and goes on when it is mended.
@@ -359,4 +537,93 @@ fn revoked_credentials_end_the_run_and_the_next_goes_on() {
     bench.folder.write("connections.yaml", "crm: {connector: crm, token: \"${TOKEN}\"}\n");
     let (said, taken) = bench.deliver(&[]);
     assert_eq!((said.status, taken.len()), (Some(0), 1), "{}", said.all());
+}
+
+/// A mutation carries the record as a variable, and what it says about problems with status 200 is the record's fate.
+#[test]
+fn mutations_of_graphql() {
+    let people: Arc<Mutex<Vec<Value>>> = Arc::default();
+    let shared = people.clone();
+    let api = StandIn::start(move |asked| {
+        let body: Value = serde_json::from_str(&asked.body).unwrap_or_default();
+        let input = body["variables"]["input"].clone();
+        let problem = |message: &str| json!({"data": {"put": {"id": null, "problems": [{"message": message}]}}});
+        Answer::json(&match (body["query"].as_str().is_some_and(|q| q.starts_with("mutation")), input["name"].as_str()) {
+            (true, Some("")) => problem("name is blank"),
+            (true, Some("Zed")) => json!({"data": null, "errors": [{"message": "Variable $input is invalid"}]}),
+            (true, Some(_)) => {
+                shared.lock().unwrap().push(input.clone());
+                json!({"data": {"put": {"id": format!("gid://{}", input["email"].as_str().unwrap()), "problems": []}}})
+            }
+            _ => json!({"errors": [{"message": "no mutation"}]}),
+        })
+    });
+    let bench = Bench::new("{into: Person, key: {email: email}, map: {name: name, score: score}}");
+    bench.folder.write(
+        "connectors/crm.yaml",
+        &r##"
+version: 7.0.0
+check: {type: CheckRequest, requester: {$ref: "#/definitions/to", http_method: GET}}
+definitions: {to: {type: HttpRequester, url_base: $url, path: graphql}}
+objects:
+  - name: Person
+    open: true
+    operations:
+      - operation: upsert
+        requester:
+          $ref: "#/definitions/to"
+          http_method: POST
+          request_body: {type: RequestBodyGraphQL, value: {query: "mutation ($input: PersonInput!) { put(input: $input) { id problems { message } } }"}}
+        into: [variables, input]
+        answers:
+          failed: "{{ response.get('errors') or response['data']['put']['problems'] }}"
+          message: "{{ (response.get('errors') or response['data']['put']['problems'])[0]['message'] }}"
+          id: "{{ response['data']['put']['id'] }}"
+spec: {type: Spec, connection_specification: {type: object, properties: {token: {type: string}}}}
+"##
+        .replace("$url", &api.url()),
+    );
+    bench.model("('a@x', 'Ann', 1), ('b@x', '', 2), ('c@x', 'Zed', 3)");
+    let said = bench.folder.ok(&["run", "crm"]);
+    assert_eq!(*people.lock().unwrap(), [json!({"email": "a@x", "name": "Ann", "score": 1.0})], "{}", said.all());
+    let listed = bench.folder.ok(&["rejected", "list", "--json"]).out;
+    assert!(listed.contains("name is blank") && listed.contains("Variable $input is invalid"), "{listed}");
+}
+
+/// Given rows, expected requests: nobody is asked, and the token is nowhere.
+#[test]
+fn a_mapping_has_unit_tests() {
+    let folder = Folder::with(&[
+        ("tributary.yaml", "name: out\n"),
+        ("connections.yaml", "crm: {connector: crm, token: \"${CRM_TOKEN_THAT_IS_NOT_SET}\"}\n"),
+    ]);
+    folder.write("connectors/crm.yaml", &manifest("http://crm.invalid"));
+    folder.write(
+        "syncs/crm.yaml",
+        "from: warehouse\nto: crm\nstreams:\n  marts.people: {into: Contact, key: {email: \"lower(email)\"}, map: {name: \"first || ' ' || last\", score: \"round(score, 1)\"}}\n",
+    );
+    let test = |name: &str| {
+        format!(
+            r#"
+names are put together:
+  node: crm/marts.people
+  given:
+    marts.people:
+      - {{email: Ann@X, first: Ann, last: Lee, score: 1.24}}
+      - {{email: ann@x, first: Ann, last: Lee, score: 1.24}}
+      - {{email: null, first: None, last: None, score: 1}}
+  expect:
+    - method: POST
+      url: http://crm.invalid/contacts/batch
+      body: {{inputs: [{{id: ann@x, properties: {{email: ann@x, name: {name}, score: 1.2}}}}]}}
+    - {{invalid: the key is NULL}}
+    - {{invalid: "another row has the same key, so that nobody can tell which one counts"}}
+"#
+        )
+    };
+    folder.write("tests/crm.yaml", &test("Ann Lee"));
+    folder.ok(&["test", "--unit"]);
+    folder.write("tests/crm.yaml", &test("Anna Lee"));
+    let said = folder.trib(&["test", "--unit"]);
+    assert!(said.status == Some(4) && said.all().contains("row 1, body: expected"), "{}", said.all());
 }

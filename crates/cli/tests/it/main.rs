@@ -3,6 +3,7 @@
 
 mod across;
 mod airbyte_destination;
+mod bulk;
 mod cases;
 mod commands;
 mod crash;
@@ -15,6 +16,7 @@ mod hub;
 mod intervals;
 mod lineage;
 mod login;
+mod look_ups;
 mod looking_back;
 mod making;
 mod model_crash;

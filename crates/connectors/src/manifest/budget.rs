@@ -98,6 +98,17 @@ impl Budget {
         Some(policy.acquire(weight).await)
     }
 
+    /// The least time in which so many of each of these requests can go out.
+    pub(super) fn least_time(&self, requests: &[(Request, u64)]) -> Duration {
+        let mut weights = vec![0; self.policies.len()];
+        for (request, count) in requests {
+            if let Some((i, weight)) = self.policies.iter().enumerate().find_map(|(i, p)| Some((i, p.weight(request)?))) {
+                weights[i] += weight * count;
+            }
+        }
+        self.policies.iter().zip(weights).map(|(policy, weight)| policy.spent().least_time(weight)).max().unwrap_or_default()
+    }
+
     /// Learns from what the answer says about what is left.
     pub(super) fn learn(&self, request: &Request, response: &Response) {
         let Some(policy) = self.policies.iter().find(|p| p.weight(request).is_some()) else { return };
@@ -177,6 +188,13 @@ impl Policy {
 }
 
 impl Spent {
+    /// From the first request to the last, when the windows are empty and answers come at once.
+    fn least_time(&self, weight: u64) -> Duration {
+        let full = |window: &Window| weight.saturating_sub(1) / window.limit.max(1);
+        let least = |window: &Window| window.interval.saturating_mul(u32::try_from(full(window)).unwrap_or(u32::MAX));
+        self.windows.iter().map(least).max().unwrap_or_default()
+    }
+
     /// Counts a request that may go out now.
     fn take(&mut self, weight: u64, now: Instant) -> Free {
         let mut latest = self.closed_until.filter(|until| *until > now);
@@ -331,6 +349,14 @@ mod tests {
         let seen = arrivals(&[(5, 1), (60, 60)], 180, |_| 1);
         assert_eq!((most_within(&seen, 1000), most_within(&seen, 60_000)), (5, 60));
         assert!(seen.len() >= 171, "{}", seen.len());
+    }
+
+    #[test]
+    fn the_time_that_a_budget_takes_is_known_before() {
+        for (rates, weight, seconds) in [(&[(10, 1)][..], 0, 0), (&[(10, 1)], 10, 0), (&[(10, 1)], 11, 1), (&[(10, 1), (60, 60)], 200, 180)]
+        {
+            assert_eq!(spent(rates).least_time(weight), Duration::from_secs(seconds), "{weight}");
+        }
     }
 
     #[test]

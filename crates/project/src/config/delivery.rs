@@ -5,6 +5,7 @@ use std::fmt;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+use trib_core::delivery::OnMiss;
 use trib_core::{WriteMode, load};
 
 /// `write:`, for tables and for objects of an API.
@@ -177,6 +178,76 @@ impl JsonSchema for Most {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": "^[0-9.]+ *%$"}]})
+    }
+}
+
+/// What a field of the object gets.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Mapping {
+    /// A column, or an SQL expression.
+    pub value: String,
+    /// The value is the key of another object's record, and the field gets what the API calls that.
+    pub lookup: Option<String>,
+    /// What becomes of the record when there is no such other record: it is rejected (`fail`), or sent without the field (`skip`).
+    #[serde(default)]
+    pub on_miss: OnMiss,
+    /// When the field is sent.
+    #[serde(default)]
+    pub set: Set,
+}
+
+/// When a field is sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Set {
+    /// Whenever the record is.
+    #[default]
+    Always,
+    /// Where the API has no value in it.
+    IfEmpty,
+}
+
+/// A field's [`Mapping`], or the value alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mapped(pub Mapping);
+
+impl<'de> Deserialize<'de> for Mapped {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+
+        impl<'de> Visitor<'de> for Either {
+            type Value = Mapped;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a column or an SQL expression, or a map with `value`")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Mapped, E> {
+                Ok(Mapped(Mapping { value: text.to_owned(), lookup: None, on_miss: OnMiss::Fail, set: Set::Always }))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Mapped, A::Error> {
+                Mapping::deserialize(serde::de::value::MapAccessDeserializer::new(map)).map(Mapped)
+            }
+        }
+
+        deserializer.deserialize_any(Either)
+    }
+}
+
+impl JsonSchema for Mapped {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Mapped".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let mapping = generator.subschema_for::<Mapping>();
+        json_schema!({"anyOf": [{"type": "string"}, mapping]})
     }
 }
 

@@ -13,7 +13,7 @@ use trib_core::source::NullCursor;
 use trib_core::transform::{ColumnRule, Nesting};
 
 use super::amount::{Lookback, Time};
-use super::delivery::{Apply, Empty, GuardSpec, Key, Send, Write};
+use super::delivery::{Apply, Empty, GuardSpec, Key, Mapped, Send, Write};
 use super::one_or_many::OneOrMany;
 
 /// How a stream is read, changed on its way, and written. Everything may be left out. What is said more specifically wins:
@@ -75,7 +75,7 @@ pub struct StreamSpec {
     /// `false`: `--full-refresh` leaves this stream's state alone.
     pub full_refresh: Option<bool>,
     /// API destinations: fields of the object, each with the column or SQL expression of its value. Left out: every column, under its name.
-    pub map: Option<BTreeMap<String, String>>,
+    pub map: Option<BTreeMap<String, Mapped>>,
     /// API destinations: `changed` (rows that differ from what was last delivered) or `all`.
     pub send: Option<Send>,
     /// API destinations: what NULL means: `clear` empties the field, `skip` does not send it.

@@ -36,6 +36,7 @@ pub struct UnitTestSpec {
     /// The rows must come in this order.
     #[serde(default)]
     pub ordered: bool,
-    /// The rows that must come out. Columns that a row does not name are not looked at.
+    /// The rows that must come out; of a delivery the requests, one for each record: `method`, `url`, `headers`, `body`, or `invalid` with the reason. Columns
+    /// that a row does not name are not looked at.
     pub expect: Vec<BTreeMap<String, Value>>,
 }

@@ -46,6 +46,7 @@ mod take;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 
@@ -75,6 +76,8 @@ struct State {
     /// Answers by what was to be done once.
     done: HashMap<String, Answer>,
     trouble: Option<(Chance, Trouble)>,
+    /// When requests came since the run began.
+    came: Vec<Instant>,
 }
 
 /// What goes wrong by chance, in calls of a thousand.
@@ -130,6 +133,13 @@ impl Vendor {
         (state.served, state.limited)
     }
 
+    /// The most requests that came within any time of this length.
+    pub fn most_within(&self, time: Duration) -> usize {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let within = |(i, from): (usize, &Instant)| state.came[i..].iter().take_while(|at| **at < *from + time).count();
+        state.came.iter().enumerate().map(within).max().unwrap_or(0)
+    }
+
     /// The records that are there, and which came since the run began.
     pub fn kept(&self) -> Kept {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).kept.clone()
@@ -153,6 +163,7 @@ impl Vendor {
 
 fn answer(document: &Value, state: &mut State, asked: &Asked) -> Answer {
     state.asked += 1;
+    state.came.push(Instant::now());
     if document.pointer("/limit/request").and_then(Value::as_u64) == Some(state.asked) {
         state.limited += 1;
         return send(&document["limit"]["answer"], &Variables::new(), "");

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use futures::StreamExt;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
-use trib_core::delivery::{Changes, Delivers, Object};
+use trib_core::delivery::{Changes, Delivers, Object, Operation};
 use trib_core::destination::{Capabilities, ColumnType, ExistingTable};
 use trib_core::load::{MOST_REJECTED, TableOutcome, too_many_rejected};
 use trib_core::{
@@ -28,13 +28,15 @@ use super::call::Outgoing;
 use super::delivery::{Delivery, unfinished};
 use super::log::Log;
 use super::object::{self, ApiObject};
-use super::record::{Names, of_batch};
+use super::record::{Names, Record, of_batch, place};
+use super::resolve::Parents;
 use super::settled::{Settled, settle};
 
 pub struct ApiDestination {
     opened: Opened,
     objects: Arc<BTreeMap<String, ApiObject>>,
     journal: Journal,
+    parents: Parents,
     capabilities: Capabilities,
 }
 
@@ -55,7 +57,7 @@ impl ApiDestination {
             partitions: false,
         };
         let journal = Journal::new(context.project_dir.join(".tributary/deliveries").join(&context.connection));
-        Ok(Self { opened, objects: Arc::new(objects), journal, capabilities })
+        Ok(Self { opened, objects: Arc::new(objects), journal, parents: Parents::default(), capabilities })
     }
 
     async fn deliver(&self, load: &Load, lease: &Lease, share: &trib_core::TableLoad) -> Result<Changes> {
@@ -68,6 +70,8 @@ impl ApiDestination {
         let delivery = Delivery {
             env: &self.opened.env,
             object: object::find(&self.objects, &share.table.name.name)?,
+            objects: &self.objects,
+            parents: &self.parents,
             journal: &self.journal,
             lease,
             load: &load.id.0,
@@ -175,14 +179,29 @@ impl Delivers for ApiDestination {
         self.objects.values().map(|o| o.described.clone()).collect()
     }
 
+    fn least_time(&self, object: &str, calls: &[(Operation, u64)]) -> Option<Duration> {
+        let budget = self.opened.env.budget.as_ref()?;
+        let names = Names { object: object.into(), key: Value::Array(Vec::new()) };
+        let object = object::find(&self.objects, object).ok()?;
+        let request = |(kind, count): &(Operation, u64)| {
+            let kind = object.carried_out(*kind, false);
+            let operation = object.operation(kind).ok()?;
+            let outgoing = Outgoing { env: &self.opened.env, operation, records: &[Record::empty(kind)], names: &names, load: "plan" };
+            Some((outgoing.preview().ok()?, *count))
+        };
+        let requests: Vec<_> = calls.iter().filter_map(request).collect();
+        Some(budget.least_time(&requests)).filter(|time| !time.is_zero())
+    }
+
     async fn requests(&self, object: &str, key: &[String], mut rows: BatchStream) -> Result<Vec<Value>> {
         let names = Names { object: object.into(), key: key.into() };
         let object = object::find(&self.objects, object)?;
         let mut requests = Vec::new();
         while let Some(batch) = rows.next().await {
-            for record in of_batch(&batch?, 0)? {
-                let operation = object.operation(record.operation)?;
-                if let Some(why) = object.invalid(&record.value(), record.operation) {
+            for mut record in of_batch(&batch?, 0)? {
+                let operation = object.operation(object.carried_out(record.operation, record.id.is_some()))?;
+                record.stand_for_parents()?;
+                if let Some(why) = object.invalid(&record) {
                     requests.push(json!({"invalid": why, "record": record.value()}));
                     continue;
                 }
@@ -256,13 +275,12 @@ fn valid_rows(
     let object = object::find(objects, &table.name.name)?;
     let mut keep = Vec::with_capacity(batch.num_rows());
     for record in of_batch(batch, 0)? {
-        object.operation(record.operation)?;
+        object.operation(object.carried_out(record.operation, record.id.is_some()))?;
         let value = record.value();
-        let problem = object.invalid(&value, record.operation);
+        let problem = object.invalid(&record);
         keep.push(problem.is_none());
         if let Some(reason) = problem {
-            let place = table.key.iter().filter_map(|k| Some(format!("{k}={}", value.get(k)?))).collect::<Vec<_>>().join(",");
-            let row = RejectedRow { place, reason, row: value };
+            let row = RejectedRow { place: place(&value, &table.key), reason, row: value };
             let mut refused = refused.lock().unwrap_or_else(PoisonError::into_inner);
             if refused.len() as u64 >= MOST_REJECTED {
                 return Err(too_many_rejected(MOST_REJECTED, &row));

@@ -1,6 +1,7 @@
 //! What was sent and what came of it, written down call by call.
 //!
-//! One JSON object a line: `{"sent": [rows]}` before a call, `{"fates": [[row, fate]]}` after it. Rows are named by their place in the load.
+//! One JSON object a line: `{"sent": [rows]}` before a call, `{"fates": [[row, fate]]}` after it, `{"job": {rows, operation, created}}` before a bulk job is closed.
+//! Rows are named by their place in the load.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{File, OpenOptions};
@@ -9,7 +10,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
-use trib_core::delivery::Fate;
+use serde_json::Value;
+use trib_core::delivery::{Fate, Operation};
 use trib_core::{Error, Result};
 
 const NAME: &str = "calls.jsonl";
@@ -19,6 +21,16 @@ const NAME: &str = "calls.jsonl";
 enum Entry {
     Sent(Vec<u64>),
     Fates(Vec<(u64, Fate)>),
+    Job(Started),
+}
+
+/// A bulk job that has its data, and may have been closed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Started {
+    pub(super) rows: Vec<u64>,
+    pub(super) operation: Operation,
+    /// What the API has answered when it was made.
+    pub(super) created: Value,
 }
 
 /// What a log says.
@@ -27,6 +39,8 @@ pub(super) struct Known {
     pub(super) fates: HashMap<u64, Fate>,
     /// Sent, and nothing was heard.
     pub(super) in_doubt: HashSet<u64>,
+    /// In their order.
+    pub(super) jobs: Vec<Started>,
 }
 
 #[derive(Clone)]
@@ -54,6 +68,11 @@ impl Log {
 
     pub(super) async fn answered(&self, fates: Vec<(u64, Fate)>) -> Result<()> {
         self.write(Entry::Fates(fates), false).await
+    }
+
+    /// Before a job is closed.
+    pub(super) async fn started(&self, job: Started) -> Result<()> {
+        self.write(Entry::Job(job), true).await
     }
 
     async fn write(&self, entry: Entry, durably: bool) -> Result<()> {
@@ -96,6 +115,7 @@ fn read(file: &File) -> Result<Known> {
                     known.fates.insert(row, fate);
                 }
             }
+            Ok(Entry::Job(job)) => known.jobs.push(job),
             Err(_) => {}
         }
     }

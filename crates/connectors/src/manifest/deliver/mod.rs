@@ -7,9 +7,12 @@ mod answers;
 mod call;
 mod delivery;
 mod destination;
+mod job;
 mod log;
+mod look_up;
 mod object;
 mod record;
+mod resolve;
 mod settled;
 
 pub(super) use self::destination::ApiDestination;

@@ -1,7 +1,9 @@
 //! Objects of an API as a manifest declares them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use trib_core::delivery::{Object, ObjectField, Operation};
 use trib_core::error::closest;
@@ -12,6 +14,9 @@ use super::super::json_schema;
 use super::super::node::Node;
 use super::super::requester::{Body, Requester};
 use super::answers::Answers;
+use super::job::Job;
+use super::look_up::LookUp;
+use super::record::Record;
 
 /// Bytes of records that one call carries, where the manifest says nothing.
 const USUAL_BYTES: usize = 1 << 20;
@@ -21,6 +26,7 @@ pub(super) struct ApiObject {
     /// JSON Schema of a record.
     schema: Value,
     operations: BTreeMap<Operation, ApiOperation>,
+    pub(super) look_up: Option<LookUp>,
 }
 
 /// How the API is asked to do something with records.
@@ -41,6 +47,8 @@ pub(super) struct ApiOperation {
     /// More than one record a call, and how many.
     pub(super) batch: Option<Batch>,
     pub(super) answers: Answers,
+    /// Many records go in a bulk job.
+    pub(super) job: Option<Job>,
     /// Sending a record twice is as good as once.
     pub(super) idempotent: bool,
 }
@@ -75,7 +83,7 @@ pub(super) struct Batch {
 }
 
 impl ApiObject {
-    pub(super) fn build(env: &Env, node: &Node<'_>) -> Result<Self> {
+    pub(super) fn build(env: &Arc<Env>, node: &Node<'_>) -> Result<Self> {
         let name = node.text("name").unwrap_or_default().to_owned();
         let properties = node.get("fields").and_then(|f| f.value.as_object().cloned()).unwrap_or_default();
         let required: Vec<&str> = node.items("required").iter().filter_map(|r| r.value.as_str()).collect();
@@ -91,6 +99,12 @@ impl ApiObject {
                 return Err(operation.wrong("the object has this operation already").detail(kind.as_str()));
             }
         }
+        let look_up = node.get("look_up").map(|l| LookUp::build(env, &l)).transpose()?;
+        let mut most: BTreeMap<Operation, u64> = operations.iter().map(|(kind, o)| (*kind, o.most_records() as u64)).collect();
+        if let (true, Some(insert), Some(update)) = (look_up.is_some(), most.get(&Operation::Insert), most.get(&Operation::Update)) {
+            let both = *insert.min(update);
+            most.entry(Operation::Upsert).or_insert(both);
+        }
         let field = |name: &String| ObjectField { name: name.clone(), required: required.contains(&name.as_str()) };
         let described = Object {
             name,
@@ -98,10 +112,32 @@ impl ApiObject {
             fields: properties.keys().filter(|k| !k.starts_with('$')).map(field).collect(),
             open: node.flag("open"),
             keys,
-            operations: operations.iter().map(|(kind, o)| (*kind, o.most_records() as u64)).collect(),
+            operations: most,
+            can_be_looked_up: look_up.is_some(),
         };
         let schema = json!({"type": "object", "properties": properties, "required": required});
-        Ok(Self { described, schema, operations })
+        Ok(Self { described, schema, operations, look_up })
+    }
+
+    /// Without an upsert of the API's own, a look-up tells what is an update and what an insert.
+    pub(super) fn upserts_by_looking_up(&self, operation: Operation) -> bool {
+        operation == Operation::Upsert && !self.operations.contains_key(&operation) && self.described.operations.contains_key(&operation)
+    }
+
+    /// The operation that does it for a record that the API has named before, or has not.
+    pub(super) fn carried_out(&self, operation: Operation, has_id: bool) -> Operation {
+        match operation {
+            _ if !self.upserts_by_looking_up(operation) => operation,
+            _ if has_id => Operation::Update,
+            _ => Operation::Insert,
+        }
+    }
+
+    /// An identifier as a field's JSON: a number where the field is one.
+    pub(super) fn identifier(&self, field: &str, id: &str) -> Result<Box<RawValue>> {
+        let kind = self.schema["properties"][field]["type"].as_str();
+        let is_number = matches!(kind, Some("integer" | "number")) && !id.is_empty() && id.bytes().all(|b| b.is_ascii_digit());
+        Ok(RawValue::from_string(if is_number { id.to_owned() } else { Value::from(id).to_string() })?)
     }
 
     pub(super) fn operation(&self, operation: Operation) -> Result<&ApiOperation> {
@@ -114,22 +150,25 @@ impl ApiObject {
     }
 
     /// Why a record would not be taken, as far as its declared fields tell.
-    pub(super) fn invalid(&self, record: &Value, operation: Operation) -> Option<String> {
+    pub(super) fn invalid(&self, record: &Record) -> Option<String> {
+        let (value, operation) = (record.value(), record.operation);
         if matches!(operation, Operation::Delete | Operation::Clear | Operation::Archive) {
             return None;
         }
         // What is NULL is not there.
-        let present = record.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
+        let present = value.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
         let present: Map<String, Value> = present.map(|(name, value)| (name.clone(), value.clone())).collect();
         let problems = json_schema::problems(&self.schema, &Value::Object(present));
         // A changed record need not say what the API knows already.
         let counts = |p: &&json_schema::Problem| operation != Operation::Update || !p.path.is_empty();
-        problems.iter().find(counts).map(ToString::to_string)
+        // What stands for a parent is not yet what is sent.
+        let is_parent = |p: &json_schema::Problem| record.look_ups.as_ref().is_some_and(|l| l.parents.contains_key(&p.path));
+        problems.iter().filter(counts).find(|p| !is_parent(p)).map(ToString::to_string)
     }
 }
 
 impl ApiOperation {
-    fn build(env: &Env, node: &Node<'_>, operation: Operation) -> Result<Self> {
+    fn build(env: &Arc<Env>, node: &Node<'_>, operation: Operation) -> Result<Self> {
         let usual = match operation {
             Operation::Delete | Operation::Archive => Fields::None,
             Operation::Clear => Fields::Emptied,
@@ -165,6 +204,7 @@ impl ApiOperation {
             form,
             batch,
             answers: node.get("answers").map_or_else(|| Ok(Answers::default()), |a| Answers::build(&a))?,
+            job: node.get("job").map(|j| Job::build(env, &j)).transpose()?,
             idempotent: node.get("idempotent").map_or(operation != Operation::Insert, |i| i.value.as_bool().unwrap_or(false)),
         })
     }
@@ -187,7 +227,7 @@ fn texts(node: &Node<'_>) -> Vec<String> {
 }
 
 /// All objects of a manifest, by name.
-pub(super) fn objects(env: &Env, root: &Node<'_>) -> Result<BTreeMap<String, ApiObject>> {
+pub(super) fn objects(env: &Arc<Env>, root: &Node<'_>) -> Result<BTreeMap<String, ApiObject>> {
     let mut objects = BTreeMap::new();
     for node in root.items("objects") {
         let object = ApiObject::build(env, &node)?;

@@ -1,13 +1,13 @@
 //! Rows as records of an API.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use arrow::array::{Array, RecordBatch, StringArray};
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
-use trib_core::delivery::{Operation, column};
+use trib_core::delivery::{LookUps, Operation, column};
 use trib_core::name::system;
 use trib_core::{Error, Result};
 use trib_kit::json::records;
@@ -29,6 +29,8 @@ pub(super) struct Record {
     /// Fields that differ from what was delivered; `None` for a new record.
     pub(super) changed: Option<Vec<String>>,
     pub(super) id: Option<String>,
+    /// What has to be asked before it is sent.
+    pub(super) look_ups: Option<Arc<LookUps>>,
 }
 
 /// Stands in a body for text that is put there unparsed. Nobody who writes data can guess it.
@@ -40,8 +42,12 @@ pub(super) fn of_batch(batch: &RecordBatch, first: u64) -> Result<Vec<Record>> {
         let column = batch.column_by_name(name)?;
         column.as_any().downcast_ref::<StringArray>().cloned()
     };
-    let get = |array: &Option<StringArray>, row: usize| array.as_ref().filter(|a| a.is_valid(row)).map(|a| a.value(row).to_owned());
+    let get = |array: &Option<StringArray>, row: usize| {
+        array.as_ref().filter(|a| row < a.len() && a.is_valid(row)).map(|a| a.value(row).to_owned())
+    };
     let [operations, changes, changed, ids] = [column::OPERATION, column::CHANGE, column::CHANGED, column::REMOTE_ID].map(text);
+    // The same for all rows of a delivery.
+    let look_ups = get(&text(column::LOOK_UPS), 0).map(|json| serde_json::from_str(&json)).transpose()?.map(Arc::new);
     let mut made = Vec::with_capacity(batch.num_rows());
     records(&only_fields(batch)?, |row, json| {
         let fields: Fieldwise = serde_json::from_slice(json)?;
@@ -53,6 +59,7 @@ pub(super) fn of_batch(batch: &RecordBatch, first: u64) -> Result<Vec<Record>> {
             fields: fields.0,
             changed: get(&changed, row).map(|names| names.split(',').map(str::to_owned).collect()),
             id: get(&ids, row),
+            look_ups: look_ups.clone(),
         });
         Ok(())
     })?;
@@ -68,6 +75,23 @@ pub(super) fn only_fields(batch: &RecordBatch) -> Result<RecordBatch> {
 }
 
 impl Record {
+    /// One that says nothing, for requests that only their form matters of.
+    pub(super) fn empty(operation: Operation) -> Self {
+        Self { row: 0, operation, change: String::new(), fields: Vec::new(), changed: None, id: None, look_ups: None }
+    }
+
+    /// For a request that is only shown: words in place of what nobody has looked up.
+    pub(super) fn stand_for_parents(&mut self) -> Result<()> {
+        let Some(look_ups) = self.look_ups.clone() else { return Ok(()) };
+        for (name, raw) in self.fields.iter_mut().filter(|(_, raw)| raw.get() != "null") {
+            if let Some(parent) = look_ups.parents.get(name) {
+                let words = format!("(what the API calls the {} {})", parent.object, raw.get().trim_matches('"'));
+                *raw = RawValue::from_string(Value::from(words).to_string())?;
+            }
+        }
+        Ok(())
+    }
+
     /// As templates see it: numbers as near as JSON's own get.
     pub(super) fn value(&self) -> Value {
         let parsed = |raw: &RawValue| serde_json::from_str(raw.get()).unwrap_or(Value::Null);
@@ -110,6 +134,11 @@ impl Record {
         if operation.forms.nested { nested(sent) } else { sent }
     }
 
+    /// About as many bytes as it takes.
+    pub(super) fn size(&self) -> usize {
+        self.fields.iter().map(|(name, value)| name.len() + value.get().len() + 4).sum()
+    }
+
     pub(super) fn id_value(&self) -> Value {
         self.id.clone().map_or(Value::Null, Value::String)
     }
@@ -143,9 +172,15 @@ fn nested(fields: Vec<(String, String)>) -> Vec<(String, String)> {
     plain
 }
 
-fn object(fields: &[(String, String)]) -> String {
+pub(super) fn object(fields: &[(String, String)]) -> String {
     let entry = |(name, value): &(String, String)| format!("{}:{value}", Value::from(name.as_str()));
     format!("{{{}}}", fields.iter().map(entry).collect::<Vec<_>>().join(","))
+}
+
+/// A record's key, for people.
+pub(super) fn place(record: &Value, key: &[String]) -> String {
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    key.iter().filter_map(|k| Some(format!("{k}={}", text(record.get(k)?)))).collect::<Vec<_>>().join(",")
 }
 
 /// What templates see of all records of a delivery.

@@ -6,13 +6,12 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use trib_core::delivery::{Fate, column};
 use trib_core::{Error, RejectedRow, Result, TableLoad};
 use trib_kit::spool;
 
 use super::log::{self, Known};
-use super::record::of_batch;
+use super::record::{of_batch, place};
 
 const NAME: &str = "settled.json";
 
@@ -75,9 +74,8 @@ impl Settled {
             if (0..batch.num_rows() as u64).any(|row| reason(first + row).is_some()) {
                 for record in of_batch(&batch, first)? {
                     if let Some(reason) = reason(record.row) {
-                        let value = record.value();
-                        let place = self.share.table.key.iter().filter_map(|k| Some(format!("{k}={}", text(value.get(k)?))));
-                        rows.push(RejectedRow { place: place.collect::<Vec<_>>().join(","), reason, row: value });
+                        let row = record.value();
+                        rows.push(RejectedRow { place: place(&row, &self.share.table.key), reason, row });
                     }
                 }
             }
@@ -85,10 +83,6 @@ impl Settled {
         }
         Ok(rows)
     }
-}
-
-fn text(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 /// The batch with [`column::FATE`] at its end and the identifiers that the API has told.

@@ -1,0 +1,161 @@
+//! Bulk jobs, as Salesforce's Bulk API 2.0 has them: <https://developer.salesforce.com/docs/platform/api-asynch/guide/bulk-api-2-0-ingest.html>
+
+use std::collections::BTreeMap;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use trib_testkit::stand_in::{Answer, Asked, StandIn};
+
+use crate::trib::Folder;
+
+const ROWS: usize = 2500;
+
+#[derive(Default)]
+struct Org {
+    jobs: Vec<Job>,
+    contacts: BTreeMap<String, String>,
+    /// Records that jobs have worked on.
+    processed: usize,
+    asked: usize,
+}
+
+#[derive(Default)]
+struct Job {
+    state: &'static str,
+    data: Option<String>,
+    taken: String,
+    refused: String,
+    polls: usize,
+}
+
+impl Org {
+    fn answer(&mut self, asked: &Asked) -> Answer {
+        if asked.path.ends_with("/oauth2/token") {
+            return Answer::json(&json!({"access_token": "00D-session", "instance_url": "unused"}));
+        }
+        self.asked += 1;
+        if asked.header("authorization") != Some("Bearer 00D-session") {
+            return Answer::status(401);
+        }
+        let refuse = |why: &str| Answer::text(400, &json!([{"errorCode": "INVALIDJOB", "message": why}]).to_string());
+        let Some(path) = asked.path.strip_prefix("/services/data/v62.0/jobs/ingest") else { return refuse("no bulk job") };
+        let body: Value = serde_json::from_str(&asked.body).unwrap_or_default();
+        let path: Vec<&str> = path.trim_matches('/').split('/').collect();
+        if (asked.method.as_str(), path[0]) == ("POST", "") {
+            let wanted = json!({
+                "object": "Contact", "operation": "upsert", "externalIdFieldName": "Email__c", "contentType": "CSV", "columnDelimiter": "COMMA",
+                "lineEnding": "LF",
+            });
+            if body != wanted {
+                return refuse(&body.to_string());
+            }
+            self.jobs.push(Job { state: "Open", ..Job::default() });
+            return Answer::json(&json!({"id": format!("750{}", self.jobs.len() - 1), "state": "Open"}));
+        }
+        let Some(job) = path[0].strip_prefix("750").and_then(|n| self.jobs.get_mut(n.parse::<usize>().ok()?)) else {
+            return Answer::text(404, "[]");
+        };
+        match (asked.method.as_str(), path.get(1).copied()) {
+            ("PUT", Some("batches")) if job.state == "Open" && job.data.is_none() && asked.header("content-type") == Some("text/csv") => {
+                job.data = Some(asked.body.clone());
+                Answer::text(201, "")
+            }
+            ("PATCH", None) if job.state == "Open" && body == json!({"state": "UploadComplete"}) => {
+                job.state = "UploadComplete";
+                let data = job.data.clone().unwrap_or_default();
+                let mut lines = data.lines();
+                let header = lines.next().unwrap_or_default();
+                (job.taken, job.refused) =
+                    (format!("\"sf__Id\",\"sf__Created\",{header}\n"), format!("\"sf__Id\",\"sf__Error\",{header}\n"));
+                assert_eq!(header, "Email__c,LastName,Score__c");
+                for line in lines {
+                    self.processed += 1;
+                    let (email, name) = line.split_once(',').unwrap();
+                    if name.starts_with("#N/A") {
+                        job.refused +=
+                            &format!("\"\",\"REQUIRED_FIELD_MISSING:Required fields are missing: [LastName]:LastName --\",{line}\n");
+                    } else {
+                        self.contacts.insert(email.to_owned(), name.to_owned());
+                        job.taken += &format!("\"003{email}\",\"true\",{line}\n");
+                    }
+                }
+                Answer::json(&json!({"state": job.state}))
+            }
+            ("GET", None) => {
+                job.polls += usize::from(job.state != "Open");
+                job.state = match job.polls {
+                    0 => "Open",
+                    1 => "InProgress",
+                    _ => "JobComplete",
+                };
+                Answer::json(&json!({"state": job.state}))
+            }
+            ("GET", Some("successfulResults")) if job.state == "JobComplete" => {
+                Answer::text(200, &job.taken).header("Content-Type", "text/csv")
+            }
+            ("GET", Some("failedResults")) if job.state == "JobComplete" => {
+                Answer::text(200, &job.refused).header("Content-Type", "text/csv")
+            }
+            _ => refuse(&format!("{} {} while it is {}", asked.method, asked.path, job.state)),
+        }
+    }
+}
+
+/// The first delivery goes in one job. Later ones are killed after each of its requests: no record is worked on twice, and none is lost.
+#[test]
+fn a_bulk_job_survives_a_crash_between_any_two_steps() {
+    let org: Arc<Mutex<Org>> = Arc::default();
+    let shared = org.clone();
+    let api = StandIn::start(move |asked| shared.lock().unwrap().answer(asked));
+    let folder = Folder::with(&[
+        ("tributary.yaml", "name: out\n"),
+        (
+            "connections.yaml",
+            &format!("sf: {{connector: salesforce, domain: x, client_id: us, client_secret: s3cret, api_url: \"{}\"}}\n", api.url()),
+        ),
+        (
+            "syncs/sf.yaml",
+            "from: warehouse\nto: sf\nstreams:\n  marts.people: {into: Contact, key: {Email__c: email}, map: {LastName: name, Score__c: score}}\n",
+        ),
+    ]);
+    let counts = || {
+        let org = org.lock().unwrap();
+        (org.asked, org.processed)
+    };
+    let model = |name: &str| {
+        folder.write("models/people.sql", &format!(
+            "/*---\nschema: marts\n---*/\nselect 'p' || value || '@x' as email, case value when 7 then null else '{name}' end as name, value * 0.5 as score from (select unnest(generate_series(1, {ROWS})) as value)"
+        ));
+        folder.ok(&["run", "people"]);
+    };
+    model("N0");
+    folder.ok(&["run", "sf"]);
+    // Made, filled, closed, asked after twice, two results.
+    assert_eq!(counts(), (7, ROWS));
+    let listed = folder.ok(&["rejected", "list", "--json"]);
+    assert!(listed.out.contains("REQUIRED_FIELD_MISSING") && listed.out.contains("p7@x"), "{}", listed.all());
+    assert_eq!(org.lock().unwrap().contacts["p8@x"], "N0,4.0");
+
+    for step in 1..=7 {
+        model(&format!("N{step}"));
+        let before = counts();
+        let mut child = folder.command(&["run", "sf"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let begun = std::time::Instant::now();
+        while org.lock().unwrap().asked < before.0 + step
+            && child.try_wait().unwrap().is_none()
+            && begun.elapsed() < Duration::from_secs(120)
+        {
+            thread::sleep(Duration::from_micros(100));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        folder.ok(&["run", "sf"]);
+        let org = org.lock().unwrap();
+        assert_eq!(org.processed - before.1, ROWS, "killed after request {step}");
+        let right = org.contacts.values().filter(|v| v.starts_with(&format!("N{step},"))).count();
+        assert_eq!(right, ROWS - 1, "killed after request {step}");
+    }
+}
