@@ -90,18 +90,20 @@ impl Answers {
         for result in self.refused.iter().filter_map(|path| list(body, path)).flatten() {
             told.insert(result_key.text(&scope(env, result, body))?, self.refusal(env, result, body)?);
         }
-        let mut fates = Vec::with_capacity(records.len());
-        for (number, record) in records.iter().enumerate() {
-            let number = Value::from(number);
-            let key = record_key.text(&env.scope().with("record", record).with("number", &number))?;
-            fates.push(match told.get(&key) {
-                Some(fate) => fate.clone(),
-                // Only those that were refused are told.
-                None if self.path.is_none() => Fate::Delivered(None),
-                None => untold("the API's answer does not say what became of the record".to_owned()),
-            });
-        }
-        Ok(fates)
+        let key =
+            |(number, record): (usize, &Value)| record_key.text(&env.scope().with("record", record).with("number", &Value::from(number)));
+        let keys: Vec<String> = records.iter().enumerate().map(key).collect::<Result<_>>()?;
+        let astray = told.iter().any(|(key, fate)| matches!(fate, Fate::Rejected(_)) && !keys.contains(key));
+        let fate = |key: &String| match told.get(key) {
+            Some(fate) => fate.clone(),
+            // Only those that were refused are told.
+            None if self.path.is_none() && !astray => Fate::Delivered(None),
+            None if astray => untold(
+                "the API refuses a record by a name that none of those sent has, so that nobody can tell which were taken".to_owned(),
+            ),
+            None => untold("the API's answer does not say what became of the record".to_owned()),
+        };
+        Ok(keys.iter().map(fate).collect())
     }
 
     fn fate(&self, env: &Env, result: &Value, response: &Value) -> Result<Fate> {
