@@ -198,7 +198,7 @@ async fn compile_table(
     }
     let replaces_schema = spec.write == WriteMode::Replace && spec.scope.is_none();
     let native = |field: &Field| Ok(destination.column_type(field)?.native);
-    let met = if replaces_schema && allows_any_change(&spec.contract) {
+    let mut met = if replaces_schema && allows_any_change(&spec.contract) {
         // The whole table is made anew, so nothing has to be kept.
         let mut met = meet(None, &Schema::new(fields), &spec.contract, native)?;
         if let Some(existing) = &existing {
@@ -209,6 +209,11 @@ async fn compile_table(
     } else {
         meet(existing.as_ref(), &Schema::new(fields), &spec.contract, native)?
     };
+
+    if destination.deliveries().is_some() {
+        // An object of an API is there, whatever it is.
+        met.changes.clear();
+    }
 
     let mut origins: Vec<(String, Origin)> = Vec::new();
     let mut forbidden = Vec::new();

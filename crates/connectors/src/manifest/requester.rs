@@ -237,7 +237,7 @@ impl Requester {
             };
             let again = match resolution.action {
                 Action::RefreshTokenThenRetry if refreshed.is_none() => {
-                    refreshed = Some(Box::pin(self.auth.refresh(env)).await?);
+                    refreshed = Some(Box::pin(self.auth.refresh(env, &request)).await?);
                     true
                 }
                 Action::RateLimited => true,
@@ -249,6 +249,10 @@ impl Requester {
             };
             if !again || attempt >= most || began.elapsed() >= MOST_TIME {
                 return Ok(Tried { request, sent, resolution, attempt });
+            }
+            if resolution.action == Action::RefreshTokenThenRetry {
+                // A new token is no better for waiting, and might run out meanwhile.
+                continue;
             }
             let limited = sent.as_ref().is_ok_and(|r| r.status == 429) || resolution.action == Action::RateLimited;
             let told = || sent.as_ref().ok().filter(|r| limited || r.status == 503).and_then(retry_after);

@@ -12,6 +12,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 use trib_core::{Code, Error, Result};
+use trib_kit::http::Request;
 
 use self::jwt::Jwt;
 use self::legacy::LegacySession;
@@ -157,10 +158,11 @@ impl Authenticator {
         Ok(secret)
     }
 
-    /// Gets a new token, where there is a way to. `false` where there is none.
-    pub(super) async fn refresh(&self, env: &Env) -> Result<bool> {
+    /// Gets a new token in place of the one that this request had, where there is a way to. `false` where there is none.
+    pub(super) async fn refresh(&self, env: &Env, request: &Request) -> Result<bool> {
+        let had = |token: &str| request.headers.iter().any(|(_, value)| value.strip_prefix("Bearer ") == Some(token));
         match self {
-            Authenticator::OAuth(oauth) => oauth.refresh(env).await.map(|()| true),
+            Authenticator::OAuth(oauth) => oauth.refresh(env, had).await.map(|()| true),
             _ => Ok(false),
         }
     }

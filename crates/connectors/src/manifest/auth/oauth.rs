@@ -132,12 +132,11 @@ impl OAuth {
         known.token.clone().ok_or_else(|| Error::new(Code::ConfigInvalid, "there is neither an access token nor a way to get one"))
     }
 
-    /// A new token, in place of the one that was given out last.
-    pub(super) async fn refresh(&self, env: &Env) -> Result<()> {
-        let refused = self.known.lock().await.token.clone();
+    /// A new token, in place of one that was refused.
+    pub(super) async fn refresh(&self, env: &Env, refused: impl Fn(&str) -> bool) -> Result<()> {
         let (_turn, mut known) = self.turn(env).await;
-        // Another stream may have renewed it meanwhile.
-        if known.token == refused { self.renew(env, &mut known).await } else { Ok(()) }
+        // Another call may have renewed it since that one was sent. Where only the newest is good, one more would take it from whoever has it.
+        if known.token.as_deref().is_none_or(refused) { self.renew(env, &mut known).await } else { Ok(()) }
     }
 
     /// What is known now. Where the configuration keeps it, all streams share it, and one at a time may change it.
