@@ -165,7 +165,7 @@ async fn task(changes: &Arc<ChangeSource>, plan: &DeliveryPlan, wanted: &Wanted<
 /// Whether a refused row is the one whose first key field has this text.
 fn has_key(plan: &DeliveryPlan, row: &RejectedRow, key: &str) -> bool {
     let field = plan.key.first().and_then(|(field, _)| row.row.get(field));
-    field.is_some_and(|value| value.as_str().map_or_else(|| value.to_string() == key, |text| text == key))
+    field.map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned)).as_deref() == Some(key)
 }
 
 /// What would be sent, in words.

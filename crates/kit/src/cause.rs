@@ -23,7 +23,7 @@ mod tests {
     #[test]
     fn the_error_itself_and_its_causes_are_looked_at() {
         let text = String::from_utf8(vec![0xff]).err().map(io::Error::other);
-        let e = io::Error::new(io::ErrorKind::InvalidData, text.map_or_else(|| io::Error::other("none"), |e| e));
+        let e = io::Error::new(io::ErrorKind::InvalidData, text.unwrap_or_else(|| io::Error::other("none")));
         assert_eq!(find::<io::Error>(&e).map(io::Error::kind), Some(io::ErrorKind::InvalidData));
         assert!(find::<std::fmt::Error>(&e).is_none());
         let wrapped = io::Error::other(io::Error::other(std::fmt::Error));

@@ -268,7 +268,7 @@ fn what_may_have_arrived_is_looked_up() {
     let kills: u64 = std::env::var("TRIB_KILLS").ok().and_then(|k| k.parse().ok()).unwrap_or(2);
     let bench = Bench::new("{into: Person, key: {email: email}, map: {}, write: insert}");
     let rows = |from: u64, to: u64| {
-        bench.sql(&format!("select 'p' || value || '@x' as email from (select unnest(generate_series({from}, {to})) as value)"))
+        bench.sql(&format!("select 'p' || value || '@x' as email from (select unnest(generate_series({from}, {to})) as value)"));
     };
     let once = |of: usize, what: &str| {
         let people = bench.people();
