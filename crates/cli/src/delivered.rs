@@ -33,19 +33,20 @@ pub struct Fates {
     pub gone: u64,
 }
 
+/// The fields beside the key, each with the SQL of its value. Without a map each column of the table is a field of its name, but those that are ours.
+pub async fn mapped(queries: &Queries, plan: &DeliveryPlan) -> Result<Vec<(String, String)>> {
+    if let Some(map) = &plan.map {
+        return Ok(map.clone());
+    }
+    let schema = queries.schema(&format!("select * from {}", table(&plan.table))).await?;
+    let own = |name: &str| name.starts_with(system::PREFIX) || plan.key.iter().any(|(field, _)| field == name);
+    let names = schema.fields().iter().map(|f| f.name()).filter(|name| !own(name));
+    Ok(names.map(|name| (name.clone(), ident(name))).collect())
+}
+
 impl Delivered {
-    /// Without a map each column of the table is a field of its name, but those that are ours.
     pub async fn of(queries: &Queries, from: &str, plan: DeliveryPlan) -> Result<Self> {
-        let map = match &plan.map {
-            Some(map) => map.clone(),
-            None => {
-                let schema = queries.schema(&format!("select * from {}", table(&plan.table))).await?;
-                let ours = |name: &str| name.starts_with(system::PREFIX) || plan.key.iter().any(|(field, _)| field == name);
-                let names = schema.fields().iter().map(|f| f.name()).filter(|name| !ours(name));
-                names.map(|name| (name.clone(), ident(name))).collect()
-            }
-        };
-        let fields = plan.key.iter().cloned().chain(map).collect();
+        let fields = plan.key.iter().cloned().chain(mapped(queries, &plan).await?).collect();
         Ok(Self { from: from.to_owned(), plan, fields })
     }
 

@@ -5,10 +5,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use trib_core::delivery::{Changes, Delivers, Object, Operation};
-use trib_core::name::system;
 use trib_core::{Code, Destination, Error, Load, RejectedRow, TableName, WriteMode};
 use trib_engine::change_source::Ends;
-use trib_engine::changes::{self, Delivery, Operations};
+use trib_engine::changes::{Delivery, Operations};
 use trib_engine::ledger::ledger_name;
 use trib_engine::{ChangeSource, Queries, StreamSpec};
 use trib_project::config::delivery::{Empty, GuardSpec, Most, Send};
@@ -17,6 +16,7 @@ use trib_runtime::{Audit, StreamTask, SyncTask};
 
 use crate::app::{Session, usage};
 use crate::assemble::{identity, limits, shown_name};
+use crate::delivered::mapped;
 use crate::exit::Result;
 use crate::prepare::{Prepared, Wanted, enabled};
 use crate::render::amount::duration;
@@ -115,10 +115,7 @@ pub async fn delivery(
 ) -> trib_core::Result<(Object, Delivery)> {
     let object = api.object(&plan.object)?;
     let asked = plan.asked(&object)?;
-    let map = match &plan.map {
-        Some(map) => map.clone(),
-        None => columns(queries, plan).await?,
-    };
+    let map = mapped(queries, plan).await?;
     let creates = matches!(asked.created, Some(Operation::Insert | Operation::Upsert));
     plan.check_fields(&object, &map, creates)?;
     plan.check_look_ups(&object, |name| api.object(name))?;
@@ -135,14 +132,6 @@ pub async fn delivery(
         ledger,
     };
     Ok((object, delivery))
-}
-
-/// Every column of the table under its name, but those that are Tributary's and those of the key.
-async fn columns(queries: &Queries, plan: &DeliveryPlan) -> trib_core::Result<Vec<(String, String)>> {
-    let schema = queries.schema(&format!("select * from {}", changes::table(&plan.table))).await?;
-    let own = |name: &str| name.starts_with(system::PREFIX) || plan.key.iter().any(|(k, _)| k == name);
-    let names = schema.fields().iter().map(|f| f.name()).filter(|name| !own(name));
-    Ok(names.map(|name| (name.clone(), format!("\"{}\"", name.replace('"', "\"\"")))).collect())
 }
 
 async fn task(changes: &Arc<ChangeSource>, plan: &DeliveryPlan, wanted: &Wanted<'_>) -> trib_core::Result<StreamTask> {

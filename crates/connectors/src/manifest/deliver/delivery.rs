@@ -124,12 +124,12 @@ impl Delivery<'_> {
         self.finish(&started, records, true).await
     }
 
-    /// What follows when a job has its data. `close`: it is known to be open.
-    async fn finish(&self, started: &Started, records: Vec<Record>, close: bool) -> Result<Changes> {
+    /// What follows when a job has its data.
+    async fn finish(&self, started: &Started, records: Vec<Record>, is_open: bool) -> Result<Changes> {
         let operation = self.object.operation(started.operation)?;
         let Some(job) = &operation.job else { return Err(Error::internal("the manifest knows a job no longer that was begun")) };
         let about = About { env: self.env, names: &self.names, operation };
-        let fates = job.finish(&about, &started.created, &records, !close).await?;
+        let fates = job.finish(&about, &started.created, &records, is_open).await?;
         self.settle(records.into_iter().zip(fates).collect()).await
     }
 

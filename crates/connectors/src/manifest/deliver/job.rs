@@ -120,9 +120,9 @@ impl Job {
         Ok(self.send(about, &self.upload, &created, data).await?.map(|_| created))
     }
 
-    /// Closes the job, waits for its end and fetches the fates of these records.
-    pub(super) async fn finish(&self, about: &About<'_>, created: &Value, records: &[Record], is_closed: bool) -> Result<Vec<Fate>> {
-        if !is_closed {
+    /// Closes the job where it is known to be open, waits for its end and fetches the fates of these records.
+    pub(super) async fn finish(&self, about: &About<'_>, created: &Value, records: &[Record], is_open: bool) -> Result<Vec<Fate>> {
+        if is_open {
             self.close(about, created).await?;
         }
         let rest = match self.wait(about, created).await? {
