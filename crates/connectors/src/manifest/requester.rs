@@ -250,7 +250,7 @@ impl Requester {
             if !again || attempt >= most || began.elapsed() >= MOST_TIME {
                 return Ok(Tried { request, sent, resolution, attempt });
             }
-            if resolution.action == Action::RefreshTokenThenRetry {
+            if resolution.action == Action::RefreshTokenThenRetry && refreshed == Some(true) {
                 // A new token is no better for waiting, and might run out meanwhile.
                 continue;
             }

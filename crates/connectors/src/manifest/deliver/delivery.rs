@@ -156,19 +156,17 @@ impl Delivery<'_> {
                     continue;
                 }
                 Reply::Lost(error) => {
-                    match self.object.look_up.as_ref().filter(|_| records.iter().all(|r| r.operation == Operation::Insert)) {
-                        Some(look_up) => {
-                            let (found, missing) = self.look_again(look_up, records).await?;
-                            delivered = delivered.plus(self.settle(found).await?);
-                            if lost < MOST_LOST && !look_up.lags && !missing.is_empty() {
-                                waiting.push((missing, lost + 1));
-                                continue;
-                            }
-                            records = missing;
-                            vec![Fate::Unknown(error.to_string()); records.len()]
+                    let inserts = records.iter().all(|r| r.operation == Operation::Insert);
+                    if let Some(look_up) = self.object.look_up.as_ref().filter(|_| inserts) {
+                        let (found, missing) = self.look_again(look_up, records).await?;
+                        delivered = delivered.plus(self.settle(found).await?);
+                        if lost < MOST_LOST && !look_up.lags && !missing.is_empty() {
+                            waiting.push((missing, lost + 1));
+                            continue;
                         }
-                        None => vec![Fate::Unknown(error.to_string()); records.len()],
+                        records = missing;
                     }
+                    vec![Fate::Unknown(error.to_string()); records.len()]
                 }
             };
             delivered = delivered.plus(self.settle(records.into_iter().zip(fates).collect()).await?);
