@@ -9,6 +9,7 @@ use trib_core::{Code, Destination, Error, Load, RejectedRow, TableName, WriteMod
 use trib_engine::change_source::Ends;
 use trib_engine::changes::{Delivery, Operations};
 use trib_engine::ledger::ledger_name;
+use trib_engine::rejected::shown;
 use trib_engine::{ChangeSource, Queries, StreamSpec};
 use trib_project::config::delivery::{Empty, GuardSpec, Most, Send};
 use trib_project::{DeliveryPlan, Sync};
@@ -153,8 +154,7 @@ async fn task(changes: &Arc<ChangeSource>, plan: &DeliveryPlan, wanted: &Wanted<
 
 /// Whether a refused row is the one whose first key field has this text.
 fn has_key(plan: &DeliveryPlan, row: &RejectedRow, key: &str) -> bool {
-    let field = plan.key.first().and_then(|(field, _)| row.row.get(field));
-    field.map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned)).as_deref() == Some(key)
+    plan.key.first().and_then(|(field, _)| row.row.get(field)).is_some_and(|value| shown(value) == key)
 }
 
 /// What would be sent, in words.

@@ -11,6 +11,7 @@ use trib_engine::check::Failing;
 use trib_engine::json::row;
 use trib_project::data_test::{DataTest, Expectation, ident};
 
+use crate::render::verdicts::plain;
 use crate::testing::Asked;
 
 /// With fewer earlier runs nothing is usual yet.
@@ -90,7 +91,7 @@ async fn spread(asked: &Asked<'_>, column: &str, last: Option<&Spread>) -> Resul
     let numeric = batches.first().is_some_and(|b| b.schema().field(0).data_type().is_numeric());
     let binned = last.is_some_and(|s| !s.edges.is_empty());
     let rows: Vec<(String, f64)> =
-        batches.iter().flat_map(|b| (0..b.num_rows()).map(|i| row(b, i))).map(|r| (key(&r["value"]), count(&r["rows"]))).collect();
+        batches.iter().flat_map(|b| (0..b.num_rows()).map(|i| row(b, i))).map(|r| (plain(&r["value"]), count(&r["rows"]))).collect();
     if rows.len() <= VALUES && !binned {
         let total: f64 = rows.iter().map(|(_, n)| n).sum();
         return Ok(Spread { edges: Vec::new(), shares: rows.into_iter().map(|(key, n)| (key, n / total)).collect() });
@@ -115,7 +116,7 @@ async fn spread(asked: &Asked<'_>, column: &str, last: Option<&Spread>) -> Resul
     let batches = all(asked.ask(&sql).await?).await?;
     let number = |name: &str| first(&batches, name).map_or(0.0, |v| count(&v));
     let (total, known) = (number("rows").max(1.0), number("known"));
-    let mut shares = BTreeMap::from([(key(&Value::Null), (total - known) / total)]);
+    let mut shares = BTreeMap::from([(plain(&Value::Null), (total - known) / total)]);
     let mut reached = 0.0;
     let mut from = "…".to_owned();
     for (i, edge) in edges.iter().enumerate() {
@@ -136,7 +137,7 @@ async fn edges(asked: &Asked<'_>, column: &str) -> Result<Vec<String>> {
         "select \"bin\", max(\"value\") as \"edge\" from ({numbered}) as numbered where \"bin\" < {BINS} group by \"bin\" order by \"bin\""
     );
     let batches = all(asked.ask(&sql).await?).await?;
-    let mut edges: Vec<String> = batches.iter().flat_map(|b| (0..b.num_rows()).map(|i| key(&row(b, i)["edge"]))).collect();
+    let mut edges: Vec<String> = batches.iter().flat_map(|b| (0..b.num_rows()).map(|i| plain(&row(b, i)["edge"]))).collect();
     edges.dedup();
     edges.retain(|edge| edge.parse::<f64>().is_ok_and(f64::is_finite));
     Ok(edges)
@@ -153,15 +154,6 @@ async fn all(rows: BatchStream) -> Result<Vec<RecordBatch>> {
 fn first(batches: &[RecordBatch], name: &str) -> Option<Value> {
     let batch = batches.iter().find(|b| b.num_rows() > 0)?;
     row(batch, 0).remove(name)
-}
-
-/// A value as it is written; NULL is none of them.
-fn key(value: &Value) -> String {
-    match value {
-        Value::Null => "NULL".to_owned(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    }
 }
 
 /// A count, also where a system sums into a decimal.

@@ -2,13 +2,14 @@
 
 use std::fmt::Write;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use trib_core::error::closest;
 use trib_core::{Code, Error, TableName};
 
 use crate::app::{Session, usage};
 use crate::exit::{Exit, Result};
 use crate::lineage::KnownTable;
+use crate::render::verdicts::plain;
 use crate::why::{Found, Tracer, Values};
 
 /// One row's way: the load that brought it, the rows that it was made from, and what was made from it
@@ -108,13 +109,5 @@ fn text(found: &Found, arrow: &str, depth: usize, out: &mut String) {
     let arrow = if arrow.is_empty() { "← " } else { arrow };
     for next in &found.next {
         text(next, arrow, depth + 1, out);
-    }
-}
-
-fn plain(value: &Value) -> String {
-    match value {
-        Value::Null => "NULL".to_owned(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
     }
 }

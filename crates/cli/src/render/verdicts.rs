@@ -49,13 +49,18 @@ fn rows(rows: &[Value]) -> String {
     render(&columns, &lines, None)
 }
 
-/// A value as it is shown; NULL and text can be told apart by their case.
-pub fn cell(value: &Value) -> String {
-    let text = match value {
+/// A value as it is written; NULL and text can be told apart by their case.
+pub fn plain(value: &Value) -> String {
+    match value {
         Value::Null => "NULL".to_owned(),
         Value::String(text) => text.clone(),
         other => other.to_string(),
-    };
+    }
+}
+
+/// A value as it is shown in a narrow place.
+pub fn cell(value: &Value) -> String {
+    let text = plain(value);
     match text.char_indices().nth(CELL) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text,
