@@ -29,6 +29,7 @@ const CREDENTIALS: [&str; 3] = ["authorization", "cookie", "proxy-authorization"
 #[derive(Clone, Debug)]
 pub struct Client {
     inner: reqwest::Client,
+    agent: String,
     timeout: Duration,
     through: Option<Arc<dyn Exchange>>,
 }
@@ -80,14 +81,13 @@ impl Response {
 impl Client {
     /// `timeout` is how long nothing may come in, `agent` is what we call ourselves.
     pub fn new(agent: &str, timeout: Duration) -> Result<Self> {
-        let inner = reqwest::Client::builder()
-            .user_agent(agent)
-            .connect_timeout(timeout.min(Duration::from_secs(30)))
-            .redirect(Policy::none())
-            .use_rustls_tls()
-            .build()
-            .map_err(|e| Error::new(Code::Internal, "the HTTP client could not be made").source(e.without_url()))?;
-        Ok(Self { inner, timeout, through: None })
+        let inner = inner(agent, timeout.min(Duration::from_secs(30)))?;
+        Ok(Self { inner, agent: agent.to_owned(), timeout, through: None })
+    }
+
+    /// The same, giving up after so long where a connection cannot be made. It has connections of its own.
+    pub fn connecting_within(&self, limit: Duration) -> Result<Self> {
+        Ok(Self { inner: inner(&self.agent, limit)?, ..self.clone() })
     }
 
     /// The same client, whose exchanges all go through this.
@@ -146,6 +146,20 @@ impl Client {
         }
         Ok(response)
     }
+}
+
+fn inner(agent: &str, connect_timeout: Duration) -> Result<reqwest::Client> {
+    reqwest::Client::builder()
+        .user_agent(agent)
+        .connect_timeout(connect_timeout)
+        // A connection that a router on the way has forgotten is noticed within two minutes.
+        .tcp_keepalive(Duration::from_secs(60))
+        .tcp_keepalive_interval(Duration::from_secs(10))
+        .tcp_keepalive_retries(6)
+        .redirect(Policy::none())
+        .use_rustls_tls()
+        .build()
+        .map_err(|e| Error::new(Code::Internal, "the HTTP client could not be made").source(e.without_url()))
 }
 
 fn headers(pairs: &[(String, String)]) -> Result<HeaderMap> {

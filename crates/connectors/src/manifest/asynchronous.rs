@@ -44,6 +44,7 @@ pub(super) struct Jobs {
     create: Requester,
     poll: Requester,
     find_targets: Option<Requester>,
+    abort: Option<Requester>,
     delete: Option<Requester>,
     status: Extractor,
     statuses: Vec<(String, Status)>,
@@ -82,7 +83,9 @@ impl Jobs {
         let download_decoder = Decoder::optional(node, "download_decoder")?;
         let (extractor, download_decoder) = match node.get("download_extractor") {
             None => (Extractor::whole(), download_decoder),
-            Some(file) if file.kind() == "ResponseToFileExtractor" => (Extractor::whole(), Decoder::table_file()),
+            Some(file) if file.kind() == "ResponseToFileExtractor" => {
+                (Extractor::whole(), Decoder::table_file(file.flag("preserve_na_values")))
+            }
             Some(extractor) => (Extractor::build(&extractor)?, download_decoder),
         };
         let paginator = node.get("download_paginator").map_or(Ok(None), |p| Paginator::build(&p))?;
@@ -90,6 +93,7 @@ impl Jobs {
             create: needed("creation_requester")?,
             poll: needed("polling_requester")?,
             find_targets: requester("download_target_requester")?,
+            abort: requester("abort_requester")?,
             delete: requester("delete_requester")?,
             status: Extractor::build(&node.need("status_extractor")?)?,
             statuses: statuses(&node.need("status_mapping")?),
@@ -141,10 +145,15 @@ impl Jobs {
 
     /// Carries a job through. Gives what is to be downloaded, and the job's slice for cleaning up.
     async fn run(&self, env: &Env, slice: &Slice) -> Result<(Option<Slice>, VecDeque<Slice>)> {
+        let _one_of_few = env.jobs.acquire().await.map_err(|_| Error::internal("jobs are refused"))?;
         for attempt in 1.. {
             let created = send(&self.create, env, slice).await?;
             let job = slice.with_extra("creation_response", context(&created));
-            let (status, polled) = self.wait(env, &job).await?;
+            let waited = self.wait(env, &job).await;
+            if !matches!(waited, Ok((Status::Completed | Status::Skipped | Status::Failed, _))) {
+                self.abort(env, &job).await;
+            }
+            let (status, polled) = waited?;
             match status {
                 Status::Completed => {
                     let done = job.with_extra("polling_response", context(&polled));
@@ -179,6 +188,14 @@ impl Jobs {
                 return Ok((Status::TimedOut, polled));
             }
             tokio::time::sleep(POLL_EVERY).await;
+        }
+    }
+
+    /// Ends a job that the API would go on with, if the manifest says how. It is over for us either way.
+    async fn abort(&self, env: &Env, job: &Slice) {
+        let Some(requester) = &self.abort else { return };
+        if let Err(error) = send(requester, env, job).await {
+            tracing::warn!(error = %error, "a job of the API that is not waited for any more could not be ended");
         }
     }
 

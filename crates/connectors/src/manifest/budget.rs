@@ -71,7 +71,7 @@ impl Drop for Spending<'_> {
     }
 }
 
-struct Matcher {
+pub(super) struct Matcher {
     method: Option<String>,
     url_base: Option<String>,
     path: Option<Regex>,
@@ -244,7 +244,7 @@ impl Window {
 }
 
 impl Matcher {
-    fn build(node: &Node<'_>, config: &Value) -> Result<Self> {
+    pub(super) fn build(node: &Node<'_>, config: &Value) -> Result<Self> {
         let pairs = |name: &str| {
             let map = node.get(name).and_then(|n| n.value.as_object());
             map.into_iter().flatten().map(|(k, v)| (k.clone(), python_str(v))).collect()
@@ -268,7 +268,7 @@ impl Matcher {
         })
     }
 
-    fn matches(&self, request: &Request) -> bool {
+    pub(super) fn matches(&self, request: &Request) -> bool {
         let has_param = |(k, v): &(String, String)| request.url.query_pairs().any(|(a, b)| a == k.as_str() && b == v.as_str());
         let has_header = |(k, v): &(String, String)| request.headers.iter().any(|(a, b)| a.eq_ignore_ascii_case(k) && b == v);
         self.method.as_ref().is_none_or(|m| m.eq_ignore_ascii_case(&request.method))

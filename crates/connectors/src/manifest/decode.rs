@@ -15,6 +15,12 @@ use super::xml;
 /// What a compressed body may unfold into.
 const MOST_BYTES: u64 = 2 << 30;
 
+/// Nothing, and what the reference's reader of tables (pandas) takes for it.
+const NOT_AVAILABLE: [&str; 19] = [
+    "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA", "NULL", "NaN", "None",
+    "n/a", "nan", "null",
+];
+
 #[derive(Clone, Debug, Default)]
 pub(super) enum Decoder {
     #[default]
@@ -57,9 +63,11 @@ impl Decoder {
         })
     }
 
-    /// A table as APIs hand it out for download: CSV, packed or not, in which nothing is null.
-    pub(super) fn table_file() -> Self {
-        Decoder::Gzip(Box::new(Decoder::Csv(Csv { delimiter: b',', latin1: false, nulls: vec![String::new()] })))
+    /// A table as APIs hand it out for download: CSV, packed or not, in which nothing is null; so are the many words for it, unless they are to be `kept`.
+    pub(super) fn table_file(kept: bool) -> Self {
+        let nulls = if kept { &NOT_AVAILABLE[..1] } else { &NOT_AVAILABLE };
+        let nulls = nulls.iter().map(|n| (*n).to_owned()).collect();
+        Decoder::Gzip(Box::new(Decoder::Csv(Csv { delimiter: b',', latin1: false, nulls })))
     }
 
     /// Whether the reference reads such bodies as a stream, and so shows paginators nothing of them.

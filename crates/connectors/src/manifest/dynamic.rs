@@ -77,7 +77,7 @@ async fn values(env: &Arc<Env>, resolver: &Node<'_>, dir: &Path) -> Result<Vec<(
         "HttpComponentsResolver" => {
             let node = resolver.need("retriever")?;
             let state = Map::new();
-            let context = Context { state: &state, cursor_field: None, wanted: None, is_parent: true, dir };
+            let context = Context { state: &state, cursor_field: None, wanted: None, is_parent: true, dir, files: None };
             let router = Router::of_retriever(env, &node, &context)?;
             let mut place = Place { use_cache: true, ..Place::default() };
             if let Some(router) = router.clone() {

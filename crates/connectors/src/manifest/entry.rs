@@ -74,7 +74,8 @@ fn mark_secrets(schema: &mut Value) {
 }
 
 fn open(manifest: &Arc<Manifest>, settings: &Value, context: &Context) -> Result<Arc<dyn Source>> {
-    Ok(Arc::new(ManifestSource::new(manifest.open_for(settings, context)?)))
+    let files = context.project_dir.join(".tributary/files").join(&context.connection);
+    Ok(Arc::new(ManifestSource::new(manifest.open_for(settings, context)?, files)))
 }
 
 fn open_to_write(manifest: &Arc<Manifest>, settings: &Value, context: &Context) -> Result<Arc<dyn Destination>> {

@@ -1,13 +1,16 @@
 //! What all parts of one running connector share.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use serde_json::Value;
+use tokio::sync::Semaphore;
 use trib_core::Result;
 use trib_kit::http::Client;
 use trib_kit::scrub;
 
-use super::auth::OAuths;
+use super::auth::Logins;
 use super::budget::Budget;
 use super::cache::ResponseCache;
 use super::dpath;
@@ -22,12 +25,16 @@ pub(super) struct Env {
     pub(super) client: Client,
     pub(super) budget: Option<Budget>,
     pub(super) pace: Pace,
+    /// Of asynchronous jobs, a permit each while the API works on them.
+    pub(super) jobs: Semaphore,
     pub(super) cache: ResponseCache,
     pub(super) keepsake: Option<Keepsake>,
     /// One renewal of credentials at a time: a refresh token may be good for one use.
     pub(super) renewal: tokio::sync::Mutex<()>,
     /// Streams that log in in the same way share their tokens.
-    pub(super) logins: OAuths,
+    pub(super) logins: Logins,
+    /// Clients that give up connecting after another time, by that time.
+    clients: Mutex<HashMap<Duration, Client>>,
     secrets: Mutex<Vec<String>>,
     changes: Mutex<Changes>,
 }
@@ -47,6 +54,7 @@ impl Env {
         client: Client,
         budget: Option<Budget>,
         pace: Pace,
+        jobs: usize,
         secrets: Vec<String>,
         keepsake: Option<Keepsake>,
     ) -> Self {
@@ -55,10 +63,12 @@ impl Env {
             client,
             budget,
             pace,
+            jobs: Semaphore::new(jobs),
             cache: ResponseCache::default(),
             keepsake,
             renewal: tokio::sync::Mutex::default(),
-            logins: OAuths::default(),
+            logins: Logins::default(),
+            clients: Mutex::default(),
             secrets: Mutex::new(secrets),
             changes: Mutex::default(),
         }
@@ -66,6 +76,17 @@ impl Env {
 
     pub(super) fn scope(&self) -> Scope<'_> {
         Scope::new().with("config", &self.config)
+    }
+
+    /// The client, giving up after so long where a connection cannot be made.
+    pub(super) fn client_within(&self, limit: Duration) -> Result<Client> {
+        let mut clients = lock(&self.clients);
+        if let Some(client) = clients.get(&limit) {
+            return Ok(client.clone());
+        }
+        let client = self.client.connecting_within(limit)?;
+        clients.insert(limit, client.clone());
+        Ok(client)
     }
 
     /// A text for people, with secrets taken out of it.

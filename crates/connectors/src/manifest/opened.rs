@@ -14,6 +14,7 @@ use super::config;
 use super::cursor::Observed;
 use super::dynamic;
 use super::env::Env;
+use super::groups::Groups;
 use super::keepsake::Keepsake;
 use super::manifest::Manifest;
 use super::node::{Expr, Node};
@@ -40,6 +41,14 @@ fn concurrency(manifest: &Manifest, config: &Value) -> Result<usize> {
     Ok(usize::try_from(default.min(most)).unwrap_or(1).clamp(1, 256))
 }
 
+/// How many asynchronous jobs the API may have at once.
+fn most_jobs(manifest: &Manifest, config: &Value) -> Result<usize> {
+    let Some(most) = manifest.root().expr("max_concurrent_async_job_count")? else { return Ok(1) };
+    let value = most.eval(&Scope::new().with("config", config))?;
+    let most = value.as_i64().or_else(|| value.as_str().and_then(|t| t.trim().parse().ok()));
+    Ok(most.and_then(|m| usize::try_from(m).ok()).unwrap_or(1).clamp(1, 256))
+}
+
 /// A connector that can talk to its API. Opening one does no I/O.
 pub struct Opened {
     pub(super) manifest: Arc<Manifest>,
@@ -47,6 +56,7 @@ pub struct Opened {
     /// The user's configuration, changed by the manifest's migrations; to be kept in place of the one that was given.
     pub migrated: Option<Value>,
     documents: OnceCell<Arc<Vec<Value>>>,
+    pub(super) groups: Groups,
 }
 
 /// A stream as a catalog shows it.
@@ -60,6 +70,8 @@ pub struct StreamInfo {
     pub cursor_field: Option<String>,
     /// The user may choose another.
     pub cursor_is_open: bool,
+    /// Its records point to files, which can be downloaded with them.
+    pub has_files: bool,
 }
 
 impl StreamInfo {
@@ -83,14 +95,16 @@ impl Opened {
         config::validate(spec.as_ref(), &prepared.config)?;
         let secrets = config::secrets(spec.as_ref(), &prepared.config);
         let env = Self::env(&manifest, prepared.config, secrets, keepsake)?;
-        Ok(Self { manifest: manifest.clone(), env: Arc::new(env), migrated: prepared.migrated, documents: OnceCell::new() })
+        let groups = Groups::build(&manifest.root());
+        Ok(Self { manifest: manifest.clone(), env: Arc::new(env), migrated: prepared.migrated, documents: OnceCell::new(), groups })
     }
 
     fn env(manifest: &Manifest, config: Value, secrets: Vec<String>, keepsake: Option<Keepsake>) -> Result<Env> {
         let budget = manifest.root().get("api_budget").map(|b| Budget::build(&b, &config)).transpose()?;
+        let jobs = most_jobs(manifest, &config)?;
         let pace = Pace::new(concurrency(manifest, &config)?);
         let client = Client::new(concat!("tributary/", env!("CARGO_PKG_VERSION")), Duration::from_mins(5))?;
-        Ok(Env::new(config, client, budget, pace, secrets, keepsake))
+        Ok(Env::new(config, client, budget, pace, jobs, secrets, keepsake))
     }
 
     /// How many slices may be read at once.
@@ -153,6 +167,7 @@ impl Opened {
             wanted: selection.properties.as_ref(),
             is_parent: parents.contains(name),
             dir: &self.manifest.dir,
+            files: selection.files.as_deref(),
         };
         Stream::build(&self.env, &Node::new(document, format!("streams[{index}]")), &context).map_err(|e| e.stream(name))
     }
@@ -184,6 +199,7 @@ impl Opened {
             primary_key: description.primary_key,
             cursor_field: description.cursor_field,
             cursor_is_open: description.cursor_is_open,
+            has_files: description.has_files,
         })
     }
 
@@ -201,7 +217,8 @@ impl Opened {
                 map.extend(overrides.clone());
             }
             let env = Self::env(&self.manifest, config, self.env.secrets(), self.env.keepsake.clone())?;
-            let other = Opened { manifest: self.manifest.clone(), env: Arc::new(env), migrated: None, documents: OnceCell::new() };
+            let groups = Groups::build(&self.manifest.root());
+            let other = Opened { manifest: self.manifest.clone(), env: Arc::new(env), migrated: None, documents: OnceCell::new(), groups };
             return Box::pin(other.check_streams(&check)).await;
         }
         self.check_streams(&check).await
@@ -228,6 +245,9 @@ impl Opened {
             let count = check.integer("stream_count").and_then(|c| usize::try_from(c).ok()).unwrap_or(1);
             if documents.is_empty() {
                 return Err(check.wrong("there are no streams to check"));
+            }
+            if check.value.get("use_check_availability") == Some(&Value::Bool(false)) {
+                return Ok(());
             }
             wanted = documents.iter().take(count).map(name_of).collect();
         }

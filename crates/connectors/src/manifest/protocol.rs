@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::Write;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use chrono::Utc;
@@ -128,9 +129,13 @@ impl<W: Write> Messages<W> {
         // By hand, since this is where the time goes: a message is a frame around the record.
         let head = format!("{{\"type\":\"RECORD\",\"record\":{{\"stream\":{},\"data\":", Value::from(stream));
         let tail = format!(",\"emitted_at\":{}}}}}\n", Utc::now().timestamp_millis());
-        for record in records.iter() {
+        for (index, record) in records.iter().enumerate() {
             self.out.write_all(head.as_bytes())?;
             self.out.write_all(&record.line())?;
+            if let Some(Some(file)) = records.files().get(index) {
+                self.out.write_all(b",\"file_reference\":")?;
+                serde_json::to_writer(&mut self.out, file).map_err(|e| Error::from(std::io::Error::from(e)))?;
+            }
             self.out.write_all(tail.as_bytes())?;
         }
         Ok(())
@@ -204,8 +209,14 @@ fn catalog_entry(stream: &StreamInfo) -> Value {
         entry["source_defined_primary_key"] = json!(stream.primary_key);
     }
     entry["is_resumable"] = json!(stream.cursor_field.is_some());
-    entry["is_file_based"] = json!(false);
+    entry["is_file_based"] = json!(stream.has_files);
     entry
+}
+
+/// Where files of records go: into the folder that the platform has named, if it is there.
+fn staging() -> PathBuf {
+    let named = std::env::var_os("AIRBYTE_STAGING_DIRECTORY").map_or_else(|| PathBuf::from("/staging/files"), PathBuf::from);
+    if named.exists() { named } else { std::env::temp_dir().join("airbyte-file-transfer") }
 }
 
 /// What a configured catalog and a state ask for.
@@ -222,6 +233,7 @@ fn selections(catalog: &Value, state: Option<&Value>) -> Result<Vec<Selection>> 
             state: states.get(name).cloned().unwrap_or_default(),
             cursor_field: chosen.map(str::to_owned),
             properties: Some(configured.pointer("/stream/json_schema/properties").and_then(Value::as_object).cloned().unwrap_or_default()),
+            files: (configured.get("include_files") != Some(&Value::Bool(false))).then(staging),
         })
     };
     streams.iter().map(selection).collect()

@@ -1,5 +1,6 @@
 //! Reads streams side by side, slice by slice.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -29,6 +30,8 @@ pub struct Selection {
     pub cursor_field: Option<String>,
     /// The properties of its schema that are wanted; `None` for all that there are.
     pub properties: Option<Map<String, Value>>,
+    /// The folder for files that its records point to; without one none is downloaded.
+    pub files: Option<PathBuf>,
 }
 
 impl Selection {
@@ -76,8 +79,17 @@ impl Opened {
                 let mut running = JoinSet::new();
                 for selection in selections {
                     let (opened, documents, slices, sender) = (opened.clone(), documents.clone(), slices.clone(), sender.clone());
-                    let Ok(turn) = streams.clone().acquire_owned().await else { return };
+                    let (streams, groups) = (streams.clone(), opened.groups.of(&documents, &selection.stream));
+                    // One that may have to wait for others keeps nobody's place meanwhile.
+                    let turn = if groups.is_empty() { streams.clone().acquire_owned().await.ok() } else { None };
                     running.spawn(async move {
+                        let _alone = groups.enter().await;
+                        let Some(turn) = (match turn {
+                            Some(turn) => Some(turn),
+                            None => streams.acquire_owned().await.ok(),
+                        }) else {
+                            return;
+                        };
                         read_stream(&opened, &documents, selection, slices, sender).await;
                         drop(turn);
                     });

@@ -9,12 +9,15 @@ use serde_json::Value;
 use trib_core::{Error, Result};
 use trib_kit::tape::{Kind, Node, Tape};
 
+use super::upload::FileReference;
+
 /// Records of one stream, in their order.
 #[derive(Default)]
 pub struct Records {
     text: Bytes,
     tape: Tape,
     roots: Vec<Node>,
+    files: Vec<Option<FileReference>>,
 }
 
 /// One of them: an object, mostly.
@@ -46,6 +49,16 @@ impl Records {
         self.roots.iter().map(|node| Record { records: self, node: *node })
     }
 
+    /// Where the file of each record lies, in their order; empty for a stream without files.
+    pub fn files(&self) -> &[Option<FileReference>] {
+        &self.files
+    }
+
+    /// Adds the records' files: one for each, in their order.
+    pub(super) fn attach(&mut self, files: Vec<Option<FileReference>>) {
+        self.files = files;
+    }
+
     pub(super) fn get(&self, index: usize) -> Option<Record<'_>> {
         self.roots.get(index).map(|node| Record { records: self, node: *node })
     }
@@ -70,7 +83,7 @@ impl Records {
         }
         let mut tape = Tape::default();
         let root = tape.parse(body, 0, body.len()).ok()?;
-        let mut found = Self { text: body.clone(), tape, roots: Vec::new() };
+        let mut found = Self { text: body.clone(), tape, ..Self::default() };
         let mut at = Record { records: &found, node: root };
         for key in path {
             match at.kind() {
@@ -138,7 +151,7 @@ impl Writer {
     }
 
     pub(super) fn finish(self) -> Records {
-        Records { text: self.text.into(), tape: self.tape, roots: self.roots }
+        Records { text: self.text.into(), tape: self.tape, roots: self.roots, files: Vec::new() }
     }
 }
 

@@ -21,6 +21,8 @@ use super::template::{LiteralType, Scope, python_str};
 const MOST_TIME: Duration = Duration::from_mins(10);
 /// Each exchange, where the manifest says nothing.
 const TIMEOUT: Duration = Duration::from_mins(5);
+/// Between an answer that asks one token to wait, and the request of another.
+const ANOTHER_TOKEN: Duration = Duration::from_millis(100);
 const METHODS_WITH_BODY: [&str; 3] = ["POST", "PUT", "PATCH"];
 
 pub(super) struct Requester {
@@ -38,6 +40,8 @@ pub(super) struct Requester {
     /// The query's key whose value is a list of properties; see [`super::properties`].
     properties_key: Option<String>,
     timeout: Duration,
+    /// For making a connection.
+    connect_timeout: Option<Duration>,
 }
 
 /// Templates by key, or one template that gives all.
@@ -151,7 +155,13 @@ impl Requester {
             use_cache: node.get("use_cache").map_or(use_cache, |c| c.value.as_bool().unwrap_or(use_cache)),
             properties_key,
             timeout: seconds("read_timeout_in_seconds").unwrap_or(TIMEOUT),
+            connect_timeout: seconds("connect_timeout_in_seconds"),
         })
+    }
+
+    /// The same with other credentials.
+    pub(super) fn with_auth(self, auth: Authenticator) -> Self {
+        Self { auth, ..self }
     }
 
     /// `extra` is what paginator and slice put into the request.
@@ -223,9 +233,13 @@ impl Requester {
         loop {
             attempt += 1;
             let mut authenticated = options.clone();
-            let secret_headers = Box::pin(self.auth.apply(env, &mut authenticated)).await?;
+            let bare = || self.request(&url, options.clone(), Vec::new());
+            let secret_headers = Box::pin(self.auth.apply(env, &mut authenticated, &bare)).await?;
             let request = self.request(&url, authenticated, secret_headers)?;
             let sent = self.exchange(env, &request).await;
+            if let Ok(response) = &sent {
+                self.auth.learn(&request, response);
+            }
             let resolution = match &sent {
                 Ok(response) => self.handler.resolve(env, response)?,
                 // Whoever cannot prove who they are will not be able to a second later.
@@ -254,6 +268,10 @@ impl Requester {
                 // A new token is no better for waiting, and might run out meanwhile.
                 continue;
             }
+            if resolution.action == Action::RateLimited && self.auth.has_other(&request) {
+                tokio::time::sleep(ANOTHER_TOKEN).await;
+                continue;
+            }
             let limited = sent.as_ref().is_ok_and(|r| r.status == 429) || resolution.action == Action::RateLimited;
             let told = || sent.as_ref().ok().filter(|r| limited || r.status == 503).and_then(retry_after);
             let seconds = self.handler.backoff(env, sent.as_ref().ok(), attempt)?.or_else(told);
@@ -279,7 +297,11 @@ impl Requester {
             Some(budget) => budget.acquire(request).await,
             None => None,
         };
-        let response = env.client.send(request.clone()).await?;
+        let client = match self.connect_timeout {
+            None => env.client.clone(),
+            Some(limit) => env.client_within(limit)?,
+        };
+        let response = client.send(request.clone()).await?;
         if let Some(budget) = &env.budget {
             budget.learn(request, &response);
         }

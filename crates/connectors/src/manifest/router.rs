@@ -155,7 +155,7 @@ impl Parent {
             stream: Stream::build(
                 env,
                 &stream,
-                &Context { state: &state, cursor_field: None, wanted: None, is_parent: true, dir: context.dir },
+                &Context { state: &state, cursor_field: None, wanted: None, is_parent: true, dir: context.dir, files: None },
             )?,
             key: dpath::split(&node.need_expr("parent_key")?.text(&scope)?),
             field: node.need_expr("partition_field")?.text(&scope)?,

@@ -1,6 +1,7 @@
 //! A manifest as a connection's source: its streams as tables, its state as the reference keeps it.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -9,9 +10,10 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 use trib_core::{Catalog, Code, Emitter, Error, Read, ReadMode, Result, Source, Split, SplitEnd, State, Stream, StreamRead};
 
-use super::columns::{Columns, arrow_schema};
+use super::columns::{Columns, WHOLE, arrow_schema};
 use super::opened::{Opened, StreamInfo};
 use super::read::{Event, Selection};
+use super::upload;
 
 /// Rows of a batch.
 const BATCH: usize = 4096;
@@ -21,6 +23,8 @@ const SEND_EVERY: Duration = Duration::from_secs(1);
 
 pub(super) struct ManifestSource {
     opened: Arc<Opened>,
+    /// Where files go that records point to.
+    files: PathBuf,
     /// Schemas of streams that were looked at: one run sees one schema.
     known: Mutex<HashMap<String, Arc<Known>>>,
 }
@@ -31,15 +35,15 @@ struct Known {
 }
 
 impl ManifestSource {
-    pub(super) fn new(opened: Opened) -> Self {
+    pub(super) fn new(opened: Opened, files: PathBuf) -> Self {
         if opened.migrated.is_some() {
             tracing::warn!("the connector has changed the form of its settings; it takes the old one still");
         }
-        Self { opened: Arc::new(opened), known: Mutex::default() }
+        Self { opened: Arc::new(opened), files, known: Mutex::default() }
     }
 
     fn remember(&self, info: StreamInfo) -> Arc<Known> {
-        let known = Arc::new(Known { schema: Arc::new(arrow_schema(&info.json_schema)), info });
+        let known = Arc::new(Known { schema: Arc::new(schema_of(&info)), info });
         let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         all.entry(known.info.name.clone()).or_insert(known).clone()
     }
@@ -79,6 +83,17 @@ impl ManifestSource {
             },
         }
     }
+}
+
+/// The columns of a stream; those that tell where its files lie come last.
+fn schema_of(info: &StreamInfo) -> Schema {
+    let own = arrow_schema(&info.json_schema);
+    if !info.has_files {
+        return own;
+    }
+    let of_files = arrow_schema(&json!({"properties": upload::columns()}));
+    let more = of_files.fields().iter().filter(|f| own.field_with_name(f.name()).is_err());
+    Schema::new(own.fields().iter().chain(more).cloned().collect::<Vec<_>>())
 }
 
 fn stream(known: &Known) -> Stream {
@@ -143,11 +158,14 @@ impl Source for ManifestSource {
             None => known.schema.clone(),
             Some(columns) => projected(&known.schema, columns)?,
         };
+        let wants_files = known.info.has_files && upload::columns().keys().any(|name| schema.field_with_name(name).is_ok());
+        let whole = known.info.properties(None).is_none().then_some(WHOLE);
         let selection = Selection {
             stream: name.clone(),
             state: split.spec.get("state").and_then(Value::as_object).cloned().unwrap_or_default(),
             cursor_field: split.spec.get("cursor").and_then(Value::as_str).map(str::to_owned),
             properties: known.info.properties(columns.as_deref()),
+            files: wants_files.then(|| self.files.clone()),
         };
         let may_stop = split.spec.get("may_stop").and_then(Value::as_bool).unwrap_or(false);
         let key = known.info.primary_key.iter().filter_map(|path| path.first().cloned()).collect();
@@ -158,6 +176,7 @@ impl Source for ManifestSource {
             match event {
                 Event::Started { .. } => {}
                 Event::Records { records, .. } => {
+                    let records = if wants_files { upload::as_columns(&records, whole)? } else { records };
                     for record in records.iter() {
                         if let Some(rejected) = rows.push(record) {
                             out.reject(name, rejected).await?;
@@ -224,6 +243,7 @@ mod tests {
             primary_key: key,
             cursor_field: Some(cursor.into()),
             cursor_is_open: false,
+            has_files: false,
         };
         let of = |info: StreamInfo| stream(&Known { schema: Arc::new(arrow_schema(&info.json_schema)), info });
         let good = of(info(vec![vec!["id".into()]], "at"));

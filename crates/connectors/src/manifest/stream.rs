@@ -19,6 +19,7 @@ use super::router::{Router, Walk};
 use super::schema::SchemaLoader;
 use super::slice::Slice;
 use super::span::Span;
+use super::upload::FileUploader;
 
 /// What a stream's part of the state says when it has no cursor.
 const NO_CURSOR: &str = "__ab_no_cursor_state_message";
@@ -35,6 +36,8 @@ pub(super) struct Context<'a> {
     pub(super) is_parent: bool,
     /// Where the manifest stands.
     pub(super) dir: &'a Path,
+    /// Where files go that records point to; nowhere, if they are not wanted.
+    pub(super) files: Option<&'a Path>,
 }
 
 pub(super) struct Stream {
@@ -47,6 +50,7 @@ pub(super) struct Stream {
     cursor: Option<Mutex<Cursor>>,
     rule: Option<Arc<WindowRule>>,
     generation: tokio::sync::Mutex<Generation>,
+    uploader: Option<FileUploader>,
 }
 
 enum Cursor {
@@ -68,6 +72,8 @@ pub(super) struct Description {
     pub(super) cursor_field: Option<String>,
     /// The user may choose another cursor.
     pub(super) cursor_is_open: bool,
+    /// Its records point to files.
+    pub(super) has_files: bool,
 }
 
 impl Stream {
@@ -83,9 +89,6 @@ impl Stream {
                 return Self::build_named(env, &node.need("full_refresh_stream")?, &first, name);
             }
             return Self::build_named(env, &node.need("incremental_stream")?, context, name);
-        }
-        if let Some(part) = node.get("file_uploader") {
-            return Err(part.unsupported());
         }
         let mut state = context.state.clone();
         state.remove(NO_CURSOR);
@@ -120,6 +123,7 @@ impl Stream {
             rule: rule.clone(),
             wanted: context.wanted.cloned(),
         };
+        let uploader = node.get("file_uploader").zip(context.files).map(|(node, folder)| FileUploader::build(env, &node, folder));
         Ok(Self {
             name: name.to_owned(),
             env: env.clone(),
@@ -130,6 +134,7 @@ impl Stream {
             cursor: cursor.map(Mutex::new),
             rule,
             generation: tokio::sync::Mutex::new(Generation::Begin),
+            uploader: uploader.transpose()?,
         })
     }
 
@@ -146,6 +151,7 @@ impl Stream {
             primary_key: primary_key(own.value.get("primary_key")),
             cursor_field,
             cursor_is_open: cursor.is_some_and(|c| c.flag("allow_catalog_defined_cursor_field")),
+            has_files: own.get("file_uploader").is_some(),
         })
     }
 
@@ -211,7 +217,11 @@ impl Stream {
     /// The records of a slice's next page; what the cursor sees in them is noted.
     pub(super) async fn next_page(&self, slice: &Slice, pages: &mut FetchState, observed: &mut Observed) -> Result<Option<Records>> {
         let schema = if self.fetch.normalizes() { Some(self.schema().await?) } else { None };
-        let records = Box::pin(self.fetch.next_page(&self.env, pages, schema, slice.bounds())).await?;
+        let mut records = Box::pin(self.fetch.next_page(&self.env, pages, schema, slice.bounds())).await?;
+        if let (Some(uploader), Some(records)) = (&self.uploader, &mut records) {
+            let files = Box::pin(uploader.fetch(&self.env, &self.name, records)).await?;
+            records.attach(files);
+        }
         if let (Some(rule), Some(records)) = (&self.rule, &records) {
             records.iter().for_each(|record| observed.see(rule, record));
         }

@@ -1,4 +1,4 @@
-//! The logins of a connection: streams whose authenticators are the same share one, and its token.
+//! The logins of a connection: streams whose authenticators are the same share one, with its token or its quotas.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,18 +10,40 @@ use super::super::env::Env;
 use super::super::node::Node;
 use super::super::parameters::PARAMETERS;
 use super::oauth::OAuth;
+use super::pool::TokenPool;
 
 #[derive(Default)]
-pub(in super::super) struct OAuths(Mutex<HashMap<String, Arc<OAuth>>>);
+pub(in super::super) struct Logins {
+    oauths: Shared<OAuth>,
+    pools: Shared<TokenPool>,
+}
 
-impl OAuths {
-    pub(super) fn get(&self, env: &Env, node: &Node<'_>) -> Result<Arc<OAuth>> {
-        let Some(known_by) = identity(node.value) else { return Ok(Arc::new(OAuth::build(env, node)?)) };
+impl Logins {
+    pub(super) fn oauth(&self, env: &Env, node: &Node<'_>) -> Result<Arc<OAuth>> {
+        self.oauths.get(node, || OAuth::build(env, node))
+    }
+
+    pub(super) fn pool(&self, env: &Env, node: &Node<'_>) -> Result<Arc<TokenPool>> {
+        self.pools.get(node, || TokenPool::build(env, node))
+    }
+}
+
+struct Shared<T>(Mutex<HashMap<String, Arc<T>>>);
+
+impl<T> Default for Shared<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T> Shared<T> {
+    fn get(&self, node: &Node<'_>, build: impl FnOnce() -> Result<T>) -> Result<Arc<T>> {
+        let Some(known_by) = identity(node.value) else { return Ok(Arc::new(build()?)) };
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(there) = all.get(&known_by) {
             return Ok(there.clone());
         }
-        let new = Arc::new(OAuth::build(env, node)?);
+        let new = Arc::new(build()?);
         all.insert(known_by, new.clone());
         Ok(new)
     }

@@ -4,6 +4,7 @@ mod jwt;
 mod legacy;
 mod logins;
 mod oauth;
+mod pool;
 mod session;
 
 use std::sync::Arc;
@@ -12,12 +13,13 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 use trib_core::{Code, Error, Result};
-use trib_kit::http::Request;
+use trib_kit::http::{Request, Response};
 
 use self::jwt::Jwt;
 use self::legacy::LegacySession;
-pub(super) use self::logins::OAuths;
+pub(super) use self::logins::Logins;
 use self::oauth::OAuth;
+use self::pool::TokenPool;
 use self::session::Session;
 use super::dpath;
 use super::env::Env;
@@ -29,12 +31,25 @@ const AUTHORIZATION: &str = "Authorization";
 
 pub(super) enum Authenticator {
     None,
-    ApiKey { option: Option<RequestOption>, header: Option<Expr>, token: Token },
+    ApiKey {
+        option: Option<RequestOption>,
+        header: Option<Expr>,
+        token: Token,
+    },
     Bearer(Token),
-    Basic { username: Expr, password: Option<Expr> },
+    Basic {
+        username: Expr,
+        password: Option<Expr>,
+    },
     OAuth(Arc<OAuth>),
     Jwt(Box<Jwt>),
     Legacy(Box<LegacySession>),
+    Pool(Arc<TokenPool>),
+    /// Made here, and in no manifest.
+    Fixed {
+        header: String,
+        value: String,
+    },
 }
 
 /// Where a token comes from.
@@ -75,10 +90,11 @@ impl Authenticator {
             }
             "BearerAuthenticator" => Authenticator::Bearer(Token::Text(node.need_expr("api_token")?)),
             "BasicHttpAuthenticator" => Authenticator::Basic { username: node.need_expr("username")?, password: node.expr("password")? },
-            "OAuthAuthenticator" => Authenticator::OAuth(env.logins.get(env, node)?),
+            "OAuthAuthenticator" => Authenticator::OAuth(env.logins.oauth(env, node)?),
             "JwtAuthenticator" => Authenticator::Jwt(Box::new(Jwt::build(node)?)),
             "SessionTokenAuthenticator" => Self::session(env, node)?,
             "LegacySessionTokenAuthenticator" => Authenticator::Legacy(Box::new(LegacySession::build(node, requester)?)),
+            "RateLimitedMultipleTokenAuthenticator" => Authenticator::Pool(env.logins.pool(env, node)?),
             "SelectiveAuthenticator" => return Self::select(env, node, requester),
             _ => return Err(node.unsupported()),
         })
@@ -109,8 +125,8 @@ impl Authenticator {
         Self::build(env, &of_choice.ok_or_else(unknown)?, requester)
     }
 
-    /// Puts the credentials into a request. Gives the names of the headers that hold them.
-    pub(super) async fn apply(&self, env: &Env, options: &mut Options) -> Result<Vec<String>> {
+    /// Puts the credentials into a request. Gives the names of the headers that hold them. `bare` is the request without them.
+    pub(super) async fn apply(&self, env: &Env, options: &mut Options, bare: &(dyn Fn() -> Result<Request> + Sync)) -> Result<Vec<String>> {
         let mut own = Options::default();
         let mut secret = Vec::new();
         let mut set = |own: &mut Options, name: String, value: String| {
@@ -153,9 +169,26 @@ impl Authenticator {
                 let (name, token) = session.header(env).await?;
                 set(&mut own, name, token);
             }
+            Authenticator::Pool(pool) => {
+                let (name, value) = pool.header(env, &bare()?).await?;
+                set(&mut own, name, value);
+            }
+            Authenticator::Fixed { header, value } => set(&mut own, header.clone(), value.clone()),
         }
         options.merge(own)?;
         Ok(secret)
+    }
+
+    /// Learns from what an answer says about the limits of who has asked.
+    pub(super) fn learn(&self, request: &Request, response: &Response) {
+        if let Authenticator::Pool(pool) = self {
+            pool.learn(request, response);
+        }
+    }
+
+    /// Whether somebody else may ask at once, where the one who did has reached a limit.
+    pub(super) fn has_other(&self, request: &Request) -> bool {
+        matches!(self, Authenticator::Pool(pool) if pool.has_other(request))
     }
 
     /// Gets a new token in place of the one that this request had, where there is a way to. `false` where there is none.

@@ -3,17 +3,20 @@
 mod answers;
 mod credentials;
 mod faults;
+mod files;
 mod incremental;
 mod made;
 mod pages;
+mod published;
 mod refusals;
+mod shared;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
-use trib_connectors::manifest::{Event, Manifest, Selection};
+use trib_connectors::manifest::{Event, FileReference, Manifest, Selection};
 use trib_core::{Error, Result};
 use trib_testkit::stand_in::{Asked, StandIn};
 
@@ -54,6 +57,7 @@ pub struct Given {
     pub state: Value,
     pub errors: Vec<Error>,
     pub config: Option<Value>,
+    pub files: Vec<Option<FileReference>>,
 }
 
 impl Given {
@@ -73,13 +77,25 @@ pub async fn read_stream(manifest: &Value, stream: &str, config: Value, state: V
 }
 
 pub async fn read_selected(manifest: &Value, config: Value, selection: Selection) -> Given {
+    read_together(manifest, config, vec![selection]).await
+}
+
+/// Reads whole streams, side by side.
+pub async fn all(manifest: &Value, streams: &[&str]) -> Given {
+    read_together(manifest, json!({}), streams.iter().map(|stream| Selection::of(stream)).collect()).await
+}
+
+async fn read_together(manifest: &Value, config: Value, selections: Vec<Selection>) -> Given {
     let opened = Arc::new(parse(manifest).unwrap().open(&config).unwrap());
-    let mut events = opened.read(vec![selection]).await.unwrap();
+    let mut events = opened.read(selections).await.unwrap();
     let mut given = Given::default();
     while let Some(event) = events.recv().await {
         match event {
             Event::Started { .. } => {}
-            Event::Records { records, .. } => given.records.extend(records),
+            Event::Records { records, .. } => {
+                given.files.extend(records.files().iter().cloned());
+                given.records.extend(records);
+            }
             Event::State { state, .. } => given.state = state,
             Event::ConfigChanged(config) => given.config = Some(config),
             Event::Ended { error, .. } => given.errors.extend(error),
