@@ -38,6 +38,7 @@ pub struct Session {
     sources: Mutex<HashMap<String, Arc<dyn Source>>>,
     destinations: Mutex<HashMap<String, Arc<dyn Destination>>>,
     engine: OnceLock<Engine>,
+    graph: OnceLock<Graph>,
 }
 
 impl Session {
@@ -51,7 +52,19 @@ impl Session {
             sources: Mutex::default(),
             destinations: Mutex::default(),
             engine: OnceLock::new(),
+            graph: OnceLock::new(),
         }
+    }
+
+    /// The same project in another of its environments.
+    pub fn in_environment(&self, name: &str) -> Self {
+        Self::new(Global { env: Some(name.to_owned()), ..self.global.clone() }, self.output)
+    }
+
+    /// The nodes of the project, and which of them need which.
+    pub fn graph(&self) -> Result<&Graph> {
+        let project = self.project()?;
+        Ok(self.graph.get_or_init(|| Graph::of(project)))
     }
 
     pub fn registry(&self) -> &Registry {
@@ -125,6 +138,17 @@ impl Session {
     /// Remembers the project as it is now, for the next `state:modified`.
     pub async fn remember_manifest(&self) -> Result<()> {
         let manifest = serde_json::to_string(&self.project()?.manifest()).map_err(Error::from)?;
+        Ok(self.store().await?.set_meta(MANIFEST, &manifest).await?)
+    }
+
+    /// Remembers these nodes as they are now, and the others as they were.
+    pub async fn remember(&self, nodes: &[String]) -> Result<()> {
+        if nodes.is_empty() {
+            return Ok(());
+        }
+        let mut manifest = self.last_manifest().await?.unwrap_or_default();
+        manifest.extend(self.project()?.manifest().into_iter().filter(|(name, _)| nodes.contains(name)));
+        let manifest = serde_json::to_string(&manifest).map_err(Error::from)?;
         Ok(self.store().await?.set_meta(MANIFEST, &manifest).await?)
     }
 

@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::{
     airbyte, backfill, cancel, check, completions, connectors, copy, discover, docs, fmt, import, init, lineage, login, logs, ls, maintain,
-    pause, plan, preview, query, rejected, resume, run, runs, state, status, tap, target, test, validate, why,
+    pause, plan, preview, promote, query, rejected, resume, run, runs, state, status, tap, target, test, validate, why,
 };
 
 /// Moves data: out of databases and files, into a warehouse or lake.
@@ -60,6 +60,7 @@ pub enum Command {
     Preview(preview::Args),
     Plan(plan::Args),
     Run(run::Args),
+    Promote(promote::Args),
     Test(test::Args),
     Backfill(backfill::Args),
     Query(query::Args),

@@ -93,6 +93,7 @@ pub fn stream_task(plan: &StreamPlan, stream: &Stream, pushes_filter: bool, ask:
         rows: stream.rows.filter(|_| plan.mode == ReadMode::Full && pushed_nothing(plan)),
         retries: Vec::new(),
         audit: None,
+        made_from: None,
     })
 }
 

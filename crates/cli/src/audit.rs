@@ -158,10 +158,14 @@ impl Seen<'_> {
         };
         let others = |scope: &RowScope| format!("{there} where ({}) is not true", self.covered(scope));
         let untouched = format!("not exists (select 1 from {staged} as s where {})", same_key("s", "b"));
+        // Of a change log, what does not come along is not gone.
+        let whole = match table.write {
+            WriteMode::Mirror => !table.changes && table.deletes != Deletes::Ignore,
+            write => write == WriteMode::Replace,
+        };
         match (table.write, &table.scope) {
-            (WriteMode::Replace, None) => new,
-            (WriteMode::Mirror, None) if table.deletes != Deletes::Ignore => new,
-            (WriteMode::Replace | WriteMode::Mirror, Some(scope)) => format!("{} union all {new}", others(scope)),
+            (_, None) if whole => new,
+            (_, Some(scope)) if whole => format!("{} union all {new}", others(scope)),
             (WriteMode::Append, _) => format!("{there} union all {new}"),
             (WriteMode::Insert, _) => {
                 let known = format!("select 1 from {before} as b where {}", same_key("n", "b"));
@@ -169,7 +173,7 @@ impl Seen<'_> {
             }
             (WriteMode::History, _) => format!("{there} where b.{} is null and {untouched} union all {new}", ident(system::VALID_TO)),
             (WriteMode::Upsert | WriteMode::Mirror, _) => format!("{there} where {untouched} union all {new}"),
-            (WriteMode::Prune, _) => there,
+            (WriteMode::Prune | WriteMode::Replace, _) => there,
         }
     }
 
@@ -190,5 +194,94 @@ impl Seen<'_> {
         let alive = if self.table.changes { format!(" and {} in ('i', 'u')", ident(system::OP)) } else { String::new() };
         let numbered = format!("select s.*, {number} from {} as s", self.staged);
         format!("select {} from ({numbered}) as w where \"_trib_n\" = 1{alive}", self.new_columns())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::{Int64Array, RecordBatch, StringArray};
+    use arrow::datatypes::{DataType, Field};
+    use trib_testkit::chance::Chance;
+    use trib_testkit::model::Model;
+    use trib_testkit::rows::{self, NULL, Row};
+
+    /// A key, a value, and the scope that a row belongs to.
+    fn table(write: WriteMode, deletes: Deletes, scope: Option<RowScope>, changes: bool) -> Table {
+        let mut fields = vec![Field::new("id", DataType::Int64, true), Field::new("v", DataType::Int64, true)];
+        fields.push(Field::new("region", DataType::Utf8, true));
+        let ours =
+            Table::system_fields(write, deletes).into_iter().filter(|f| ![system::LOAD_ID, system::LOADED_AT].contains(&f.name().as_str()));
+        fields.extend(ours.map(|f| Field::new(f.name(), DataType::Utf8, true)));
+        let mut key = vec!["id".to_owned()];
+        key.extend(scope.iter().filter_map(|s| s.value().map(|_| s.column.clone())));
+        let (name, schema) = (TableName::parse("t"), Arc::new(Schema::new(fields)));
+        Table { name, schema, key, write, deletes, scope, parent: None, partition_by: vec![], changes }
+    }
+
+    /// Staged rows, or those that a table has: keys repeat only where they are staged.
+    fn batch(chance: &mut Chance, table: &Table, staged: bool) -> RecordBatch {
+        let schema = if staged { table.staging_schema() } else { table.schema.clone() };
+        let keys = table.write.needs_key();
+        let ids: Vec<i64> = (0..chance.below(6) as i64).map(|n| if staged || !keys { chance.between(0, 5) } else { n }).collect();
+        let mine = table.scope.as_ref().filter(|_| staged).and_then(RowScope::value);
+        let column = |field: &Arc<Field>| -> arrow::array::ArrayRef {
+            let mut drawn = |from: &[&str]| -> Vec<Option<String>> { ids.iter().map(|_| Some((*chance.pick(from)).to_owned())).collect() };
+            match field.name().as_str() {
+                "id" => Arc::new(Int64Array::from(ids.clone())),
+                "v" => {
+                    Arc::new(Int64Array::from(drawn(&["0", "1"]).iter().map(|v| v.as_ref()?.parse().ok()).collect::<Vec<Option<i64>>>()))
+                }
+                "region" => Arc::new(StringArray::from(mine.map_or_else(|| drawn(&["us", "de"]), |m| vec![Some(m.to_owned()); ids.len()]))),
+                system::SEQ => Arc::new(Int64Array::from((0..ids.len() as i64).collect::<Vec<_>>())),
+                system::OP => Arc::new(StringArray::from(drawn(&["i", "u", "d"]))),
+                system::VALID_FROM => Arc::new(StringArray::from(vec!["before"; ids.len()])),
+                _ => Arc::new(StringArray::from(vec![None::<&str>; ids.len()])),
+            }
+        };
+        let columns = schema.fields().iter().map(column).collect();
+        let fields: Vec<Field> = schema.fields().iter().map(|f| f.as_ref().clone().with_nullable(true)).collect();
+        RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap()
+    }
+
+    /// Rows that hold: none that is deleted, and of a history those that have no end. Our own columns are left out.
+    fn held(all: &[Row]) -> Vec<String> {
+        let unset = |row: &Row, name: &str| row.get(name).is_none_or(|v| v == NULL);
+        let holds = all.iter().filter(|r| unset(r, system::VALID_TO) && unset(r, system::DELETED_AT)).cloned();
+        let plain: Vec<Row> = holds.map(|row| row.into_iter().filter(|(name, _)| !name.starts_with(system::PREFIX)).collect()).collect();
+        rows::lines(&plain)
+    }
+
+    /// What an audit sees is what a commit makes: the rules that are stated here in SQL, and those that every destination is held to.
+    #[tokio::test]
+    async fn an_audit_sees_what_a_commit_makes() {
+        use WriteMode::{Append, History, Insert, Mirror, Replace, Upsert};
+        let dir = tempfile::tempdir().unwrap();
+        let engine = trib_engine::Engine::new(64 << 20, dir.path(), 1).unwrap();
+        let mut chance = Chance::new(11);
+        for round in 0..150 {
+            let write = *chance.pick(&[Replace, Append, Insert, Upsert, Mirror, History]);
+            let deletes = *chance.pick(&[Deletes::Hard, Deletes::Soft, Deletes::Ignore]);
+            let deletes = if write == History { Deletes::Hard } else { deletes };
+            let changes = matches!(write, Upsert | Mirror | History) && deletes == Deletes::Hard && chance.one_in(3);
+            let scope = chance.one_in(3).then(|| RowScope::with("region", "us"));
+            let table = table(write, deletes, scope.filter(|_| write != History), changes);
+            let (before, staged) = (batch(&mut chance, &table, false), batch(&mut chance, &table, true));
+            let seen = Seen {
+                table: &table,
+                staged: "staged".to_owned(),
+                before: Some(("before".to_owned(), table.schema.as_ref())),
+                constants: None,
+            };
+            let context = engine.context();
+            context.register_batch("before", before.clone()).unwrap();
+            context.register_batch("staged", staged.clone()).unwrap();
+            let sql = seen.sql();
+            let found = context.sql(&sql).await.unwrap().collect().await.unwrap();
+            let mut model = Model { rows: rows::rows(&[before]) };
+            model.apply(&table, &rows::rows(&[staged]), None, "\"now\"");
+            let difference = rows::difference(&held(&model.rows), &held(&rows::rows(&found)));
+            assert_eq!(difference, None, "round {round}: {write:?} {deletes:?} {:?} changes: {changes}\n{sql}", table.scope);
+        }
     }
 }

@@ -23,6 +23,7 @@ use trib_runtime::{Limits, Refresh, StreamTask, SyncTask};
 use crate::app::Session;
 use crate::assemble::{Ask, identity};
 use crate::exit::Result;
+use crate::made_from;
 use crate::prepare::enabled;
 use crate::python;
 
@@ -127,6 +128,7 @@ pub async fn model(session: &Session, model: &Model, computing: Computing, ask: 
     let part = model.spec.replaced_by().or(model.spec.cursor.as_deref().filter(|_| model.spec.batch_size.is_some()));
     stream.spec.scope = part.filter(|_| !ask.full_refresh).map(|column| RowScope { column: column.to_owned(), rows: Rows::Staged });
     stream.read = read;
+    stream.made_from = made_from::claim(session, &model.name).await?;
     stream.refresh = if ask.full_refresh { Refresh::Full } else { Refresh::No };
     Ok(Some(task(session, &model.name, source, destination, stream)?))
 }
@@ -217,6 +219,7 @@ pub async fn seed(session: &Session, seed: &Seed) -> Result<SyncTask> {
     let table = session.project()?.environment.physical(&seed.table);
     let mut stream = stored(&offered.name, offered.schema.clone(), table, WriteMode::Replace);
     stream.spec.naming = Naming::SnakeCase;
+    stream.made_from = made_from::claim(session, &seed.name).await?;
     task(session, &seed.name, source, destination, stream)
 }
 

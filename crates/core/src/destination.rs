@@ -58,6 +58,17 @@ pub trait Destination: Send + Sync {
     /// attempt number, and only the attempt whose receipt returned is published.
     async fn stage(&self, part: &Part, table: &Table, rows: BatchStream) -> Result<Receipt>;
 
+    /// [`Destination::stage`] with the rows of a table that the destination has already: they never leave it, and that table stays as it is.
+    ///
+    /// It has the columns of [`Table::data_columns`]. The receipt is one that commit cannot tell from that of a staged part. Rows may keep the system
+    /// columns that they have, where they stand in files that become part of both tables.
+    async fn stage_table(&self, part: &Part, table: &Table, from: &TableName, loaded_at: DateTime<Utc>) -> Result<Receipt> {
+        match self.sql() {
+            Some(engine) => engine.stage_query(part, table, &format!("select * from {}", engine.table(from)), loaded_at).await,
+            None => Err(cannot_compute()),
+        }
+    }
+
     /// Publishes exactly the parts named in the receipts.
     ///
     /// In one transaction where the system has them: checks the lease, checks that the marker of the scope is the one before
@@ -65,6 +76,16 @@ pub trait Destination: Send + Sync {
     /// writes the marker. A marker that already names this load makes commit return
     /// [`Outcome::already_committed`]; any other marker fails with `lease_lost`. A load without receipts only moves the marker.
     async fn commit(&self, load: &Load, lease: &Lease) -> Result<Outcome>;
+
+    /// [`Destination::commit`] of loads of several syncs, in the order of `loads`: in one transaction when [`Capabilities::atomic_across_tables`], one after the
+    /// other where there is none. An error may come when some of them are visible.
+    async fn commit_together(&self, loads: &[(Load, Lease)]) -> Result<Vec<Outcome>> {
+        let mut outcomes = Vec::new();
+        for (load, lease) in loads {
+            outcomes.push(self.commit(load, lease).await?);
+        }
+        Ok(outcomes)
+    }
 
     /// Removes what was staged for a load that will not be committed. Not finding it is no error.
     async fn abort(&self, load: &LoadId) -> Result<()>;

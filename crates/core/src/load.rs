@@ -237,6 +237,9 @@ pub struct Load {
     /// Tables that rows of the scope have gone into, this load's among them: what the state takes for granted to be there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub filled: Vec<TableName>,
+    /// The definition that all rows of the table come from once this load is visible, as a fingerprint; `None` where some are of another, or nobody knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_from: Option<String>,
     /// The time that [`system::LOADED_AT`] and history's validity carry.
     pub loaded_at: DateTime<Utc>,
 }

@@ -110,8 +110,16 @@ impl Destination for Named<dyn Destination> {
         self.named(self.inner.stage(part, table, rows).await)
     }
 
+    async fn stage_table(&self, part: &Part, table: &Table, from: &TableName, loaded_at: DateTime<Utc>) -> Result<Receipt> {
+        self.named(self.inner.stage_table(part, table, from, loaded_at).await)
+    }
+
     async fn commit(&self, load: &Load, lease: &Lease) -> Result<Outcome> {
         self.named(self.inner.commit(load, lease).await)
+    }
+
+    async fn commit_together(&self, loads: &[(Load, Lease)]) -> Result<Vec<Outcome>> {
+        self.named(self.inner.commit_together(loads).await)
     }
 
     async fn abort(&self, load: &LoadId) -> Result<()> {

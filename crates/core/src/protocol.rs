@@ -220,6 +220,7 @@ mod tests {
             tables: vec![TableLoad { table, changes: vec![], receipts: vec![receipt] }],
             state: State::default(),
             filled: vec![],
+            made_from: None,
             loaded_at: chrono::DateTime::UNIX_EPOCH,
         }
     }

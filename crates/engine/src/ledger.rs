@@ -71,6 +71,7 @@ async fn write(lake: &dyn Destination, sync: &str, delivery: &Delivery, load: &L
         tables: vec![TableLoad { table, changes: met.changes, receipts: vec![receipt] }],
         state: State::default(),
         filled: vec![delivery.ledger.clone()],
+        made_from: None,
         loaded_at: now,
     };
     lake.commit(&load, &lease).await.map(drop)

@@ -70,6 +70,7 @@ async fn main() {
             tables: vec![TableLoad { table, changes: vec![], receipts: vec![receipt] }],
             state: State::default(),
             filled: Vec::new(),
+            made_from: None,
             loaded_at: chrono::Utc::now(),
         };
         let outcome = lake.commit(&load, &lease).await.unwrap();

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use arrow::datatypes::Field;
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use object_store::{ObjectStoreExt, PutMode};
 use trib_core::destination::ExistingColumn;
 use trib_core::{
@@ -109,6 +110,10 @@ impl Destination for Lake {
 
     async fn stage(&self, part: &Part, table: &Table, rows: BatchStream) -> Result<Receipt> {
         stage::stage(&self.layout, self.config.file_bytes(), part, table, rows).await
+    }
+
+    async fn stage_table(&self, part: &Part, table: &Table, from: &TableName, _: DateTime<Utc>) -> Result<Receipt> {
+        stage::copy(&self.layout, part, table, &self.log(from)?).await
     }
 
     async fn commit(&self, load: &Load, lease: &Lease) -> Result<Outcome> {

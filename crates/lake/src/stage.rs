@@ -2,7 +2,7 @@
 //!
 //! A note under `_trib/stage` is written before the first file, so that `abort` and `sweep` find what a load has left, in whatever table.
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Field, SchemaRef};
 use futures::StreamExt;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode};
@@ -12,7 +12,7 @@ use trib_core::name::system;
 use trib_core::{BatchStream, Code, Error, LoadId, Part, Receipt, Result, Table, TableName};
 use trib_kit::storage;
 
-use crate::data_file::{self, FileWriter, NewFile};
+use crate::data_file::{self, FileWriter, NewFile, join};
 use crate::delta_schema;
 use crate::encode;
 use crate::layout::Layout;
@@ -44,15 +44,52 @@ struct Note {
 pub async fn stage(layout: &Layout, file_bytes: u64, part: &Part, table: &Table, mut rows: BatchStream) -> Result<Receipt> {
     let folder = layout.table(&table.name)?;
     let schema = stored_schema(table)?;
-    let note = layout.stage(&part.sync, &part.load).join(format!("{}.json", table.name));
-    marker::put(layout, &note, &Note { table: table.name.clone() }, PutMode::Overwrite).await?;
-
-    let prefix = format!("{}-{}-{}", part.load, part.split, part.attempt);
-    let mut writer = FileWriter::new(layout.store.clone(), folder, prefix, schema.clone(), file_bytes).bounded(&bounded(table));
+    note(layout, part, table).await?;
+    let mut writer = FileWriter::new(layout.store.clone(), folder, prefix(part), schema.clone(), file_bytes).bounded(&bounded(table));
     while let Some(batch) = rows.next().await {
         writer.write(&encode::batch(&batch?, &schema)?).await?;
     }
-    let files = writer.finish().await?;
+    receipt(part, table, writer.finish().await?)
+}
+
+/// Copies the files of another table to where they will stay. The store does it by itself: a local one gives each file a second name, an
+/// object store copies it without sending it to us. Files never change, so both tables may have them.
+pub async fn copy(layout: &Layout, part: &Part, table: &Table, from: &TableLog) -> Result<Receipt> {
+    let folder = layout.table(&table.name)?;
+    let found = from.snapshot().await?;
+    let found = found.ok_or_else(|| Error::new(Code::NotFound, "there is no such table in the lake").detail(from.folder.to_string()))?;
+    found.writable()?;
+    found.mergeable()?;
+    let wanted = stored_schema(table)?;
+    let alike = |field: &Field| found.schema.field_with_name(field.name()).is_ok_and(|f| f.data_type() == field.data_type());
+    if wanted.fields().len() != found.schema.fields().len() || !wanted.fields().iter().all(|f| alike(f)) {
+        return Err(Error::new(Code::Unsupported, "the files of a table do not fit another one").detail(from.folder.to_string()));
+    }
+    note(layout, part, table).await?;
+    let mut files = Vec::new();
+    for (number, file) in found.files.iter().enumerate() {
+        let (old, name) = (join(&from.folder, &file.path), format!("{}-{number}.parquet", prefix(part)));
+        layout.store.copy(&old, &folder.clone().join(name.as_str())).await.map_err(|e| storage::error(e, old.as_ref()))?;
+        let rows = match file.stats.num_records {
+            Some(rows) => rows,
+            None => data_file::rows(&layout.store, &old, file.size).await?,
+        };
+        files.push(NewFile { name, size: file.size, rows, stats: serde_json::to_string(file.stats.as_ref())? });
+    }
+    receipt(part, table, files)
+}
+
+async fn note(layout: &Layout, part: &Part, table: &Table) -> Result<()> {
+    let note = layout.stage(&part.sync, &part.load).join(format!("{}.json", table.name));
+    marker::put(layout, &note, &Note { table: table.name.clone() }, PutMode::Overwrite).await
+}
+
+/// What the names of a part's files begin with.
+fn prefix(part: &Part) -> String {
+    format!("{}-{}-{}", part.load, part.split, part.attempt)
+}
+
+fn receipt(part: &Part, table: &Table, files: Vec<NewFile>) -> Result<Receipt> {
     Ok(Receipt {
         part: part.clone(),
         table: table.name.clone(),

@@ -9,7 +9,7 @@ use crate::command::Command;
 use crate::pattern::Pattern;
 use crate::place::At;
 use crate::project::Project;
-use crate::sync::Sync;
+use crate::sync::{Sync, hash};
 use crate::table_template::TableTemplate;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -167,6 +167,16 @@ impl Graph {
         reached
     }
 
+    /// What a model's or seed's rows are made from: itself and, on the way to the tables of syncs and commands, all models and seeds that it reads, as they are
+    /// written. `None` for a node of another kind.
+    pub fn fingerprint(&self, name: &str) -> Option<String> {
+        let made = |name: &str| self.nodes.iter().find(|n| n.name == name && matches!(n.kind, NodeKind::Model | NodeKind::Seed));
+        let node = made(name)?;
+        let above = self.reach(name, true, usize::MAX);
+        let parts: Vec<&str> = above.iter().filter_map(|n| made(n)).flat_map(|n| [n.name.as_str(), &n.hash]).collect();
+        Some(hash(&[&[node.hash.as_str()], parts.as_slice()].concat()))
+    }
+
     /// The nodes in an order in which each comes after its parents; ties by name.
     pub fn order(&self) -> Vec<&GraphNode> {
         let mut done: BTreeSet<&str> = BTreeSet::new();
@@ -262,6 +272,26 @@ mod tests {
         assert_eq!(reach("d", true, 2), "a b c");
         assert_eq!(reach("c", false, 1), "a b");
         assert!(graph.cycle().is_none());
+    }
+
+    /// A change is one of everything that is made from it, and of nothing else.
+    #[test]
+    fn fingerprints() {
+        let edges = [("raw", "a"), ("a", "b"), ("a", "c"), ("d", "c")];
+        let with = |changed: &str| {
+            let mut graph = graph(&edges);
+            graph.nodes.iter_mut().find(|n| n.name == "raw").unwrap().kind = NodeKind::Sync;
+            graph.nodes.iter_mut().find(|n| n.name == changed).unwrap().hash = "other".to_owned();
+            graph
+        };
+        let before = with("raw");
+        let changed = |name: &'static str| {
+            let after = with(name);
+            let other = |n: &&str| before.fingerprint(n) != after.fingerprint(n);
+            ["raw", "a", "b", "c", "d"].into_iter().filter(other).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!([changed("a"), changed("b"), changed("d"), changed("raw")], ["a b c", "b", "c d", ""]);
+        assert_eq!(before.fingerprint("raw"), None);
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod guard;
 mod lease;
 mod load;
 mod outline;
+mod promote;
 mod prune;
 mod retry;
 mod scope;
@@ -20,6 +21,7 @@ mod wanted;
 
 pub use event::{Event, NoObserver, Observer};
 pub use outline::{StreamOutline, TableOutline, Unfinished, outline};
+pub use promote::{Promotion, promote};
 pub use scope::TOGETHER;
 pub use sync::{StreamReport, SyncReport, recover_state, reset, run_sync};
 pub use task::{Audit, Budget, Compare, Limits, Refresh, Renew, Runtime, StreamTask, SyncTask, new_id};

@@ -206,6 +206,7 @@ impl InProgress<'_, '_> {
             scope: run.scope.clone(),
             number: wanted.number + 1,
             filled: self.filled(&tables),
+            made_from: self.made_from().await?,
             tables,
             state: next,
             loaded_at: self.stamp.loaded_at,
@@ -269,6 +270,19 @@ impl InProgress<'_, '_> {
         let fills = |t: &&TableLoad| t.table.write != WriteMode::Prune && t.receipts.iter().any(|r| r.rows > 0);
         let now = tables.iter().filter(fills).map(|t| t.table.name.clone());
         before.chain(now).collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// The definition that all rows of the table will come from: this load's, when it replaces all of them or those that stay are of the same.
+    async fn made_from(&self) -> Result<Option<String>> {
+        let [stream] = self.wanted.streams.as_slice() else { return Ok(None) };
+        let Some(made_from) = &stream.made_from else { return Ok(None) };
+        let replaces = self.wanted.refreshing || stream.spec.write == WriteMode::Replace && stream.spec.scope.is_none();
+        let is_new = self.plan_of(stream).and_then(|p| p.tables.first()).is_some_and(|t| !t.exists);
+        if replaces || is_new {
+            return Ok(Some(made_from.clone()));
+        }
+        let those_that_stay = self.run.runtime.store.scope(&self.run.lease().sync, &self.run.scope).await?.and_then(|r| r.made_from);
+        Ok(those_that_stay.filter(|before| before == made_from))
     }
 
     fn tell_held(&self, rejected: u64) {

@@ -81,6 +81,8 @@ pub struct StreamTask {
     pub retries: Vec<u64>,
     /// Looks at each load before it becomes visible.
     pub audit: Option<Arc<dyn Audit>>,
+    /// Of a model or a seed: the definition that its rows come from, as a fingerprint.
+    pub made_from: Option<String>,
 }
 
 /// Whoever may keep a load from becoming visible.
@@ -158,6 +160,7 @@ impl StreamTask {
             rows: None,
             retries: Vec::new(),
             audit: None,
+            made_from: None,
         }
     }
 

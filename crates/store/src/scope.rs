@@ -23,10 +23,20 @@ pub struct ScopeRecord {
     pub staged_at: Option<DateTime<Utc>>,
     /// See [`Store::record_prune`].
     pub pruned_at: Option<DateTime<Utc>>,
+    /// See [`Load::made_from`].
+    pub made_from: Option<String>,
     pub updated_at: DateTime<Utc>,
 }
 
-const COLUMNS: &str = "select scope, number, load, state, staged, staged_at, pruned_at, updated_at from trib_scopes
+/// Where a scope stands once a load is published.
+struct Stands<'a> {
+    number: u64,
+    load: Option<&'a LoadId>,
+    state: &'a State,
+    made_from: Option<&'a str>,
+}
+
+const COLUMNS: &str = "select scope, number, load, state, staged, staged_at, pruned_at, updated_at, made_from from trib_scopes
     where environment = $1 and sync = $2";
 
 impl Store {
@@ -113,7 +123,8 @@ impl Store {
                 .stream(&load.scope));
         }
         let to = from.merged(&load.state);
-        self.put(&mut tx, &lease.sync, &load.scope, load.number, Some(&load.id), &to).await?;
+        let stands = Stands { number: load.number, load: Some(&load.id), state: &to, made_from: load.made_from.as_deref() };
+        self.put(&mut tx, &lease.sync, &load.scope, stands).await?;
         self.add_load(&mut tx, lease, load, outcome, run, [&from, &to]).await?;
         self.add_schema_changes(&mut tx, lease, load, run).await?;
         for receipt in load.tables.iter().flat_map(|t| &t.receipts) {
@@ -145,9 +156,10 @@ impl Store {
     pub async fn set_state(&self, lease: &Lease, scope: &str, state: &State) -> Result<()> {
         let mut tx = self.begin().await?;
         self.guard(&mut tx, lease).await?;
-        let known = self.scope_in(&mut tx, &lease.sync, scope).await?.map(|r| r.known);
-        let (number, load) = known.map_or((0, None), |k| (k.number, k.load));
-        self.put(&mut tx, &lease.sync, scope, number, load.as_ref(), state).await?;
+        let before = self.scope_in(&mut tx, &lease.sync, scope).await?.map(|r| (r.known, r.made_from));
+        let (number, load, made_from) = before.map_or((0, None, None), |(known, made_from)| (known.number, known.load, made_from));
+        let stands = Stands { number, load: load.as_ref(), state, made_from: made_from.as_deref() };
+        self.put(&mut tx, &lease.sync, scope, stands).await?;
         tx.commit().await.map_err(failed)
     }
 
@@ -155,7 +167,12 @@ impl Store {
     pub async fn adopt(&self, lease: &Lease, marker: &Marker) -> Result<()> {
         let mut tx = self.begin().await?;
         self.guard(&mut tx, lease).await?;
-        let staged = self.scope_in(&mut tx, &lease.sync, &marker.scope).await?.and_then(|r| r.known.staged);
+        let before = self.scope_in(&mut tx, &lease.sync, &marker.scope).await?;
+        let (staged, last) = before.map_or((None, None), |r| (r.known.staged, r.known.load.zip(r.made_from)));
+        // What the table was made from stands here alone.
+        let here = staged.iter().map(|load| (&load.id, load.made_from.as_ref()));
+        let mut here = here.chain(last.iter().map(|(load, made_from)| (load, Some(made_from))));
+        let made_from = here.find(|(load, _)| **load == marker.load).and_then(|(_, made_from)| made_from.cloned());
         match staged {
             Some(load) if load.id == marker.load => {
                 self.count_rejected(&mut tx, &load.id).await?;
@@ -164,7 +181,8 @@ impl Store {
             Some(load) => self.remove_rejected(&mut tx, &load.id).await?,
             None => {}
         }
-        self.put(&mut tx, &lease.sync, &marker.scope, marker.number, Some(&marker.load), &marker.state).await?;
+        let stands = Stands { number: marker.number, load: Some(&marker.load), state: &marker.state, made_from: made_from.as_deref() };
+        self.put(&mut tx, &lease.sync, &marker.scope, stands).await?;
         tx.commit().await.map_err(failed)
     }
 
@@ -223,27 +241,20 @@ impl Store {
         row.as_ref().map(record).transpose()
     }
 
-    async fn put(
-        &self,
-        tx: &mut Transaction<'static, Any>,
-        sync: &str,
-        scope: &str,
-        number: u64,
-        load: Option<&LoadId>,
-        state: &State,
-    ) -> Result<()> {
+    async fn put(&self, tx: &mut Transaction<'static, Any>, sync: &str, scope: &str, stands: Stands<'_>) -> Result<()> {
         sqlx::query(
-            "insert into trib_scopes (environment, sync, scope, number, load, state, updated_at) values ($1, $2, $3, $4, $5, $6, $7)
+            "insert into trib_scopes (environment, sync, scope, number, load, state, updated_at, made_from) values ($1, $2, $3, $4, $5, $6, $7, $8)
              on conflict (environment, sync, scope) do update set number = excluded.number, load = excluded.load, state = excluded.state,
-                 updated_at = excluded.updated_at, staged = null, staged_at = null",
+                 updated_at = excluded.updated_at, made_from = excluded.made_from, staged = null, staged_at = null",
         )
         .bind(self.environment.as_str())
         .bind(sync)
         .bind(scope)
-        .bind(number as i64)
-        .bind(load.map(|l| l.0.clone()))
-        .bind(json(state)?)
+        .bind(stands.number as i64)
+        .bind(stands.load.map(|l| l.0.clone()))
+        .bind(json(stands.state)?)
         .bind(now())
+        .bind(stands.made_from)
         .execute(&mut **tx)
         .await
         .map_err(failed)?;
@@ -315,6 +326,7 @@ fn record(row: &AnyRow) -> Result<ScopeRecord> {
         state: parsed(row, 3)?,
         staged_at: maybe_time(row, 5)?,
         pruned_at: maybe_time(row, 6)?,
+        made_from: maybe(row, 8)?,
         updated_at: time(row, 7)?,
     })
 }

@@ -20,6 +20,7 @@ pub mod maintain;
 pub mod pause;
 pub mod plan;
 pub mod preview;
+pub mod promote;
 pub mod query;
 pub mod rejected;
 pub mod resume;
@@ -53,6 +54,7 @@ pub async fn run(cli: Cli, output: Output) -> Result<Exit> {
         Command::Preview(args) => preview::run(&args, &session).await,
         Command::Plan(args) => plan::run(&args, &session).await,
         Command::Run(args) => run::run(&args, &session).await,
+        Command::Promote(args) => promote::run(&args, &session).await,
         Command::Test(args) => test::run(&args, &session).await,
         Command::Backfill(args) => backfill::run(&args, &session).await,
         Command::Query(args) => query::run(&args, &session).await,

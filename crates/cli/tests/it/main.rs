@@ -26,6 +26,7 @@ mod pairs;
 mod plan;
 mod process;
 mod programs;
+mod promote;
 mod protocol;
 mod recovery;
 mod scripts;

@@ -285,7 +285,16 @@ mod tests {
         }
         let loaded_at: DateTime<Utc> = DateTime::from_timestamp_millis(1_700_000_000_123).unwrap();
         let tables = vec![TableLoad { table, changes: Vec::new(), receipts }];
-        Load { id: LoadId("l".into()), scope: "*".into(), number: 1, tables, state: State::default(), filled: Vec::new(), loaded_at }
+        Load {
+            id: LoadId("l".into()),
+            scope: "*".into(),
+            number: 1,
+            tables,
+            state: State::default(),
+            filled: Vec::new(),
+            made_from: None,
+            loaded_at,
+        }
     }
 
     async fn written(load: &Load, folder: &std::path::Path) -> Vec<String> {

@@ -22,22 +22,30 @@ const BEGIN: &str = "BEGIN; \
     SELECT set_config('maintenance_work_mem', greatest(pg_size_bytes(current_setting('maintenance_work_mem')), 268435456) / 1024 || 'kB', true); \
     SELECT set_config('work_mem', greatest(pg_size_bytes(current_setting('work_mem')), 67108864) / 1024 || 'kB', true)";
 
-pub async fn commit(session: &Session, load: &Load, lease: &Lease) -> Result<Outcome> {
-    let rows = session.rows(&format!("{BEGIN}; {}", control::lock(load, lease))).await?;
-    let (generation, marker) = control::gate_rows(&rows)?;
-    match commit_gate(load, lease.generation, generation, marker.as_ref()) {
-        CommitGate::Go => {}
-        CommitGate::AlreadyCommitted => {
-            session.run("ROLLBACK").await?;
-            return Ok(Outcome { tables: Vec::new(), already_committed: true });
-        }
-        CommitGate::Outdated => {
-            session.run("ROLLBACK").await?;
-            return Err(lease_lost(load, marker.as_ref()));
-        }
+/// Publishes loads of one or several syncs in one transaction. When this fails, the transaction dies with the session.
+pub async fn commit(session: &Session, loads: &[(Load, Lease)]) -> Result<Vec<Outcome>> {
+    let (mut outcomes, mut last) = (Vec::new(), Vec::new());
+    for (load, lease) in loads {
+        let begin = if outcomes.is_empty() { BEGIN } else { "SELECT" };
+        let rows = session.rows(&format!("{begin}; {}", control::lock(load, lease))).await?;
+        let (generation, marker) = control::gate_rows(&rows)?;
+        outcomes.push(match commit_gate(load, lease.generation, generation, marker.as_ref()) {
+            CommitGate::Go => publish(session, load, lease, &mut last).await?,
+            CommitGate::AlreadyCommitted => Outcome { tables: Vec::new(), already_committed: true },
+            CommitGate::Outdated => {
+                session.run("ROLLBACK").await?;
+                return Err(lease_lost(load, marker.as_ref()));
+            }
+        });
     }
+    last.push("COMMIT".to_owned());
+    session.run(&last.join("; ")).await?;
+    Ok(outcomes)
+}
+
+/// Brings the load's rows into its tables. What is to be said at the transaction's end goes to `last`.
+async fn publish(session: &Session, load: &Load, lease: &Lease, last: &mut Vec<String>) -> Result<Outcome> {
     let mut outcome = Outcome::default();
-    let mut last = Vec::new();
     // Staging tables that have become tables, by their old names: child tables look for their parents' staged rows.
     let mut published: HashMap<Place, Place> = HashMap::new();
     for table in load.tables.iter().filter(|t| !t.receipts.is_empty()) {
@@ -56,7 +64,6 @@ pub async fn commit(session: &Session, load: &Load, lease: &Lease) -> Result<Out
         }
     }
     last.push(control::write_marker(load, lease)?);
-    session.run(&format!("{}; COMMIT", last.join("; "))).await?;
     Ok(outcome)
 }
 

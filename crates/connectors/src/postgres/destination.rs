@@ -185,11 +185,17 @@ impl Destination for PostgresDestination {
     }
 
     async fn commit(&self, load: &Load, lease: &Lease) -> Result<Outcome> {
+        let outcomes = self.commit_together(&[(load.clone(), lease.clone())]).await?;
+        outcomes.into_iter().next().ok_or_else(|| Error::internal("a load that was committed has no outcome"))
+    }
+
+    async fn commit_together(&self, loads: &[(Load, Lease)]) -> Result<Vec<Outcome>> {
         let session = self.server.session().await?;
-        let outcome = commit(&session, load, lease).await?;
+        let outcomes = commit(&session, loads).await?;
         self.server.give_back(session);
-        self.forget_staging(load.tables.iter().flat_map(|t| &t.receipts).filter_map(|r| serde_json::from_value(r.staged.clone()).ok()));
-        Ok(outcome)
+        let receipts = loads.iter().flat_map(|(load, _)| &load.tables).flat_map(|t| &t.receipts);
+        self.forget_staging(receipts.filter_map(|r| serde_json::from_value(r.staged.clone()).ok()));
+        Ok(outcomes)
     }
 
     async fn abort(&self, load: &LoadId) -> Result<()> {

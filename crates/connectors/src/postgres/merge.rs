@@ -408,6 +408,7 @@ mod tests {
             tables: vec![],
             state: State::default(),
             filled: Vec::new(),
+            made_from: None,
             loaded_at: chrono::DateTime::UNIX_EPOCH,
         };
         let column = |name: &str, t: &str| TargetColumn { name: name.into(), type_name: t.into(), base_type: t.into(), nullable: true };

@@ -18,27 +18,44 @@ use super::table::{KeyIndex, describe};
 /// SQLite attaches ten databases at most, as it is compiled; one is kept free for gathered parts, one in reserve.
 const ATTACHED: usize = 8;
 
-pub fn commit(database: &Database, load: &Load, lease: &Lease) -> Result<Outcome> {
+/// Publishes loads of one or several syncs in one transaction.
+pub fn commit(database: &Database, loads: &[(Load, Lease)]) -> Result<Vec<Outcome>> {
     let connection = database.writer()?;
+    let mut outcomes = Vec::new();
     // Asked before the parts are: those of a committed load may be gone.
-    if let Some(outcome) = gate(&connection, database, load, lease)? {
-        return Ok(outcome);
+    for (load, lease) in loads {
+        outcomes.push(gate(&connection, database, load, lease)?);
     }
-    let relations = attach(&connection, database, load, lease)?;
+    let open: Vec<&(Load, Lease)> = loads.iter().zip(&outcomes).filter(|(_, outcome)| outcome.is_none()).map(|(load, _)| load).collect();
+    let mut relations = match open.first() {
+        Some((first, lease)) => {
+            let gathered = side_file::of_gathered(&database.path, &lease.sync, &first.id);
+            attach(&connection, database, &open.iter().flat_map(|(load, _)| &load.tables).collect::<Vec<_>>(), &gathered)?
+        }
+        None => Vec::new(),
+    };
     connection.execute_batch("BEGIN IMMEDIATE").at(&database.path)?;
-    if let Some(outcome) = gate(&connection, database, load, lease)? {
-        return Ok(outcome);
+    for ((load, lease), outcome) in loads.iter().zip(&mut outcomes).filter(|(_, outcome)| outcome.is_none()) {
+        let others = relations.split_off(load.tables.len());
+        let of_load = std::mem::replace(&mut relations, others);
+        // Somebody may have come in between.
+        *outcome = gate(&connection, database, load, lease)?;
+        if outcome.is_none() {
+            let tables = publish(&connection, database, load, &of_load)?;
+            let marker = Marker { committed_at: chrono::Utc::now(), ..Marker::of(load, lease) };
+            marker::write(&connection, &lease.sync, &marker)?.at(&database.path)?;
+            *outcome = Some(Outcome { tables, already_committed: false });
+        }
     }
-    let tables = publish(&connection, database, load, &relations)?;
-    let marker = Marker { committed_at: chrono::Utc::now(), ..Marker::of(load, lease) };
-    marker::write(&connection, &lease.sync, &marker)?.at(&database.path)?;
     connection.execute_batch("COMMIT").at(&database.path)?;
     drop(connection);
-    // The load is done whether or not its files can be removed; the next sweep takes them.
-    if let Err(e) = side_file::remove(&database.path, Some(&lease.sync), |found| *found == load.id) {
-        tracing::warn!(load = %load.id, error = %e, "staged files of a committed load could not be removed");
+    for (load, lease) in loads {
+        // The load is done whether or not its files can be removed; the next sweep takes them.
+        if let Err(e) = side_file::remove(&database.path, Some(&lease.sync), |found| *found == load.id) {
+            tracing::warn!(load = %load.id, error = %e, "staged files of a committed load could not be removed");
+        }
     }
-    Ok(Outcome { tables, already_committed: false })
+    Ok(outcomes.into_iter().flatten().collect())
 }
 
 fn gate(connection: &Connection, database: &Database, load: &Load, lease: &Lease) -> Result<Option<Outcome>> {
@@ -57,11 +74,11 @@ fn file_of(receipt: &Receipt) -> Result<Option<String>> {
     Ok(staged.file)
 }
 
-/// Attaches the load's side files and gives the relations of each table. Parts are gathered in one file where a mode needs all rows of
+/// Attaches the side files of tables and gives the relations of each. Parts are gathered in one file where a mode needs all rows of
 /// a table in one place, or where there are too many to attach.
-fn attach(connection: &Connection, database: &Database, load: &Load, lease: &Lease) -> Result<Vec<Vec<String>>> {
+fn attach(connection: &Connection, database: &Database, tables: &[&TableLoad], gathered: &Path) -> Result<Vec<Vec<String>>> {
     let mut files: Vec<Vec<(String, u64)>> = Vec::new();
-    for table in &load.tables {
+    for table in tables {
         let mut parts = Vec::new();
         for receipt in &table.receipts {
             if let Some(file) = file_of(receipt)? {
@@ -70,22 +87,21 @@ fn attach(connection: &Connection, database: &Database, load: &Load, lease: &Lea
         }
         files.push(parts);
     }
-    let must_gather = |i: usize| load.tables[i].table.write.needs_key() && files[i].len() > 1;
+    let must_gather = |i: usize| tables[i].table.write.needs_key() && files[i].len() > 1;
     let left: usize = (0..files.len()).filter(|i| !must_gather(*i)).map(|i| files[i].len()).sum();
     let gathers = |i: usize| !files[i].is_empty() && (must_gather(i) || left > ATTACHED);
 
     if (0..files.len()).any(gathers) {
-        let path = side_file::of_gathered(&database.path, &lease.sync, &load.id);
-        let gathering = side_file::create(&path)?;
-        for (i, table) in load.tables.iter().enumerate().filter(|(i, _)| gathers(*i)) {
-            gather(&gathering, &path, database, &format!("{ROWS}_{i}"), table, &files[i])?;
+        let gathering = side_file::create(gathered)?;
+        for (i, table) in tables.iter().enumerate().filter(|(i, _)| gathers(*i)) {
+            gather(&gathering, gathered, database, &format!("{ROWS}_{i}"), table, &files[i])?;
         }
-        side_file::finish(gathering, &path)?;
-        attach_file(connection, &path, "gathered")?;
+        side_file::finish(gathering, gathered)?;
+        attach_file(connection, gathered, "gathered")?;
     }
     let mut attached = 0;
     let mut relations = Vec::new();
-    for (i, table) in load.tables.iter().enumerate() {
+    for (i, table) in tables.iter().enumerate() {
         let mut of_table = Vec::new();
         if gathers(i) {
             of_table.push(format!("gathered.{ROWS}_{i}"));

@@ -158,8 +158,13 @@ impl Destination for SqliteDestination {
     }
 
     async fn commit(&self, load: &Load, lease: &Lease) -> Result<Outcome> {
-        let (database, load, lease) = (self.database.clone(), load.clone(), lease.clone());
-        blocking(move || commit::commit(&database, &load, &lease)).await
+        let outcomes = self.commit_together(&[(load.clone(), lease.clone())]).await?;
+        outcomes.into_iter().next().ok_or_else(|| Error::internal("a load that was committed has no outcome"))
+    }
+
+    async fn commit_together(&self, loads: &[(Load, Lease)]) -> Result<Vec<Outcome>> {
+        let (database, loads) = (self.database.clone(), loads.to_vec());
+        blocking(move || commit::commit(&database, &loads)).await
     }
 
     async fn abort(&self, load: &LoadId) -> Result<()> {

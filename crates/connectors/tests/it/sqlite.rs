@@ -246,6 +246,7 @@ pub fn load(number: u64, tables: Vec<TableLoad>) -> Load {
         tables,
         state: State::default().with_stream("t", json!({ "n": number })),
         filled: Vec::new(),
+        made_from: None,
         loaded_at: chrono::DateTime::from_timestamp(number as i64, 0).unwrap(),
     }
 }

@@ -150,6 +150,7 @@ async fn many_syncs_into_one_table() {
                     tables: vec![share(&table, vec![receipt])],
                     state: State::default(),
                     filled: Vec::new(),
+                    made_from: None,
                     loaded_at: chrono::DateTime::UNIX_EPOCH,
                 };
                 lake.commit(&load, &lease).await.unwrap();

@@ -65,6 +65,7 @@ impl Bench {
             tables,
             state: State::default().with_stream("orders", json!({"at": number})),
             filled: Vec::new(),
+            made_from: None,
             loaded_at: moment(number),
         }
     }

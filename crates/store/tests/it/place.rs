@@ -98,6 +98,7 @@ pub fn load(id: &str, number: u64) -> Load {
         tables: vec![TableLoad { table, changes, receipts: vec![receipt] }],
         state: state(json!({"value": number})),
         filled: Vec::new(),
+        made_from: None,
         loaded_at: DateTime::UNIX_EPOCH,
     }
 }

@@ -170,6 +170,7 @@ impl<'a> Bench<'a> {
             tables: Vec::new(),
             state: State::default().with_stream(scope, json!({"n": number})),
             filled: Vec::new(),
+            made_from: None,
             loaded_at: DateTime::<Utc>::from_timestamp(at, 0).unwrap_or_default(),
         }
     }
@@ -314,6 +315,7 @@ pub(crate) async fn append(destination: &dyn Destination, name: TableName, rows:
         tables: Vec::new(),
         state: State::default(),
         filled: Vec::new(),
+        made_from: None,
         loaded_at: Utc::now(),
     };
     let batch = conformed(&rows, &table, &load)?;

@@ -29,7 +29,16 @@ pub async fn staged(
         receipts.push(destination.stage(&part, &table, rows).await?);
     }
     let tables = vec![TableLoad { table, changes: Vec::new(), receipts }];
-    Ok(Load { id, scope: "s".into(), number, tables, state: State::default(), filled: vec![], loaded_at: chrono::DateTime::UNIX_EPOCH })
+    Ok(Load {
+        id,
+        scope: "s".into(),
+        number,
+        tables,
+        state: State::default(),
+        filled: vec![],
+        made_from: None,
+        loaded_at: chrono::DateTime::UNIX_EPOCH,
+    })
 }
 
 pub fn table(name: &str, batch: &RecordBatch, write: WriteMode) -> Table {

@@ -150,6 +150,7 @@ impl Sync {
                 .collect(),
             state: State::default().with_stream("stream", json!({"value": self.number + 1})),
             filled: Vec::new(),
+            made_from: None,
             loaded_at: self.loaded_at(),
         }
     }
