@@ -93,6 +93,12 @@ impl Backoff {
     }
 }
 
+/// Seconds to wait where nobody says: one, two, four and so on, up to a fifth longer.
+pub(super) fn growing(attempt: u32) -> f64 {
+    let seconds = 2f64.powi(attempt.clamp(1, 12) as i32 - 1);
+    spread(seconds, seconds / 10.0)
+}
+
 /// Up to twice the jitter longer, so that clients that were refused together do not come back together.
 fn spread(seconds: f64, jitter: f64) -> f64 {
     // The low half of a random UUID is random but for its first two bits.

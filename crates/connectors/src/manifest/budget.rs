@@ -30,7 +30,7 @@ struct Policy {
     answered: Notify,
 }
 
-struct Spent {
+pub(super) struct Spent {
     windows: Vec<Window>,
     /// The server has said so.
     closed_until: Option<Instant>,
@@ -50,7 +50,7 @@ struct Window {
 
 /// When a request may go out.
 #[derive(Debug, PartialEq)]
-enum Free {
+pub(super) enum Free {
     Now,
     At(Instant),
     /// Not before one that is under way is answered.
@@ -66,7 +66,7 @@ pub(super) struct Spending<'a> {
 impl Drop for Spending<'_> {
     fn drop(&mut self) {
         let now = Instant::now();
-        self.policy.spent().windows.iter_mut().for_each(|w| w.settle(self.weight, now));
+        self.policy.spent().settle(self.weight, now);
         self.policy.answered.notify_waiters();
     }
 }
@@ -107,6 +107,12 @@ impl Budget {
             }
         }
         self.policies.iter().zip(weights).map(|(policy, weight)| policy.spent().least_time(weight)).max().unwrap_or_default()
+    }
+
+    /// Whether a limit is declared for the request.
+    pub(super) fn covers(&self, request: &Request) -> bool {
+        let policy = self.policies.iter().find(|p| p.weight(request).is_some());
+        policy.is_some_and(|p| !p.spent().windows.is_empty())
     }
 
     /// Learns from what the answer says about what is left.
@@ -196,7 +202,7 @@ impl Spent {
     }
 
     /// Counts a request that may go out now.
-    fn take(&mut self, weight: u64, now: Instant) -> Free {
+    pub(super) fn take(&mut self, weight: u64, now: Instant) -> Free {
         let mut latest = self.closed_until.filter(|until| *until > now);
         for window in &mut self.windows {
             match window.free(weight, now) {
@@ -212,6 +218,11 @@ impl Spent {
             window.under_way += weight;
         }
         Free::Now
+    }
+
+    /// A request that was counted is answered.
+    pub(super) fn settle(&mut self, weight: u64, now: Instant) {
+        self.windows.iter_mut().for_each(|window| window.settle(weight, now));
     }
 }
 
@@ -279,23 +290,25 @@ impl Matcher {
     }
 }
 
+/// Nothing spent yet of so many requests in so many seconds.
+#[cfg(test)]
+pub(super) fn spent(rates: &[(u64, u64)]) -> Spent {
+    let window = |(limit, seconds): &(u64, u64)| Window {
+        limit: *limit,
+        interval: Duration::from_secs(*seconds),
+        under_way: 0,
+        answered: VecDeque::new(),
+        used: 0,
+    };
+    Spent { windows: rates.iter().map(window).collect(), closed_until: None }
+}
+
 #[cfg(test)]
 mod tests {
     use std::cmp::Reverse;
     use std::collections::BinaryHeap;
 
     use super::*;
-
-    fn spent(rates: &[(u64, u64)]) -> Spent {
-        let window = |(limit, seconds): &(u64, u64)| Window {
-            limit: *limit,
-            interval: Duration::from_secs(*seconds),
-            under_way: 0,
-            answered: VecDeque::new(),
-            used: 0,
-        };
-        Spent { windows: rates.iter().map(window).collect(), closed_until: None }
-    }
 
     #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
     enum Step {
@@ -314,7 +327,7 @@ mod tests {
             }
             let now = began + Duration::from_millis(at);
             if step == Step::Answered {
-                spent.windows.iter_mut().for_each(|w| w.settle(1, now));
+                spent.settle(1, now);
                 parked.push(client);
                 steps.extend(parked.drain(..).map(|client| Reverse((at, Step::Ask, client))));
                 continue;

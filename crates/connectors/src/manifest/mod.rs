@@ -39,6 +39,8 @@ mod opened;
 mod options;
 mod outline;
 mod pace;
+#[cfg(test)]
+mod pace_and_budget;
 mod paginator;
 mod parameters;
 mod properties;

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use serde_json::{Map, Value};
 use trib_core::{Code, Error, Result};
@@ -9,7 +10,7 @@ use trib_kit::http::{Request, Response, shown};
 use url::Url;
 
 use super::auth::Authenticator;
-use super::backoff::retry_after;
+use super::backoff::{growing, retry_after};
 use super::env::Env;
 use super::error_handler::{Action, ErrorHandler, FailureType, Resolution, error_message};
 use super::node::{Expr, Node};
@@ -73,12 +74,21 @@ pub(super) struct Call<'a> {
     pub(super) path: Option<&'a str>,
     /// What templates see besides.
     pub(super) about: &'a [(&'static str, Value)],
+    /// Who is told of each try.
+    pub(super) witness: Option<&'a dyn Witness>,
+}
+
+/// Somebody who is told when a request goes out, each time that it does.
+#[async_trait]
+pub(super) trait Witness: Send + Sync {
+    /// All waiting is over, and the request is the next to go. An error keeps it here.
+    async fn leaving(&self) -> Result<()>;
 }
 
 impl<'a> Call<'a> {
     /// Asks what the manifest says, and nothing of its own.
     pub(super) fn plain(slice: &'a Slice) -> Self {
-        Self { slice, token: None, path: None, about: &[] }
+        Self { slice, token: None, path: None, about: &[], witness: None }
     }
 }
 
@@ -236,7 +246,7 @@ impl Requester {
             let bare = || self.request(&url, options.clone(), Vec::new());
             let secret_headers = Box::pin(self.auth.apply(env, &mut authenticated, &bare)).await?;
             let request = self.request(&url, authenticated, secret_headers)?;
-            let sent = self.exchange(env, &request).await;
+            let sent = self.exchange(env, &request, call.witness).await?;
             if let Ok(response) = &sent {
                 self.auth.learn(&request, response);
             }
@@ -276,21 +286,23 @@ impl Requester {
             let told = || sent.as_ref().ok().filter(|r| limited || r.status == 503).and_then(retry_after);
             let seconds = self.handler.backoff(env, sent.as_ref().ok(), attempt)?.or_else(told);
             // A wait that somebody asked for gets a second on top: clocks differ.
-            let wait = seconds.map_or_else(|| 2f64.powi(attempt.min(12) as i32 - 1), |s| s + 1.0).clamp(0.0, 86_400.0);
+            let wait = seconds.map_or_else(|| growing(attempt), |s| s + 1.0).clamp(0.0, 86_400.0);
             let wait = Duration::from_secs_f64(wait);
             tracing::info!(url = shown(&request.url), attempt, seconds = wait.as_secs_f64(), "the request is sent again");
             if limited {
-                env.pace.limited(&request.url, wait);
+                let budgeted = env.budget.as_ref().is_some_and(|budget| budget.covers(&request));
+                env.pace.limited(&request.url, wait, budgeted);
             }
             tokio::time::sleep(wait).await;
         }
     }
 
-    async fn exchange(&self, env: &Env, request: &Request) -> Result<Response> {
+    /// One try. The inner error is that no answer came.
+    async fn exchange(&self, env: &Env, request: &Request, witness: Option<&dyn Witness>) -> Result<Result<Response>> {
         if self.use_cache
             && let Some(kept) = env.cache.get(request)
         {
-            return Ok(kept);
+            return Ok(Ok(kept));
         }
         let _under_way = env.pace.enter(&request.url).await;
         let _spending = match &env.budget {
@@ -301,14 +313,19 @@ impl Requester {
             None => env.client.clone(),
             Some(limit) => env.client_within(limit)?,
         };
-        let response = client.send(request.clone()).await?;
-        if let Some(budget) = &env.budget {
-            budget.learn(request, &response);
+        if let Some(witness) = witness {
+            witness.leaving().await?;
         }
-        if response.ok() {
-            env.pace.answered(&request.url);
+        let sent = client.send(request.clone()).await;
+        if let Ok(response) = &sent {
+            if let Some(budget) = &env.budget {
+                budget.learn(request, response);
+            }
+            if response.ok() {
+                env.pace.answered(&request.url);
+            }
         }
-        Ok(response)
+        Ok(sent)
     }
 
     fn url_of(&self, scope: &Scope<'_>, path: Option<&str>) -> Result<Url> {

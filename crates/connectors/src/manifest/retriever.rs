@@ -336,7 +336,7 @@ impl Retriever {
                 extra.merge(own)?;
             }
         }
-        let call = Call { slice, token: wrapped.as_ref(), path: path.as_deref(), about: &[] };
+        let call = Call { token: wrapped.as_ref(), path: path.as_deref(), ..Call::plain(slice) };
         self.requester.send(env, call, extra).await
     }
 

@@ -8,7 +8,7 @@ use trib_kit::http::Request;
 use super::super::dpath;
 use super::super::env::Env;
 use super::super::options::Options;
-use super::super::requester::{Call, Reply};
+use super::super::requester::{Call, Reply, Witness};
 use super::super::slice::Slice;
 use super::object::ApiOperation;
 use super::record::{Names, PLACE, Record, scope};
@@ -24,10 +24,10 @@ pub(super) struct Outgoing<'a> {
 }
 
 impl Outgoing<'_> {
-    pub(super) async fn send(&self) -> Result<Reply> {
+    pub(super) async fn send(&self, witness: &dyn Witness) -> Result<Reply> {
         let (about, extra) = self.compose()?;
         let slice = Slice::default();
-        let call = Call { about: &about, ..Call::plain(&slice) };
+        let call = Call { about: &about, witness: Some(witness), ..Call::plain(&slice) };
         self.operation.requester.change(self.env, call, extra, self.operation.idempotent).await
     }
 

@@ -1,29 +1,33 @@
 //! Sending a load: call by call, side by side within the connector's limits, each call written down before and after.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use async_trait::async_trait;
 use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use serde_json::Value;
 use tokio::sync::mpsc;
 use trib_core::delivery::{Changes, Fate, Operation};
 use trib_core::{Error, Lease, Result, TableLoad};
 use trib_kit::journal::Journal;
-use trib_kit::spool;
 
 use super::super::env::Env;
-use super::super::requester::Reply;
+use super::super::requester::{Reply, Witness};
 use super::call::Outgoing;
-use super::job::{About, Job};
+use super::feed::{Feed, Turn, Work};
+use super::job::About;
 use super::log::{Known, Log, Started};
 use super::look_up::{LookUp, Match};
-use super::object::{ApiObject, ApiOperation};
-use super::record::{Names, Record, of_batch};
-use super::resolve::{Parents, Resolved, Resolver};
+use super::object::ApiObject;
+use super::record::{Names, Record};
+use super::resolve::{Parents, Resolver};
 
 /// A call that nobody answers is repeated so often, where a look-up has shown that it did nothing.
 const MOST_LOST: u32 = 2;
+/// Calls that may wait to be sent again without keeping others from going out.
+pub(in super::super) const WAITING: usize = 16;
 
 pub(super) struct Delivery<'a> {
     pub(super) env: &'a Arc<Env>,
@@ -45,66 +49,52 @@ pub(super) struct Delivery<'a> {
 impl Delivery<'_> {
     /// Sends all rows that have no fate yet. Returns what was delivered, now or before.
     pub(super) async fn run(&self, share: &TableLoad) -> Result<Changes> {
-        let mut batches = read(share);
-        let mut jobs = Gathered::new(&self.known, share.receipts.iter().map(|r| r.rows).sum());
-        let mut delivered = Changes::default();
-        while let Some(records) = batches.recv().await {
-            delivered = delivered.plus(self.records(records?, &mut jobs).await?);
-        }
-        while let Some((operation, records)) = jobs.next() {
-            delivered = delivered.plus(self.job(operation, records).await?);
-        }
-        for (started, records) in jobs.resumed {
-            delivered = delivered.plus(self.finish(&started, records, false).await?);
+        let (give, mut take) = mpsc::channel(1);
+        let mut feed = Feed::new(self, share);
+        let feeding = async move {
+            while let Some(work) = feed.next().await {
+                if give.send(work).await.is_err() {
+                    break;
+                }
+            }
+        };
+        let (mut delivered, mut failed) = (Changes::default(), None);
+        let working = async {
+            let (mut under_way, mut more) = (FuturesUnordered::new(), true);
+            while more || !under_way.is_empty() {
+                tokio::select! {
+                    work = take.recv(), if more && under_way.len() < self.side_by_side + WAITING => match work {
+                        Some(work) => under_way.push(self.done(work)),
+                        None => more = false,
+                    },
+                    Some(one) = under_way.next(), if !under_way.is_empty() => match one {
+                        Ok(changes) => delivered = delivered.plus(changes),
+                        // Calls that are under way are waited for, so that their records' fates are known; no other begins.
+                        Err(e) => {
+                            self.stopped.store(true, Ordering::Relaxed);
+                            failed.get_or_insert(e);
+                        }
+                    },
+                }
+            }
+        };
+        tokio::join!(feeding, working);
+        if let Some(e) = failed {
+            return Err(e);
         }
         self.log.close()?;
         Ok(delivered)
     }
 
-    async fn records(&self, records: Vec<Record>, jobs: &mut Gathered) -> Result<Changes> {
-        let mut delivered = Changes::default();
-        let mut open = Vec::new();
-        for record in records {
-            match self.known.fates.get(&record.row) {
-                Some(Fate::Delivered(_)) => delivered.count(&record.change, 1),
-                Some(_) => {}
-                None => open.extend(jobs.unless_resumed(record)),
-            }
+    async fn done(&self, work: Result<(Work, Turn)>) -> Result<Changes> {
+        let (work, _turn) = work?;
+        match work {
+            Work::Done(delivered) => Ok(delivered),
+            _ if self.stopped.load(Ordering::Relaxed) => Ok(Changes::default()),
+            Work::Call(operation, records) => self.call(operation, records).await,
+            Work::Job(operation, records) => self.job(operation, records).await,
+            Work::Resumed(started, records) => self.finish(&started, records, false).await,
         }
-        self.still_ours().await?;
-        let Resolved { send, settled } = self.resolver().resolve(open).await?;
-        delivered = delivered.plus(self.settle(settled).await?);
-        let mut waiting: BTreeMap<Operation, Vec<Record>> = BTreeMap::new();
-        for record in send {
-            match &self.object.operation(record.operation)?.job {
-                Some(job) if jobs.rows >= job.from => {
-                    if let Some(full) = jobs.add(record, job) {
-                        delivered = delivered.plus(self.job(full[0].operation, full).await?);
-                    }
-                }
-                _ => waiting.entry(record.operation).or_default().push(record),
-            }
-        }
-        for (operation, records) in waiting {
-            let operation = self.object.operation(operation)?;
-            let calls = futures::stream::iter(chunks(records, operation)).map(|records| self.call(operation, records));
-            let mut done = calls.buffer_unordered(self.side_by_side);
-            let mut failed = None;
-            while let Some(call) = done.next().await {
-                match call {
-                    Ok(more) => delivered = delivered.plus(more),
-                    // Calls that are under way are waited for, so that their records' fates are known; no other begins.
-                    Err(e) => {
-                        self.stopped.store(true, Ordering::Relaxed);
-                        failed.get_or_insert(e);
-                    }
-                }
-            }
-            if let Some(e) = failed {
-                return Err(e);
-            }
-        }
-        Ok(delivered)
     }
 
     /// One bulk job.
@@ -134,16 +124,16 @@ impl Delivery<'_> {
     }
 
     /// One call. Where the API refuses several records together they are sent in halves, until the one that it refuses stands alone.
-    async fn call(&self, operation: &ApiOperation, records: Vec<Record>) -> Result<Changes> {
+    async fn call(&self, kind: Operation, records: Vec<Record>) -> Result<Changes> {
+        let operation = self.object.operation(kind)?;
         let mut delivered = Changes::default();
         let mut waiting = vec![(records, 0)];
         while let Some((mut records, lost)) = waiting.pop() {
             if self.stopped.load(Ordering::Relaxed) {
                 break;
             }
-            self.still_ours().await?;
-            self.log.sent(records.iter().map(|r| r.row).collect(), !operation.idempotent).await?;
-            let reply = Outgoing { env: self.env, operation, records: &records, names: &self.names, load: self.load }.send().await?;
+            let outgoing = Outgoing { env: self.env, operation, records: &records, names: &self.names, load: self.load };
+            let Some(reply) = self.sent(&outgoing).await? else { break };
             let fates = match reply {
                 Reply::Taken(response) => {
                     let seen: Vec<Value> = records.iter().map(Record::value).collect();
@@ -174,8 +164,15 @@ impl Delivery<'_> {
         Ok(delivered)
     }
 
+    /// What the API says to a call; `None`: the delivery was stopped before it went out.
+    async fn sent(&self, outgoing: &Outgoing<'_>) -> Result<Option<Reply>> {
+        let departure = Departure { delivery: self, outgoing, left: AtomicBool::new(false) };
+        let reply = outgoing.send(&departure).await;
+        if self.stopped.load(Ordering::Relaxed) && !departure.left.load(Ordering::Relaxed) { Ok(None) } else { reply.map(Some) }
+    }
+
     /// Writes fates down. Gives what was delivered.
-    async fn settle(&self, settled: Vec<(Record, Fate)>) -> Result<Changes> {
+    pub(super) async fn settle(&self, settled: Vec<(Record, Fate)>) -> Result<Changes> {
         let mut delivered = Changes::default();
         let mut fates = Vec::with_capacity(settled.len());
         for (record, fate) in settled {
@@ -208,7 +205,7 @@ impl Delivery<'_> {
         Ok((found, missing))
     }
 
-    fn resolver(&self) -> Resolver<'_> {
+    pub(super) fn resolver(&self) -> Resolver<'_> {
         Resolver {
             env: self.env,
             object: self.object,
@@ -220,97 +217,34 @@ impl Delivery<'_> {
     }
 
     /// A rival that took the sync over sends from then on.
-    async fn still_ours(&self) -> Result<()> {
+    pub(super) async fn still_ours(&self) -> Result<()> {
         self.journal.held(self.lease).await
     }
 }
 
-/// Records on their way into bulk jobs.
-struct Gathered {
-    /// Of the whole load.
-    rows: u64,
-    waiting: BTreeMap<Operation, (Vec<Record>, usize)>,
-    /// Jobs that a run before this one has left, with the records that are theirs.
-    resumed: Vec<(Started, Vec<Record>)>,
-    job_of: HashMap<u64, usize>,
+/// A call that waits for its turn, its budget or another try, and then goes out: only then it counts as sent.
+struct Departure<'a> {
+    delivery: &'a Delivery<'a>,
+    outgoing: &'a Outgoing<'a>,
+    /// It went out once, and has to come to an end.
+    left: AtomicBool,
 }
 
-impl Gathered {
-    fn new(known: &Known, rows: u64) -> Self {
-        let left = known.jobs.iter().filter(|job| job.rows.iter().any(|row| !known.fates.contains_key(row)));
-        let resumed: Vec<(Started, Vec<Record>)> = left.map(|job| (job.clone(), Vec::new())).collect();
-        let job_of = resumed.iter().enumerate().flat_map(|(i, (job, _))| job.rows.iter().map(move |row| (*row, i))).collect();
-        Self { rows, waiting: BTreeMap::new(), resumed, job_of }
-    }
-
-    /// The record, unless it is in a job already.
-    fn unless_resumed(&mut self, record: Record) -> Option<Record> {
-        match self.job_of.get(&record.row) {
-            Some(job) => {
-                self.resumed[*job].1.push(record);
-                None
-            }
-            None => Some(record),
+#[async_trait]
+impl Witness for Departure<'_> {
+    async fn leaving(&self) -> Result<()> {
+        let left = self.left.load(Ordering::Relaxed);
+        if !left && self.delivery.stopped.load(Ordering::Relaxed) {
+            return Err(Error::internal("a call was about to go out after its delivery had stopped"));
         }
-    }
-
-    /// The records of a job that is full with this one.
-    fn add(&mut self, record: Record, job: &Job) -> Option<Vec<Record>> {
-        let (records, bytes) = self.waiting.entry(record.operation).or_default();
-        *bytes += record.size();
-        records.push(record);
-        let is_full = records.len() >= job.records || *bytes >= job.bytes;
-        is_full.then(|| {
-            *bytes = 0;
-            std::mem::take(records)
-        })
-    }
-
-    /// What is left at the end.
-    fn next(&mut self) -> Option<(Operation, Vec<Record>)> {
-        self.waiting.retain(|_, (records, _)| !records.is_empty());
-        self.waiting.pop_first().map(|(operation, (records, _))| (operation, records))
-    }
-}
-
-/// Records in their order, a staged batch at a time.
-fn read(share: &TableLoad) -> mpsc::Receiver<Result<Vec<Record>>> {
-    let (sender, receiver) = mpsc::channel(1);
-    let batches = spool::batches(share);
-    tokio::task::spawn_blocking(move || {
-        let mut first = 0;
-        for batch in batches {
-            let records = batch.and_then(|batch| {
-                let records = of_batch(&batch, first)?;
-                first += batch.num_rows() as u64;
-                Ok(records)
-            });
-            let failed = records.is_err();
-            if sender.blocking_send(records).is_err() || failed {
-                break;
-            }
+        self.delivery.still_ours().await?;
+        if !left {
+            let rows = self.outgoing.records.iter().map(|r| r.row).collect();
+            self.delivery.log.sent(rows, !self.outgoing.operation.idempotent).await?;
+            self.left.store(true, Ordering::Relaxed);
         }
-    });
-    receiver
-}
-
-/// As many records a call as the API takes.
-fn chunks(records: Vec<Record>, operation: &ApiOperation) -> Vec<Vec<Record>> {
-    let (most, most_bytes) = (operation.most_records(), operation.most_bytes());
-    let (mut chunks, mut chunk, mut bytes) = (Vec::new(), Vec::new(), 0);
-    for record in records {
-        let size = record.size();
-        if !chunk.is_empty() && (chunk.len() >= most || bytes + size > most_bytes) {
-            chunks.push(std::mem::take(&mut chunk));
-            bytes = 0;
-        }
-        bytes += size;
-        chunk.push(record);
+        Ok(())
     }
-    if !chunk.is_empty() {
-        chunks.push(chunk);
-    }
-    chunks
 }
 
 /// An error of a delivery, so that nobody thinks that nothing was sent.

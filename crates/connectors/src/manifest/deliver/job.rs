@@ -28,8 +28,10 @@ const USUAL_BYTES: usize = 10 << 20;
 const USUAL_RECORDS: usize = 100_000;
 /// Minutes that a job may take, where the manifest says nothing.
 const USUAL_TIMEOUT: u64 = 60;
-/// Between two questions about a job: at first, and at last.
+/// Between two questions about a job: at least, and at most.
 const POLL: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
+/// The longer a job takes, the less a pause of this part of it adds.
+const POLL_PART: u32 = 10;
 
 pub(super) struct Job {
     /// Fewer records than these go out in ordinary calls.
@@ -165,7 +167,7 @@ impl Job {
 
     /// Until the job has ended. Gives why records may be left over; an error when the API does not know the job.
     async fn wait(&self, about: &About<'_>, created: &Value) -> Result<Result<String, String>> {
-        let (began, mut pause) = (Instant::now(), POLL.0);
+        let began = Instant::now();
         loop {
             let polled = match self.send(about, &self.poll, created, Options::default()).await? {
                 Ok(polled) => body_json(&polled),
@@ -189,8 +191,7 @@ impl Job {
                     .detail(format!("its status is {status}"))
                     .hint("the next run asks after the same job"));
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(POLL.1);
+            tokio::time::sleep((began.elapsed() / POLL_PART).clamp(POLL.0, POLL.1)).await;
         }
     }
 

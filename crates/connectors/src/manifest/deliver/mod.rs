@@ -7,6 +7,7 @@ mod answers;
 mod call;
 mod delivery;
 mod destination;
+mod feed;
 mod job;
 mod log;
 mod look_up;
@@ -15,4 +16,6 @@ mod record;
 mod resolve;
 mod settled;
 
+#[cfg(test)]
+pub(super) use self::delivery::WAITING;
 pub(super) use self::destination::ApiDestination;
