@@ -1,4 +1,5 @@
-//! Bulk jobs, as Salesforce's Bulk API 2.0 has them: <https://developer.salesforce.com/docs/platform/api-asynch/guide/bulk-api-2-0-ingest.html>
+//! Bulk jobs, as Salesforce's Bulk API 2.0 has them: <https://developer.salesforce.com/docs/platform/api-asynch/guide/bulk-api-2-0-ingest.html>;
+//! and jobs of JSON lines.
 
 use std::collections::BTreeMap;
 use std::process::Stdio;
@@ -158,4 +159,120 @@ fn a_bulk_job_survives_a_crash_between_any_two_steps() {
         let right = org.contacts.values().filter(|v| v.starts_with(&format!("N{step},"))).count();
         assert_eq!(right, ROWS - 1, "killed after request {step}");
     }
+}
+
+/// Jobs of JSON lines: the lines that each was given, and how often it was asked after since it was closed.
+#[derive(Default)]
+struct Lines {
+    jobs: Vec<(Vec<Value>, Option<usize>)>,
+    people: BTreeMap<String, Value>,
+    wrong: Vec<String>,
+}
+
+impl Lines {
+    fn answer(&mut self, asked: &Asked) -> Answer {
+        let path: Vec<&str> = asked.path.trim_matches('/').split('/').collect();
+        if (asked.method.as_str(), path.as_slice()) == ("POST", &["jobs"]) {
+            self.jobs.push((Vec::new(), None));
+            return Answer::json(&json!({"job": {"number": self.jobs.len() - 1}}));
+        }
+        let job = path.get(1).and_then(|n| self.jobs.get_mut(n.parse::<usize>().ok()?));
+        let (Some(&"jobs"), Some((lines, polls))) = (path.first(), job) else { return Answer::text(404, "{}") };
+        match (asked.method.as_str(), path.get(2).copied()) {
+            ("PUT", Some("lines")) if polls.is_none() && asked.header("content-type") == Some("application/x-ndjson") => {
+                *lines = asked.body.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+                if !asked.body.ends_with('\n') {
+                    self.wrong.push("the last line does not end".to_owned());
+                }
+                Answer::json(&json!({}))
+            }
+            ("POST", Some("run")) if polls.is_none() => {
+                *polls = Some(0);
+                for line in lines.iter().filter(|line| !line["name"].is_null()) {
+                    if self.people.insert(line["email"].as_str().unwrap().to_owned(), line.clone()).is_some() {
+                        self.wrong.push(format!("twice: {line}"));
+                    }
+                }
+                Answer::json(&json!({}))
+            }
+            ("GET", None) => {
+                *polls = polls.map(|polls| polls + 1);
+                Answer::json(&json!({"status": match polls { None => "new", Some(1) => "busy", Some(_) => "ended" }}))
+            }
+            ("GET", Some(which)) if polls.is_some_and(|polls| polls > 1) => {
+                let mine = lines.iter().filter(|line| line["name"].is_null() == (which == "errors"));
+                let told = mine.map(|line| {
+                    json!({"ref": line["email"], "id": format!("p-{}", line["score"]), "error": "name: is required"}).to_string()
+                });
+                Answer::text(200, &told.collect::<Vec<_>>().join("\n")).header("Content-Type", "application/x-ndjson")
+            }
+            _ => {
+                self.wrong.push(format!("{} {}", asked.method, asked.path));
+                Answer::text(400, "{}")
+            }
+        }
+    }
+}
+
+const OF_LINES: &str = r##"
+version: 7.0.0
+check: {type: CheckRequest, requester: {$ref: "#/definitions/to", path: jobs}}
+definitions:
+  to: {type: HttpRequester, url_base: $url}
+  results:
+    type: SimpleRetriever
+    requester: {$ref: "#/definitions/to"}
+    decoder: {type: JsonlDecoder}
+    record_selector: {type: RecordSelector, extractor: {type: DpathExtractor, field_path: []}}
+objects:
+  - name: Person
+    keys: [[email]]
+    open: true
+    operations:
+      - operation: upsert
+        requester: {$ref: "#/definitions/to", path: people, http_method: POST}
+        job:
+          format: jsonl
+          max_records: 40
+          create: {$ref: "#/definitions/to", path: jobs, http_method: POST}
+          upload: {$ref: "#/definitions/to", path: "jobs/{{ job['job']['number'] }}/lines", http_method: PUT, request_headers: {Content-Type: application/x-ndjson}}
+          close: {$ref: "#/definitions/to", path: "jobs/{{ job['job']['number'] }}/run", http_method: POST}
+          poll: {$ref: "#/definitions/to", path: "jobs/{{ job['job']['number'] }}"}
+          status: "{{ response['status'] }}"
+          open: [new]
+          completed: [ended]
+          record_key: "{{ record['email'] }}"
+          result_key: "{{ result['ref'] }}"
+          taken: {id: "{{ result['id'] }}", retriever: {$ref: "#/definitions/results", requester: {$ref: "#/definitions/to", path: "jobs/{{ job['job']['number'] }}/done"}}}
+          refused: {message: "{{ result['error'] }}", retriever: {$ref: "#/definitions/results", requester: {$ref: "#/definitions/to", path: "jobs/{{ job['job']['number'] }}/errors"}}}
+spec: {type: Spec, connection_specification: {type: object, properties: {}}}
+"##;
+
+/// A hundred records in three jobs, two of them at a time: numbers keep their digits, each record goes once, and what a job refuses is listed with its reason.
+#[test]
+fn a_job_takes_json_lines() {
+    let lines: Arc<Mutex<Lines>> = Arc::default();
+    let shared = lines.clone();
+    let api = StandIn::start(move |asked| shared.lock().unwrap().answer(asked));
+    let folder = Folder::with(&[
+        ("tributary.yaml", "name: out\n"),
+        ("connections.yaml", "book: {connector: book}\n"),
+        ("syncs/book.yaml", "from: warehouse\nto: book\nstreams:\n  marts.people: {into: Person, key: {email: email}, map: {name: name, score: score}}\n"),
+        (
+            "models/people.sql",
+            "/*---\nschema: marts\n---*/\nselect 'p' || value || '@x' as email, case when value % 50 <> 7 then 'Zoë \"' || value || '\"' end as name,
+             cast(value as decimal(30, 2)) + 12345678901234567890.05 as score from (select unnest(generate_series(1, 100)) as value)\n",
+        ),
+    ]);
+    folder.write("connectors/book.yaml", &OF_LINES.replace("$url", &api.url()));
+    folder.ok(&["run", "people"]);
+    let said = folder.ok(&["run", "book"]);
+    let listed = folder.ok(&["rejected", "list", "--json"]).out;
+    let lines = lines.lock().unwrap();
+    assert!(lines.wrong.is_empty(), "{:?}", lines.wrong);
+    assert_eq!((lines.people.len(), lines.jobs.len()), (98, 3), "{}", said.all());
+    let sent: String = api.take().iter().filter(|a| a.method == "PUT").map(|a| a.body.clone()).collect();
+    assert!(sent.contains("{\"email\":\"p3@x\",\"name\":\"Zoë \\\"3\\\"\",\"score\":12345678901234567893.05}"), "{sent}");
+    assert_eq!(listed.matches("name: is required").count(), 2, "{listed}");
+    assert!(listed.contains("p7@x") && listed.contains("p57@x"), "{listed}");
 }
