@@ -18,7 +18,7 @@ use trib_runtime::{Audit, StreamTask, SyncTask};
 use crate::app::{Session, usage};
 use crate::assemble::{identity, limits, shown_name};
 use crate::delivered::mapped;
-use crate::exit::Result;
+use crate::exit::{Failure, Result};
 use crate::prepare::{Prepared, Wanted, enabled};
 use crate::render::amount::duration;
 
@@ -47,7 +47,11 @@ pub async fn prepare(session: &Session, sync: &Sync, from: &str, wanted: &Wanted
         let delivers = api.deliveries().ok_or_else(|| Error::internal("deliveries go to a destination that delivers nothing"))?;
         let resend = plan.send == Send::All || (wanted.ask.full_refresh && plan.full_refresh);
         let ledger = ledger_name(&project.environment.schema_prefix, &sync.name, &plan.stream);
-        match delivery(delivers, &queries, &plan, resend, ledger).await {
+        let made = match described(delivers, &plan.object, &mut notes).await {
+            Ok(object) => delivery(delivers, &queries, &plan, &object, resend, ledger).await.map(|delivery| (object, delivery)),
+            Err(e) => Err(e),
+        };
+        match made {
             Ok((object, delivery)) => ready.push((plan, object, delivery)),
             Err(e) => errors.push(plan.at.mark(e.stream(&plan.stream))),
         }
@@ -63,6 +67,9 @@ pub async fn prepare(session: &Session, sync: &Sync, from: &str, wanted: &Wanted
     let store = session.store().await?;
     let mut streams = Vec::new();
     for (plan, object, delivery) in ready {
+        if let Some(delivers) = api.deliveries().filter(|_| plan.log_requests) {
+            delivers.keep_requests(&identity, &plan.stream);
+        }
         if wanted.ask.counts || wanted.ask.row.is_some() || !project.environment.deliver {
             let counts = match changes.counts(&plan.stream).await {
                 Ok(counts) => counts,
@@ -111,17 +118,16 @@ pub async fn delivery(
     api: &dyn Delivers,
     queries: &Queries,
     plan: &DeliveryPlan,
+    object: &Object,
     resend: bool,
     ledger: TableName,
-) -> trib_core::Result<(Object, Delivery)> {
-    let object = api.object(&plan.object)?;
-    let asked = plan.asked(&object)?;
+) -> trib_core::Result<Delivery> {
+    let asked = plan.asked(object)?;
     let map = mapped(queries, plan).await?;
-    let creates = matches!(asked.created, Some(Operation::Insert | Operation::Upsert));
-    plan.check_fields(&object, &map, creates)?;
-    plan.check_look_ups(&object, |name| api.object(name))?;
+    plan.check_fields(object, &map, asked.creates())?;
+    plan.check_look_ups(object, |name| api.object(name))?;
     let operations = Operations { created: asked.created, updated: asked.updated, deleted: asked.deleted, rows_delete: asked.rows_delete };
-    let delivery = Delivery {
+    Ok(Delivery {
         stream: plan.stream.clone(),
         table: plan.table.clone(),
         key: plan.key.clone(),
@@ -131,8 +137,38 @@ pub async fn delivery(
         skip_empty: plan.empty == Empty::Skip,
         look_ups: plan.look_ups.clone(),
         ledger,
-    };
-    Ok((object, delivery))
+    })
+}
+
+/// The object as the API describes it; as the manifest does, and with a note, where these credentials may not ask.
+pub async fn described(api: &dyn Delivers, name: &str, notes: &mut Vec<String>) -> trib_core::Result<Object> {
+    match api.describe(name).await {
+        Err(e) if e.code() == Code::PermissionDenied => {
+            notes.push(format!("the fields of {name} are not checked: {e}"));
+            api.object(name)
+        }
+        described => described,
+    }
+}
+
+/// The mappings of the syncs that go to a connection, held against what its API says; those without `map` have the columns of a table, which a plan asks.
+pub async fn check_mappings(session: &Session, connection: &str, api: &dyn Delivers, notes: &mut Vec<String>) -> Result<()> {
+    let syncs = session.project()?.syncs().iter().filter(|s| s.spec.enabled && s.spec.to == connection);
+    let mut errors = Vec::new();
+    for plan in syncs.flat_map(|sync| sync.deliveries().0) {
+        let checked = async {
+            let object = described(api, &plan.object, notes).await?;
+            let asked = plan.asked(&object)?;
+            match &plan.map {
+                Some(map) => plan.check_fields(&object, map, asked.creates()),
+                None => Ok(()),
+            }
+        };
+        if let Err(e) = checked.await {
+            errors.push(plan.at.mark(e.stream(&plan.stream)));
+        }
+    }
+    if errors.is_empty() { Ok(()) } else { Err(Failure(errors)) }
 }
 
 async fn task(changes: &Arc<ChangeSource>, plan: &DeliveryPlan, wanted: &Wanted<'_>) -> trib_core::Result<StreamTask> {

@@ -15,6 +15,7 @@ mod lineage;
 mod made_from;
 mod measured;
 mod models;
+mod objects;
 mod observe;
 mod openlineage;
 mod output;

@@ -175,7 +175,9 @@ async fn of_delivery(session: &Session, test: &UnitTest) -> Result<Option<Vec<Va
     if let Some(now) = test.spec.now {
         queries = queries.at(now);
     }
-    let (_, delivery) = deliveries::delivery(api, &queries, &plan, true, TableName::new(None, "")).await?;
+    // Nobody is asked: the object is as the manifest has it.
+    let object = api.object(&plan.object)?;
+    let delivery = deliveries::delivery(api, &queries, &plan, &object, true, TableName::new(None, "")).await?;
     let (_, changes) = queries.rows(&delivery.changes_sql(None)).await?;
     let (mut sent, mut requests) = (Vec::new(), Vec::new());
     for batch in changes.try_collect::<Vec<RecordBatch>>().await? {
@@ -339,8 +341,7 @@ fn differences(expected: Vec<Value>, mut got: Vec<Value>, ordered: bool) -> Vec<
         }
     }
     for (i, row) in left {
-        let alike = |g: &Value| row.as_object().map_or(0, |r| r.len() - wrong_cells(&row, g).len());
-        match got.iter().enumerate().max_by_key(|(_, g)| alike(g)).map(|(at, _)| at) {
+        match got.iter().enumerate().min_by_key(|(_, g)| (wrong_columns(&row, g), wrong_cells(&row, g).len())).map(|(at, _)| at) {
             Some(at) => {
                 let found = got.remove(at);
                 pairs.push((i, row, found));
@@ -350,17 +351,60 @@ fn differences(expected: Vec<Value>, mut got: Vec<Value>, ordered: bool) -> Vec<
     }
     pairs.sort_by_key(|(i, _, _)| *i);
     for (i, row, found) in pairs {
-        for column in wrong_cells(&row, &found) {
-            lines.push(format!("row {}, {column}: expected {}, got {}", i + 1, cell(&row[&column]), cell(&found[&column])));
+        for Wrong { path, expected, got } in wrong_cells(&row, &found) {
+            let told = |value: Option<Value>| value.map_or_else(|| "nothing".to_owned(), |v| cell(&v));
+            lines.push(format!("row {}, {path}: expected {}, got {}", i + 1, told(expected), told(got)));
         }
     }
     lines.extend(got.iter().map(|row| format!("nobody expected {row}")));
     lines
 }
 
-fn wrong_cells(expected: &Value, got: &Value) -> Vec<String> {
-    let cells = expected.as_object().into_iter().flatten();
-    cells.filter(|(name, value)| !same(value, &got[name.as_str()])).map(|(name, _)| name.clone()).collect()
+/// A value that is not as expected; `None`: none is there, or none should be.
+struct Wrong {
+    /// `column`, or `body.inputs[0].name` within one.
+    path: String,
+    expected: Option<Value>,
+    got: Option<Value>,
+}
+
+/// What a row or a request names at its top is compared, and all that is within it; of a request's headers, those that are named.
+fn wrong_cells(expected: &Value, got: &Value) -> Vec<Wrong> {
+    let mut wrong = Vec::new();
+    for (name, value) in expected.as_object().into_iter().flatten() {
+        match (name.as_str(), value) {
+            ("headers", Value::Object(named)) if got[name.as_str()].is_object() => {
+                for (header, value) in named {
+                    compare(format!("headers.{header}"), Some(value), got[name.as_str()].get(header), &mut wrong);
+                }
+            }
+            // A column that is not there is NULL.
+            _ => compare(name.clone(), Some(value), Some(&got[name.as_str()]), &mut wrong),
+        }
+    }
+    wrong
+}
+
+fn wrong_columns(expected: &Value, got: &Value) -> usize {
+    let mut columns: Vec<String> = wrong_cells(expected, got).into_iter().map(|w| w.path).collect();
+    columns.iter_mut().for_each(|path| path.truncate(path.find(['.', '[']).unwrap_or(path.len())));
+    columns.dedup();
+    columns.len()
+}
+
+fn compare(path: String, expected: Option<&Value>, got: Option<&Value>, wrong: &mut Vec<Wrong>) {
+    match (expected, got) {
+        (Some(Value::Object(expected)), Some(Value::Object(got))) => {
+            let names = expected.keys().chain(got.keys().filter(|name| !expected.contains_key(*name)));
+            names.for_each(|name| compare(format!("{path}.{name}"), expected.get(name), got.get(name), wrong));
+        }
+        (Some(Value::Array(expected)), Some(Value::Array(got))) => {
+            let most = expected.len().max(got.len());
+            (0..most).for_each(|i| compare(format!("{path}[{i}]"), expected.get(i), got.get(i), wrong));
+        }
+        (Some(expected), Some(got)) if same(expected, got) => {}
+        (expected, got) => wrong.push(Wrong { path, expected: expected.cloned(), got: got.cloned() }),
+    }
 }
 
 /// Floats are compared up to what adding in another order may change.
@@ -388,6 +432,23 @@ mod tests {
         for (expected, got, ordered, lines) in cases {
             assert_eq!(differences(rows(expected), rows(got), ordered), lines);
         }
+        let request = |name: Value| vec![json!({"method": "POST", "headers": {"A": "1", "B": "2"}, "body": {"inputs": [name]}})];
+        let cases: [(Value, Value, &[&str]); 5] = [
+            (json!({"name": "Ann"}), json!({"name": "Ann"}), &[]),
+            (json!({"name": "Anna"}), json!({"name": "Ann"}), &["row 1, body.inputs[0].name: expected Anna, got Ann"]),
+            (json!({"name": "Ann", "age": 3}), json!({"name": "Ann"}), &["row 1, body.inputs[0].age: expected 3, got nothing"]),
+            (json!({}), json!({"name": "Ann"}), &["row 1, body.inputs[0].name: expected nothing, got Ann"]),
+            (json!({"a": [1, 2]}), json!({"a": [1]}), &["row 1, body.inputs[0].a[1]: expected 2, got nothing"]),
+        ];
+        for (expected, got, lines) in cases {
+            assert_eq!(differences(request(expected), request(got), false), lines);
+        }
+        let headers = |value: Value| vec![json!({"headers": value})];
+        assert!(differences(headers(json!({"A": "1"})), headers(json!({"A": "1", "B": "2"})), false).is_empty(), "only what is named");
+        assert_eq!(
+            differences(headers(json!({"C": "1"})), headers(json!({"A": "1"})), false),
+            ["row 1, headers.C: expected 1, got nothing"]
+        );
         assert!(same(&json!(0.3), &json!(0.1 + 0.2)));
         assert!(!same(&json!("1"), &json!(1)));
     }

@@ -193,8 +193,13 @@ impl Object {
 #[derive(Clone, Debug, Serialize)]
 pub struct ObjectField {
     pub name: String,
+    /// In the API's own words.
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
     /// A new record must have a value in it.
     pub required: bool,
+    /// Somebody other than the API itself may set it.
+    pub writable: bool,
 }
 
 /// The part of a destination that knows about objects and fates.
@@ -206,11 +211,23 @@ pub trait Delivers: Send + Sync {
     /// All that are known by name.
     fn objects(&self) -> Vec<Object>;
 
+    /// The object with the fields that the API itself says it has, where it can be asked; otherwise as [`Self::object`] knows it. Each is asked after once.
+    async fn describe(&self, name: &str) -> Result<Object>;
+
+    /// [`Self::objects`], and those that the API itself lists, with a description each; their fields are for [`Self::describe`].
+    async fn list(&self) -> Result<Vec<Object>>;
+
     /// The least time that so many calls of these operations take by the limits that the API declares; `None`: none that would matter.
     fn least_time(&self, object: &str, calls: &[(Operation, u64)]) -> Option<Duration>;
 
     /// The requests that rows with this key would make, without secrets, one JSON object each: method, URL, headers and body. Sends nothing.
     async fn requests(&self, object: &str, key: &[String], rows: BatchStream) -> Result<Vec<serde_json::Value>>;
+
+    /// From now on requests of a sync's stream are kept with their answers, without secrets.
+    fn keep_requests(&self, sync: &str, scope: &str);
+
+    /// What was asked of the API for a record of a load and what it answered, as far as it was kept; oldest first.
+    async fn kept_requests(&self, sync: &str, load: &LoadId, place: &str) -> Result<Vec<serde_json::Value>>;
 
     /// Loads of a scope that were committed and whose fates nobody has noted yet, oldest first.
     async fn settled(&self, sync: &str, scope: &str) -> Result<Vec<LoadId>>;

@@ -158,6 +158,24 @@ impl Delivers for Named<dyn Destination> {
         self.inner.deliveries().map(Delivers::objects).unwrap_or_default()
     }
 
+    async fn describe(&self, name: &str) -> Result<Object> {
+        self.named(self.delivering()?.describe(name).await)
+    }
+
+    async fn list(&self) -> Result<Vec<Object>> {
+        self.named(self.delivering()?.list().await)
+    }
+
+    fn keep_requests(&self, sync: &str, scope: &str) {
+        if let Some(inner) = self.inner.deliveries() {
+            inner.keep_requests(sync, scope);
+        }
+    }
+
+    async fn kept_requests(&self, sync: &str, load: &LoadId, place: &str) -> Result<Vec<serde_json::Value>> {
+        self.named(self.delivering()?.kept_requests(sync, load, place).await)
+    }
+
     fn least_time(&self, object: &str, calls: &[(Operation, u64)]) -> Option<Duration> {
         self.inner.deliveries().and_then(|inner| inner.least_time(object, calls))
     }

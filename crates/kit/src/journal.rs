@@ -6,6 +6,7 @@
 //! tables/<hash>.json      the schema that a table's last load had
 //! stage/<hash>/<load>/    staged parts
 //! settled/<hash>/<load>/  what is kept of a load after its commit
+//! requests/<hash>/<load>.jsonl  what a load has asked and been answered
 //! ```
 
 use std::collections::BTreeMap;
@@ -136,6 +137,11 @@ impl Journal {
     /// The folder for what is kept of a load after its commit; see [`Self::settled`].
     pub fn keep(&self, sync: &str, load: &LoadId) -> PathBuf {
         self.folder.join("settled").join(hash(sync)).join(&load.0)
+    }
+
+    /// The file for what a load has asked and been answered, where somebody wants that to be kept.
+    pub fn requests(&self, sync: &str, load: &LoadId) -> PathBuf {
+        self.folder.join("requests").join(hash(sync)).join(format!("{}.jsonl", load.0))
     }
 
     /// The folders of a sync's loads that something was kept of, oldest first.

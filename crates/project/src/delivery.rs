@@ -4,7 +4,7 @@ use trib_core::delivery::{LookUps, Object, Operation, Parent};
 use trib_core::error::closest;
 use trib_core::{Code, Error, Result, TableName};
 
-use crate::config::delivery::{Apply, Empty, GuardSpec, Key, Mapping, Send, Set, Write};
+use crate::config::delivery::{Apply, Empty, GuardSpec, Key, Log, Mapping, Send, Set, Write};
 use crate::config::stream::StreamSpec;
 use crate::place::At;
 use crate::sync::Sync;
@@ -26,6 +26,8 @@ pub struct DeliveryPlan {
     pub deletes: Apply,
     pub send: Send,
     pub empty: Empty,
+    /// Requests are kept with their answers.
+    pub log_requests: bool,
     pub guard: GuardSpec,
     pub full_refresh: bool,
     pub allow_empty: bool,
@@ -40,6 +42,13 @@ pub struct Asked {
     pub deleted: Option<Operation>,
     /// Each row names what is to be deleted.
     pub rows_delete: bool,
+}
+
+impl Asked {
+    /// Records may be made that were not there.
+    pub fn creates(self) -> bool {
+        matches!(self.created, Some(Operation::Insert | Operation::Upsert))
+    }
 }
 
 impl Sync {
@@ -105,6 +114,7 @@ impl Sync {
             },
             send: spec.send.unwrap_or_default(),
             empty: spec.empty.unwrap_or_default(),
+            log_requests: spec.log == Some(Log::Requests),
             guard: spec.guard.clone(),
             full_refresh: spec.full_refresh.unwrap_or(true),
             allow_empty: self.spec.allow_empty,
@@ -222,7 +232,9 @@ impl DeliveryPlan {
 
     /// Fields that are sent, held against those that the object has. `map` are the mapped ones.
     pub fn check_fields(&self, object: &Object, map: &[(String, String)], creates: bool) -> Result<()> {
-        let known = |name: &str| object.open || object.fields.iter().any(|f| f.name == name);
+        // `address.city` is within `address`.
+        let field = |name: &str| object.fields.iter().find(|f| f.name == name || name.starts_with(&format!("{}.", f.name)));
+        let known = |name: &str| object.open || field(name).is_some();
         if let Some((field, _)) = self.key.iter().chain(map).find(|(field, _)| !known(field)) {
             let error =
                 Error::new(Code::NotFound, "the object has no such field").detail(format!("{}.{field}", object.name)).setting("map");
@@ -230,6 +242,12 @@ impl DeliveryPlan {
                 Some(near) => error.hint(format!("did you mean `{near}`?")),
                 None => error.hint(format!("`trib discover` lists the fields of {}", object.name)),
             });
+        }
+        if let Some((name, _)) = map.iter().find(|(name, _)| field(name).is_some_and(|f| !f.writable)) {
+            return Err(Error::new(Code::ConfigInvalid, "the field can only be read")
+                .detail(format!("{}.{name}", object.name))
+                .setting("map")
+                .hint("the API sets it by itself: leave it out of `map`"));
         }
         let keys: Vec<&str> = self.key.iter().map(|(field, _)| field.as_str()).collect();
         if !object.keys.is_empty() && !object.keys.iter().any(|key| *key == keys) {

@@ -246,10 +246,10 @@ impl Settings<'_> {
     }
 
     fn write_mode(&self, mode: ReadMode, key: &[String]) -> Result<WriteMode> {
-        if let Some(only) = [("map", self.spec.map.is_some()), ("send", self.spec.send.is_some()), ("empty", self.spec.empty.is_some())]
-            .iter()
-            .find_map(|(name, set)| set.then_some(*name))
-        {
+        let spec = &self.spec;
+        let of_apis =
+            [("map", spec.map.is_some()), ("send", spec.send.is_some()), ("empty", spec.empty.is_some()), ("log", spec.log.is_some())];
+        if let Some(only) = of_apis.iter().find_map(|(name, set)| set.then_some(*name)) {
             return Err(self.for_apis(only, "for a table, `columns:` and `add:` say what becomes of columns"));
         }
         let asked = match self.spec.write.map(|write| write.of_table().ok_or(write)) {

@@ -6,6 +6,7 @@ use serde_json::json;
 use trib_core::Error;
 
 use crate::app::Session;
+use crate::deliveries::check_mappings;
 use crate::exit::{Exit, Failure, Result};
 use crate::render::amount::duration;
 
@@ -74,7 +75,13 @@ async fn check(session: &Session, name: &str) -> Result<Option<()>, Failure> {
         session.source(name)?.check().await?;
     }
     if connector.destination.is_some() && (used.destination || unused && connector.source.is_none()) {
-        session.destination(name)?.check().await?;
+        let destination = session.destination(name)?;
+        destination.check().await?;
+        if let Some(api) = destination.deliveries() {
+            let mut notes = Vec::new();
+            check_mappings(session, name, api, &mut notes).await?;
+            notes.into_iter().for_each(|note| session.output.note(note));
+        }
     }
     Ok(Some(()))
 }

@@ -10,6 +10,7 @@ use trib_core::{Catalog, Code, Error, Stream};
 
 use crate::app::{Session, usage};
 use crate::exit::{Exit, Result};
+use crate::objects;
 use crate::output;
 use crate::render::amount::{bytes, count};
 use crate::render::rows::texts;
@@ -29,9 +30,19 @@ pub struct Args {
     /// Write syncs/CONNECTION.yaml, with keys and cursors proposed
     #[arg(long, conflicts_with_all = ["stream", "sample"])]
     write: bool,
+    /// Objects that records can be sent to, or the fields of the one that is named, as the API tells of them
+    #[arg(long, conflicts_with_all = ["sample", "write"])]
+    objects: bool,
 }
 
 pub async fn run(args: &Args, session: &Session) -> Result<Exit> {
+    // What can only be written to is asked for its objects.
+    if args.objects || session.connection(&args.connection)?.1.source.is_none() {
+        let destination = session.destination(&args.connection)?;
+        let api = destination.deliveries().ok_or_else(|| objects::none(&args.connection))?;
+        objects::show(session, api, args.stream.as_deref()).await?;
+        return Ok(Exit::Success);
+    }
     let source = session.source(&args.connection)?;
     let only: Vec<String> = args.stream.iter().cloned().collect();
     let catalog = source.discover(&only).await?;

@@ -141,9 +141,27 @@ async fn show(session: &Session, id: u64) -> Result<Exit> {
     let of = of(session, &rejected.sync)?;
     let row = serde_json::to_string_pretty(&rejected.row.row).map_err(Error::from)?;
     let name = node(&of, &rejected.scope);
-    let text = format!("{name}, {}\n{}\nrun {}, load {}\n{row}", rejected.row.place, rejected.row.reason, rejected.run, rejected.load);
-    session.output.either(|| to_json(&(of, rejected)), || text);
+    let requests = requests(session, &of, &rejected).await?;
+    let mut text = format!("{name}, {}\n{}\nrun {}, load {}\n{row}", rejected.row.place, rejected.row.reason, rejected.run, rejected.load);
+    requests.iter().for_each(|request| text += &format!("\n{request:#}"));
+    let json = || {
+        let mut shown = to_json(&(of, rejected));
+        shown["requests"] = requests.into();
+        shown
+    };
+    session.output.either(json, || text);
     Ok(Exit::Success)
+}
+
+/// What an API was asked for the row and has answered, where its stream has `log: requests`.
+async fn requests(session: &Session, of: &Of, rejected: &Rejected) -> Result<Vec<Value>> {
+    let Ok(sync) = session.project()?.sync(&of.sync) else { return Ok(Vec::new()) };
+    // Whoever looks at a row need not have all that sending it takes.
+    let Ok(destination) = session.destination(&sync.spec.to) else { return Ok(Vec::new()) };
+    match destination.deliveries() {
+        Some(api) => Ok(api.kept_requests(&rejected.sync, &rejected.load, &rejected.row.place).await?),
+        None => Ok(Vec::new()),
+    }
 }
 
 fn to_json((of, r): &(Of, Rejected)) -> Value {

@@ -623,5 +623,9 @@ names are put together:
     folder.ok(&["test", "--unit"]);
     folder.write("tests/crm.yaml", &test("Anna Lee"));
     let said = folder.trib(&["test", "--unit"]);
-    assert!(said.status == Some(4) && said.all().contains("row 1, body: expected"), "{}", said.all());
+    assert!(
+        said.status == Some(4) && said.all().contains("row 1, body.inputs[0].properties.name: expected Anna Lee, got Ann Lee\n"),
+        "{}",
+        said.all()
+    );
 }

@@ -9,6 +9,8 @@ mod commands;
 mod crash;
 mod declarative;
 mod deliveries;
+mod delivery_calls;
+mod describing;
 mod errors;
 mod example;
 mod faults;

@@ -7,6 +7,8 @@ pub(super) const PARAMETERS: &str = "$parameters";
 /// What a component in this place is when it does not say so itself.
 const DEFAULT_TYPES: &[(&str, &str)] = &[
     ("AddFields.fields", "AddedFieldDefinition"),
+    ("ApiObject.discover_fields", "FieldDiscovery"),
+    ("ApiObject.discover_objects", "ObjectDiscovery"),
     ("ApiObject.look_up", "RecordLookUp"),
     ("ApiObject.operations", "ApiOperation"),
     ("ApiOperation.answers", "RecordAnswers"),
@@ -53,7 +55,9 @@ const DEFAULT_TYPES: &[(&str, &str)] = &[
     ("RecordSelector.extractor", "DpathExtractor"),
     ("RecordSelector.record_filter", "RecordFilter"),
     ("SchemaTypeIdentifier.types_map", "TypesMap"),
+    ("FieldDiscovery.retriever", "SimpleRetriever"),
     ("JobResults.retriever", "SimpleRetriever"),
+    ("ObjectDiscovery.retriever", "SimpleRetriever"),
     ("RecordLookUp.retriever", "SimpleRetriever"),
     ("SimpleRetriever.paginator", "NoPagination"),
     ("SimpleRetriever.record_selector", "RecordSelector"),

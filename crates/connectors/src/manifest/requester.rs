@@ -7,6 +7,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value};
 use trib_core::{Code, Error, Result};
 use trib_kit::http::{Request, Response, shown};
+use trib_kit::scrub::BLANK;
 use url::Url;
 
 use super::auth::Authenticator;
@@ -74,6 +75,8 @@ pub(super) struct Call<'a> {
     pub(super) path: Option<&'a str>,
     /// What templates see besides.
     pub(super) about: &'a [(&'static str, Value)],
+    /// Headers that are made of the finished body, for each try anew.
+    pub(super) signed: &'a [(String, Expr)],
     /// Who is told of each try.
     pub(super) witness: Option<&'a dyn Witness>,
 }
@@ -83,12 +86,15 @@ pub(super) struct Call<'a> {
 pub(super) trait Witness: Send + Sync {
     /// All waiting is over, and the request is the next to go. An error keeps it here.
     async fn leaving(&self) -> Result<()>;
+
+    /// What came of it; an error is that no answer came.
+    async fn answered(&self, request: &Request, sent: &Result<Response>) -> Result<()>;
 }
 
 impl<'a> Call<'a> {
     /// Asks what the manifest says, and nothing of its own.
     pub(super) fn plain(slice: &'a Slice) -> Self {
-        Self { slice, token: None, path: None, about: &[], witness: None }
+        Self { slice, token: None, path: None, about: &[], signed: &[], witness: None }
     }
 }
 
@@ -220,7 +226,10 @@ impl Requester {
     /// The request as it would go out, without its credentials.
     pub(super) fn preview(&self, env: &Env, call: Call<'_>, extra: Options) -> Result<Request> {
         let (url, options) = self.prepared(env, call, extra)?;
-        self.request(&url, options, Vec::new())
+        let mut request = self.request(&url, options, Vec::new())?;
+        // Whoever has a signature could send the same once more.
+        request.headers.extend(call.signed.iter().map(|(name, _)| (name.clone(), BLANK.to_owned())));
+        Ok(request)
     }
 
     fn prepared(&self, env: &Env, call: Call<'_>, extra: Options) -> Result<(Url, Options)> {
@@ -245,7 +254,7 @@ impl Requester {
             let mut authenticated = options.clone();
             let bare = || self.request(&url, options.clone(), Vec::new());
             let secret_headers = Box::pin(self.auth.apply(env, &mut authenticated, &bare)).await?;
-            let request = self.request(&url, authenticated, secret_headers)?;
+            let request = signed(env, call, self.request(&url, authenticated, secret_headers)?)?;
             let sent = self.exchange(env, &request, call.witness).await?;
             if let Ok(response) = &sent {
                 self.auth.learn(&request, response);
@@ -317,6 +326,9 @@ impl Requester {
             witness.leaving().await?;
         }
         let sent = client.send(request.clone()).await;
+        if let Some(witness) = witness {
+            witness.answered(request, &sent).await?;
+        }
         if let Ok(response) = &sent {
             if let Some(budget) = &env.budget {
                 budget.learn(request, response);
@@ -439,6 +451,21 @@ fn join(base: &str, path: &str) -> Result<Url> {
 fn scope<'a>(env: &'a Env, call: Call<'a>) -> Scope<'a> {
     let scope = call.slice.scope(env.scope()).with("next_page_token", call.token.unwrap_or(&Value::Null));
     call.about.iter().fold(scope, |scope, (name, value)| scope.with(name, value))
+}
+
+/// The request with headers that are made of its body: templates see `body`, and `timestamp` in seconds.
+fn signed(env: &Env, call: Call<'_>, mut request: Request) -> Result<Request> {
+    if call.signed.is_empty() {
+        return Ok(request);
+    }
+    let body = Value::from(request.body.as_ref().map(|body| String::from_utf8_lossy(body).into_owned()).unwrap_or_default());
+    let timestamp = Value::from(chrono::Utc::now().timestamp());
+    for (name, template) in call.signed {
+        let value = template.text(&scope(env, call).with("body", &body).with("timestamp", &timestamp))?;
+        request.headers.push((name.clone(), value));
+        request.secret_headers.push(name.clone());
+    }
+    Ok(request)
 }
 
 fn object(value: Value) -> Map<String, Value> {

@@ -94,6 +94,14 @@ pub enum Send {
     All,
 }
 
+/// What is kept of calls to an API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Log {
+    /// Each request with its answer, secrets left out.
+    Requests,
+}
+
 /// What NULL means to an API.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]

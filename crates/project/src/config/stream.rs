@@ -13,7 +13,7 @@ use trib_core::source::NullCursor;
 use trib_core::transform::{ColumnRule, Nesting};
 
 use super::amount::{Lookback, Time};
-use super::delivery::{Apply, Empty, GuardSpec, Key, Mapped, Send, Write};
+use super::delivery::{Apply, Empty, GuardSpec, Key, Log, Mapped, Send, Write};
 use super::one_or_many::OneOrMany;
 
 /// How a stream is read, changed on its way, and written. Everything may be left out. What is said more specifically wins:
@@ -80,6 +80,8 @@ pub struct StreamSpec {
     pub send: Option<Send>,
     /// API destinations: what NULL means: `clear` empties the field, `skip` does not send it.
     pub empty: Option<Empty>,
+    /// API destinations: `requests` keeps each request with its answer, without secrets, in files below `.tributary/deliveries`.
+    pub log: Option<Log>,
     /// API destinations: how much one run may change before somebody has to say yes.
     pub guard: GuardSpec,
 }

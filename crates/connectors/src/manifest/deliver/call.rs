@@ -27,14 +27,14 @@ impl Outgoing<'_> {
     pub(super) async fn send(&self, witness: &dyn Witness) -> Result<Reply> {
         let (about, extra) = self.compose()?;
         let slice = Slice::default();
-        let call = Call { about: &about, witness: Some(witness), ..Call::plain(&slice) };
+        let call = Call { about: &about, signed: &self.operation.signed, witness: Some(witness), ..Call::plain(&slice) };
         self.operation.requester.change(self.env, call, extra, self.operation.idempotent).await
     }
 
     pub(super) fn preview(&self) -> Result<Request> {
         let (about, extra) = self.compose()?;
         let slice = Slice::default();
-        self.operation.requester.preview(self.env, Call { about: &about, ..Call::plain(&slice) }, extra)
+        self.operation.requester.preview(self.env, Call { about: &about, signed: &self.operation.signed, ..Call::plain(&slice) }, extra)
     }
 
     /// What templates see, and what the request carries.

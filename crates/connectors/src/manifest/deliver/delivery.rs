@@ -11,23 +11,23 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 use trib_core::delivery::{Changes, Fate, Operation};
 use trib_core::{Error, Lease, Result, TableLoad};
+use trib_kit::http::{Request, Response};
 use trib_kit::journal::Journal;
 
 use super::super::env::Env;
 use super::super::requester::{Reply, Witness};
 use super::call::Outgoing;
+use super::exchanges::Exchanges;
 use super::feed::{Feed, Turn, Work};
 use super::job::About;
 use super::log::{Known, Log, Started};
 use super::look_up::{LookUp, Match};
 use super::object::ApiObject;
-use super::record::{Names, Record};
+use super::record::{Names, Record, place};
 use super::resolve::{Parents, Resolver};
 
 /// A call that nobody answers is repeated so often, where a look-up has shown that it did nothing.
 const MOST_LOST: u32 = 2;
-/// Calls that may wait to be sent again without keeping others from going out.
-pub(in super::super) const WAITING: usize = 16;
 
 pub(super) struct Delivery<'a> {
     pub(super) env: &'a Arc<Env>,
@@ -40,6 +40,8 @@ pub(super) struct Delivery<'a> {
     pub(super) names: Names,
     pub(super) log: Log,
     pub(super) known: Known,
+    /// Where requests and answers are kept, if somebody wants that.
+    pub(super) exchanges: Option<Exchanges>,
     /// Calls on their way at the same time.
     pub(super) side_by_side: usize,
     /// A call has failed for a reason that is not its records'.
@@ -63,7 +65,7 @@ impl Delivery<'_> {
             let (mut under_way, mut more) = (FuturesUnordered::new(), true);
             while more || !under_way.is_empty() {
                 tokio::select! {
-                    work = take.recv(), if more && under_way.len() < self.side_by_side + WAITING => match work {
+                    work = take.recv(), if more => match work {
                         Some(work) => under_way.push(self.done(work)),
                         None => more = false,
                     },
@@ -244,6 +246,13 @@ impl Witness for Departure<'_> {
             self.left.store(true, Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    async fn answered(&self, request: &Request, sent: &Result<Response>) -> Result<()> {
+        let Some(exchanges) = &self.delivery.exchanges else { return Ok(()) };
+        let key: Vec<String> = serde_json::from_value(self.delivery.names.key.clone())?;
+        let places = self.outgoing.records.iter().map(|r| place(&r.value(), &key)).collect();
+        exchanges.keep(self.delivery.env, places, request, sent).await
     }
 }
 

@@ -1,6 +1,6 @@
 //! A manifest's objects as a destination.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,8 +16,8 @@ use trib_core::delivery::{Changes, Delivers, Object, Operation};
 use trib_core::destination::{Capabilities, ColumnType, ExistingTable};
 use trib_core::load::{MOST_REJECTED, TableOutcome, too_many_rejected};
 use trib_core::{
-    BatchStream, Context, Destination, Error, Lease, Load, LoadId, Marker, Outcome, Part, Receipt, RejectedRow, Result, Table, TableName,
-    WriteMode,
+    BatchStream, Code, Context, Destination, Error, Lease, Load, LoadId, Marker, Outcome, Part, Receipt, RejectedRow, Result, Table,
+    TableName, WriteMode,
 };
 use trib_kit::http::shown;
 use trib_kit::journal::{Journal, remove};
@@ -26,8 +26,9 @@ use trib_kit::spool;
 use super::super::opened::Opened;
 use super::call::Outgoing;
 use super::delivery::{Delivery, unfinished};
+use super::exchanges::{self, Exchanges};
 use super::log::Log;
-use super::object::{self, ApiObject};
+use super::object::{self, ANY, ApiObject};
 use super::record::{Names, Record, of_batch, place};
 use super::resolve::Parents;
 use super::settled::{Settled, settle};
@@ -37,6 +38,10 @@ pub struct ApiDestination {
     objects: Arc<BTreeMap<String, ApiObject>>,
     journal: Journal,
     parents: Parents,
+    /// By name, as the API has described them.
+    described: tokio::sync::Mutex<HashMap<String, Object>>,
+    /// Syncs and scopes whose requests are kept.
+    kept: Mutex<HashSet<(String, String)>>,
     capabilities: Capabilities,
 }
 
@@ -57,7 +62,15 @@ impl ApiDestination {
             partitions: false,
         };
         let journal = Journal::new(context.project_dir.join(".tributary/deliveries").join(&context.connection));
-        Ok(Self { opened, objects: Arc::new(objects), journal, parents: Parents::default(), capabilities })
+        Ok(Self {
+            opened,
+            objects: Arc::new(objects),
+            journal,
+            parents: Parents::default(),
+            described: tokio::sync::Mutex::default(),
+            kept: Mutex::default(),
+            capabilities,
+        })
     }
 
     async fn deliver(&self, load: &Load, lease: &Lease, share: &trib_core::TableLoad) -> Result<Changes> {
@@ -67,6 +80,8 @@ impl ApiDestination {
             return Ok(Changes::default());
         }
         let (log, known) = Log::open(&staged)?;
+        let is_kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).contains(&(lease.sync.clone(), load.scope.clone()));
+        let exchanges = is_kept.then(|| Exchanges::open(&self.journal.requests(&lease.sync, &load.id))).transpose()?;
         let delivery = Delivery {
             env: &self.opened.env,
             object: object::find(&self.objects, &share.table.name.name)?,
@@ -78,6 +93,7 @@ impl ApiDestination {
             names: Names { object: share.table.name.name.clone().into(), key: share.table.key.clone().into() },
             log,
             known,
+            exchanges,
             side_by_side: self.opened.concurrency()?,
             stopped: AtomicBool::new(false),
         };
@@ -179,6 +195,45 @@ impl Delivers for ApiDestination {
         self.objects.values().map(|o| o.described.clone()).collect()
     }
 
+    async fn describe(&self, name: &str) -> Result<Object> {
+        let known = self.object(name)?;
+        let Some(discovery) = &object::find(&self.objects, name)?.discover_fields else { return Ok(known) };
+        let mut described = self.described.lock().await;
+        if let Some(object) = described.get(name) {
+            return Ok(object.clone());
+        }
+        let object = match discovery.describe(&self.opened.env, &known).await {
+            Ok(object) if !object.fields.is_empty() => object,
+            Ok(_) => return Err(self.unlisted(name).await.unwrap_or_else(|| no_fields(name))),
+            Err(e) => return Err(self.unlisted(name).await.unwrap_or(e)),
+        };
+        described.insert(name.to_owned(), object.clone());
+        Ok(object)
+    }
+
+    async fn list(&self) -> Result<Vec<Object>> {
+        let mut objects = self.objects();
+        if let Some(any) = self.objects.get(ANY)
+            && let Some(discovery) = &any.discover_objects
+        {
+            objects.retain(|o| o.name != ANY);
+            let listed = discovery.list(&self.opened.env, &any.described).await?;
+            let news: Vec<Object> = listed.into_iter().filter(|o| objects.iter().all(|known| known.name != o.name)).collect();
+            objects.extend(news);
+        }
+        Ok(objects)
+    }
+
+    fn keep_requests(&self, sync: &str, scope: &str) {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).insert((sync.to_owned(), scope.to_owned()));
+    }
+
+    async fn kept_requests(&self, sync: &str, load: &LoadId, place: &str) -> Result<Vec<Value>> {
+        let (path, place) = (self.journal.requests(sync, load), place.to_owned());
+        let read = tokio::task::spawn_blocking(move || exchanges::about(&path, &place)).await;
+        read.map_err(|_| Error::internal("reading exchanges has panicked"))?
+    }
+
     fn least_time(&self, object: &str, calls: &[(Operation, u64)]) -> Option<Duration> {
         let budget = self.opened.env.budget.as_ref()?;
         let names = Names { object: object.into(), key: Value::Array(Vec::new()) };
@@ -263,6 +318,20 @@ impl Delivers for ApiDestination {
     async fn noted(&self, sync: &str, load: &LoadId) -> Result<()> {
         remove(&self.journal.keep(sync, load)).await
     }
+}
+
+impl ApiDestination {
+    /// The error for an object that the API does not list, where it lists them.
+    async fn unlisted(&self, name: &str) -> Option<Error> {
+        self.objects.get(ANY)?.discover_objects.as_ref()?;
+        let listed = self.list().await.ok()?;
+        let is_there = listed.iter().any(|o| o.name == name);
+        (!is_there && !listed.is_empty()).then(|| object::unknown(name, listed.iter().map(|o| o.name.as_str())))
+    }
+}
+
+fn no_fields(name: &str) -> Error {
+    Error::new(Code::NotFound, "the API tells of no field of the object").detail(format!("`{name}`")).setting("into")
 }
 
 /// The rows that the object takes; the others go to `refused`.

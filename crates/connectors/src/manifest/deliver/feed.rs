@@ -16,6 +16,8 @@ use super::object::ApiOperation;
 use super::record::{Record, of_batch};
 use super::resolve::Resolved;
 
+/// Calls that may wait to be sent again without keeping others from going out.
+pub(in super::super) const WAITING: usize = 16;
 /// Bulk jobs at the same time: while the API works on one, the next is given its data.
 const JOBS: usize = 2;
 
@@ -28,21 +30,24 @@ pub(super) enum Work {
     Resumed(Started, Vec<Record>),
 }
 
-/// Held while a bulk job is worked on.
+/// Held while something is worked on.
 pub(super) type Turn = Option<OwnedSemaphorePermit>;
 
 pub(super) struct Feed<'a> {
     delivery: &'a Delivery<'a>,
     batches: mpsc::Receiver<Result<Vec<Record>>>,
     jobs: Gathered,
-    turns: Arc<Semaphore>,
+    calls_at_once: Arc<Semaphore>,
+    jobs_at_once: Arc<Semaphore>,
     ready: VecDeque<Work>,
 }
 
 impl<'a> Feed<'a> {
     pub(super) fn new(delivery: &'a Delivery<'a>, share: &TableLoad) -> Self {
         let jobs = Gathered::new(&delivery.known, share.receipts.iter().map(|r| r.rows).sum());
-        Self { delivery, batches: read(share), jobs, turns: Arc::new(Semaphore::new(JOBS)), ready: VecDeque::new() }
+        let at_once = |most| Arc::new(Semaphore::new(most));
+        let calls_at_once = at_once(delivery.side_by_side + WAITING);
+        Self { delivery, batches: read(share), jobs, calls_at_once, jobs_at_once: at_once(JOBS), ready: VecDeque::new() }
     }
 
     /// `None`: nothing is left, or the delivery has stopped.
@@ -70,11 +75,13 @@ impl<'a> Feed<'a> {
     }
 
     async fn turn(&self, work: &Work) -> Result<Turn> {
-        if !matches!(work, Work::Job(..) | Work::Resumed(..)) {
-            return Ok(None);
-        }
-        let turn = self.turns.clone().acquire_owned().await;
-        turn.map(Some).map_err(|_| Error::internal("the turns of bulk jobs have ended"))
+        let turns = match work {
+            Work::Done(_) => return Ok(None),
+            Work::Call(..) => &self.calls_at_once,
+            Work::Job(..) | Work::Resumed(..) => &self.jobs_at_once,
+        };
+        let turn = turns.clone().acquire_owned().await;
+        turn.map(Some).map_err(|_| Error::internal("the turns of a delivery have ended"))
     }
 
     /// Looks up what has to be known about records and makes calls of them, or gathers them for a job.

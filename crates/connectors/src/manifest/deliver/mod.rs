@@ -6,7 +6,9 @@
 mod answers;
 mod call;
 mod delivery;
+mod describe;
 mod destination;
+mod exchanges;
 mod feed;
 mod job;
 mod log;
@@ -16,6 +18,6 @@ mod record;
 mod resolve;
 mod settled;
 
-#[cfg(test)]
-pub(super) use self::delivery::WAITING;
 pub(super) use self::destination::ApiDestination;
+#[cfg(test)]
+pub(super) use self::feed::WAITING;

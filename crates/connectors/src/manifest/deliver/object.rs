@@ -11,9 +11,11 @@ use trib_core::{Code, Error, Result};
 
 use super::super::env::Env;
 use super::super::json_schema;
-use super::super::node::Node;
+use super::super::node::{Expr, Node};
+use super::super::parameters::PARAMETERS;
 use super::super::requester::{Body, Requester};
 use super::answers::Answers;
+use super::describe::{FieldDiscovery, ObjectDiscovery};
 use super::job::Job;
 use super::look_up::LookUp;
 use super::record::Record;
@@ -27,6 +29,8 @@ pub(super) struct ApiObject {
     schema: Value,
     operations: BTreeMap<Operation, ApiOperation>,
     pub(super) look_up: Option<LookUp>,
+    pub(super) discover_fields: Option<FieldDiscovery>,
+    pub(super) discover_objects: Option<ObjectDiscovery>,
 }
 
 /// How the API is asked to do something with records.
@@ -49,6 +53,8 @@ pub(super) struct ApiOperation {
     pub(super) answers: Answers,
     /// Many records go in a bulk job.
     pub(super) job: Option<Job>,
+    /// Headers that are made of the body.
+    pub(super) signed: Vec<(String, Expr)>,
     /// Sending a record twice is as good as once.
     pub(super) idempotent: bool,
 }
@@ -105,18 +111,29 @@ impl ApiObject {
             let both = *insert.min(update);
             most.entry(Operation::Upsert).or_insert(both);
         }
-        let field = |name: &String| ObjectField { name: name.clone(), required: required.contains(&name.as_str()) };
+        let field = |(name, schema): (&String, &Value)| ObjectField {
+            name: name.clone(),
+            kind: kind(schema),
+            required: required.contains(&name.as_str()),
+            writable: true,
+        };
+        let discover_objects = node.get("discover_objects").map(|d| ObjectDiscovery::build(env, &d)).transpose()?;
+        if discover_objects.is_some() && name != ANY {
+            return Err(node.wrong("only the object named `*` can stand for objects that the API lists"));
+        }
+        let discover_fields = node.get("discover_fields").map(|d| FieldDiscovery::build(env, &d)).transpose()?;
         let described = Object {
             name,
             description: node.text("description").map(str::to_owned),
-            fields: properties.keys().filter(|k| !k.starts_with('$')).map(field).collect(),
-            open: node.flag("open"),
+            fields: properties.iter().filter(|(k, _)| !k.starts_with('$')).map(field).collect(),
+            // Until the API is asked, it may have any field.
+            open: node.flag("open") || discover_fields.is_some(),
             keys,
             operations: most,
             can_be_looked_up: look_up.is_some(),
         };
         let schema = json!({"type": "object", "properties": properties, "required": required});
-        Ok(Self { described, schema, operations, look_up })
+        Ok(Self { described, schema, operations, look_up, discover_fields, discover_objects })
     }
 
     /// Without an upsert of the API's own, a look-up tells what is an update and what an insert.
@@ -205,6 +222,7 @@ impl ApiOperation {
             batch,
             answers: node.get("answers").map_or_else(|| Ok(Answers::default()), |a| Answers::build(&a))?,
             job: node.get("job").map(|j| Job::build(env, &j)).transpose()?,
+            signed: signed(node)?,
             idempotent: node.get("idempotent").map_or(operation != Operation::Insert, |i| i.value.as_bool().unwrap_or(false)),
         })
     }
@@ -216,6 +234,21 @@ impl ApiOperation {
     pub(super) fn most_bytes(&self) -> usize {
         self.batch.map_or(usize::MAX, |b| b.bytes)
     }
+}
+
+/// The types that a JSON Schema allows, in words.
+fn kind(schema: &Value) -> Option<String> {
+    match schema.get("type")? {
+        Value::String(one) => Some(one.clone()),
+        Value::Array(many) => Some(many.iter().filter_map(Value::as_str).filter(|t| *t != "null").collect::<Vec<_>>().join(" or ")),
+        _ => None,
+    }
+}
+
+fn signed(node: &Node<'_>) -> Result<Vec<(String, Expr)>> {
+    let headers = node.get("signed_headers");
+    let entries = headers.iter().flat_map(Node::entries).filter(|(name, _)| name.as_str() != PARAMETERS);
+    entries.map(|(name, template)| Ok((name.clone(), node.compile(template.value)?))).collect()
 }
 
 fn texts(node: &Node<'_>) -> Vec<String> {
@@ -239,15 +272,18 @@ pub(super) fn objects(env: &Arc<Env>, root: &Node<'_>) -> Result<BTreeMap<String
 }
 
 /// Stands for every object that the API has and the manifest does not name.
-const ANY: &str = "*";
+pub(super) const ANY: &str = "*";
 
 /// The object of this name among those that there are.
 pub(super) fn find<'a>(objects: &'a BTreeMap<String, ApiObject>, name: &str) -> Result<&'a ApiObject> {
-    objects.get(name).or_else(|| objects.get(ANY)).ok_or_else(|| {
-        let error = Error::new(Code::NotFound, "the API has no such object").detail(format!("`{name}`")).setting("into");
-        match closest(name, objects.keys().map(String::as_str)) {
-            Some(near) => error.hint(format!("did you mean `{near}`?")),
-            None => error.hint(format!("there are {}", objects.keys().cloned().collect::<Vec<_>>().join(", "))),
-        }
-    })
+    objects.get(name).or_else(|| objects.get(ANY)).ok_or_else(|| unknown(name, objects.keys().map(String::as_str)))
+}
+
+/// The error for a name that no object has.
+pub(super) fn unknown<'a>(name: &str, there: impl Iterator<Item = &'a str> + Clone) -> Error {
+    let error = Error::new(Code::NotFound, "the API has no such object").detail(format!("`{name}`")).setting("into");
+    match closest(name, there.clone()) {
+        Some(near) => error.hint(format!("did you mean `{near}`?")),
+        None => error.hint(format!("there are {}", there.take(20).collect::<Vec<_>>().join(", "))),
+    }
 }
