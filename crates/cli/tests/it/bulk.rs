@@ -261,7 +261,7 @@ fn a_job_takes_json_lines() {
         (
             "models/people.sql",
             "/*---\nschema: marts\n---*/\nselect 'p' || value || '@x' as email, case when value % 50 <> 7 then 'Zoë \"' || value || '\"' end as name,
-             cast(value as decimal(30, 2)) + 12345678901234567890.05 as score from (select unnest(generate_series(1, 100)) as value)\n",
+             cast('12345678901234567890.05' as decimal(30, 2)) + value as score from (select unnest(generate_series(1, 100)) as value)\n",
         ),
     ]);
     folder.write("connectors/book.yaml", &OF_LINES.replace("$url", &api.url()));

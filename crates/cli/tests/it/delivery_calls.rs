@@ -35,7 +35,7 @@ objects:
           # As GitHub signs: https://docs.github.com/en/webhooks/using-webhooks/validating-webhook-deliveries
           X-Hub-Signature-256: "sha256={{ body | hmac(config['secret']) }}"
           # As Stripe does: https://docs.stripe.com/webhooks#verify-manually
-          Stripe-Signature: "t={{ timestamp }},v1={{ (timestamp | string ~ '.' ~ body) | hmac(config['secret']) }}"
+          Stripe-Signature: "t={{ timestamp }},v1={{ (timestamp ~ '.' ~ body) | hmac(config['secret']) }}"
 spec:
   type: Spec
   connection_specification:

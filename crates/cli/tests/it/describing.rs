@@ -71,7 +71,7 @@ objects:
   # The first row of a sheet: names alone.
   - name: Sheet
     discover_fields:
-      retriever: {requester: {$ref: "#/definitions/to", path: row}, record_selector: {extractor: {field_path: [values, 0]}}}
+      retriever: {requester: {$ref: "#/definitions/to", path: row}, record_selector: {extractor: {field_path: [values, "0"]}}}
       name: "{{ result }}"
     operations: [{$ref: "#/definitions/write"}]
 spec: {type: Spec, connection_specification: {type: object, properties: {}}}

@@ -81,9 +81,12 @@ pub(super) struct Call<'a> {
     pub(super) witness: Option<&'a dyn Witness>,
 }
 
-/// Somebody who is told when a request goes out, each time that it does.
+/// Somebody who is told of each try of a request.
 #[async_trait]
 pub(super) trait Witness: Send + Sync {
+    /// Waits until a try may be prepared: what waits with credentials in it may find them outdated.
+    async fn turn(&self) -> Result<()>;
+
     /// All waiting is over, and the request is the next to go. An error keeps it here.
     async fn leaving(&self) -> Result<()>;
 
@@ -251,6 +254,9 @@ impl Requester {
         let mut refreshed = None;
         loop {
             attempt += 1;
+            if let Some(witness) = call.witness {
+                witness.turn().await?;
+            }
             let mut authenticated = options.clone();
             let bare = || self.request(&url, options.clone(), Vec::new());
             let secret_headers = Box::pin(self.auth.apply(env, &mut authenticated, &bare)).await?;

@@ -1,14 +1,14 @@
 //! Sending a load: call by call, side by side within the connector's limits, each call written down before and after.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use serde_json::Value;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use trib_core::delivery::{Changes, Fate, Operation};
 use trib_core::{Error, Lease, Result, TableLoad};
 use trib_kit::http::{Request, Response};
@@ -44,6 +44,8 @@ pub(super) struct Delivery<'a> {
     pub(super) exchanges: Option<Exchanges>,
     /// Calls on their way at the same time.
     pub(super) side_by_side: usize,
+    /// As many.
+    pub(super) turns: Semaphore,
     /// A call has failed for a reason that is not its records'.
     pub(super) stopped: AtomicBool,
 }
@@ -168,7 +170,7 @@ impl Delivery<'_> {
 
     /// What the API says to a call; `None`: the delivery was stopped before it went out.
     async fn sent(&self, outgoing: &Outgoing<'_>) -> Result<Option<Reply>> {
-        let departure = Departure { delivery: self, outgoing, left: AtomicBool::new(false) };
+        let departure = Departure { delivery: self, outgoing, left: AtomicBool::new(false), turn: Mutex::default() };
         let reply = outgoing.send(&departure).await;
         if self.stopped.load(Ordering::Relaxed) && !departure.left.load(Ordering::Relaxed) { Ok(None) } else { reply.map(Some) }
     }
@@ -230,10 +232,24 @@ struct Departure<'a> {
     outgoing: &'a Outgoing<'a>,
     /// It went out once, and has to come to an end.
     left: AtomicBool,
+    /// Held from the preparation of a try to its answer.
+    turn: Mutex<Option<SemaphorePermit<'a>>>,
+}
+
+impl<'a> Departure<'a> {
+    fn hold(&self, turn: Option<SemaphorePermit<'a>>) {
+        *self.turn.lock().unwrap_or_else(PoisonError::into_inner) = turn;
+    }
 }
 
 #[async_trait]
 impl Witness for Departure<'_> {
+    async fn turn(&self) -> Result<()> {
+        let turn = self.delivery.turns.acquire().await;
+        self.hold(Some(turn.map_err(|_| Error::internal("the turns of calls have ended"))?));
+        Ok(())
+    }
+
     async fn leaving(&self) -> Result<()> {
         let left = self.left.load(Ordering::Relaxed);
         if !left && self.delivery.stopped.load(Ordering::Relaxed) {
@@ -249,6 +265,7 @@ impl Witness for Departure<'_> {
     }
 
     async fn answered(&self, request: &Request, sent: &Result<Response>) -> Result<()> {
+        self.hold(None);
         let Some(exchanges) = &self.delivery.exchanges else { return Ok(()) };
         let key: Vec<String> = serde_json::from_value(self.delivery.names.key.clone())?;
         let places = self.outgoing.records.iter().map(|r| place(&r.value(), &key)).collect();

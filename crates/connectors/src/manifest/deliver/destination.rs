@@ -11,7 +11,7 @@ use arrow::datatypes::{DataType, Field};
 use async_trait::async_trait;
 use futures::StreamExt;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use trib_core::delivery::{Changes, Delivers, Object, Operation};
 use trib_core::destination::{Capabilities, ColumnType, ExistingTable};
 use trib_core::load::{MOST_REJECTED, TableOutcome, too_many_rejected};
@@ -21,6 +21,7 @@ use trib_core::{
 };
 use trib_kit::http::shown;
 use trib_kit::journal::{Journal, remove};
+use trib_kit::scrub::Scrub;
 use trib_kit::spool;
 
 use super::super::opened::Opened;
@@ -82,6 +83,7 @@ impl ApiDestination {
         let (log, known) = Log::open(&staged)?;
         let is_kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).contains(&(lease.sync.clone(), load.scope.clone()));
         let exchanges = is_kept.then(|| Exchanges::open(&self.journal.requests(&lease.sync, &load.id))).transpose()?;
+        let side_by_side = self.opened.concurrency()?;
         let delivery = Delivery {
             env: &self.opened.env,
             object: object::find(&self.objects, &share.table.name.name)?,
@@ -94,7 +96,8 @@ impl ApiDestination {
             log,
             known,
             exchanges,
-            side_by_side: self.opened.concurrency()?,
+            side_by_side,
+            turns: Semaphore::new(side_by_side),
             stopped: AtomicBool::new(false),
         };
         let delivered = delivery.run(share).await.map_err(unfinished)?;
@@ -251,6 +254,7 @@ impl Delivers for ApiDestination {
     async fn requests(&self, object: &str, key: &[String], mut rows: BatchStream) -> Result<Vec<Value>> {
         let names = Names { object: object.into(), key: key.into() };
         let object = object::find(&self.objects, object)?;
+        let scrub = Scrub::new(self.opened.env.secrets());
         let mut requests = Vec::new();
         while let Some(batch) = rows.next().await {
             for mut record in of_batch(&batch?, 0)? {
@@ -262,13 +266,13 @@ impl Delivers for ApiDestination {
                 }
                 let outgoing = Outgoing { env: &self.opened.env, operation, records: &[record], names: &names, load: "preview" };
                 let request = outgoing.preview()?;
-                let body = request.body.as_ref().map(|b| self.opened.env.without_secrets(&String::from_utf8_lossy(b)));
+                let body = request.body.as_ref().map(|b| scrub.text(&String::from_utf8_lossy(b)));
                 let body = body.map(|text| serde_json::from_str(&text).unwrap_or(Value::String(text)));
                 let headers: serde_json::Map<String, Value> =
-                    request.headers.iter().map(|(n, v)| (n.clone(), Value::from(self.opened.env.without_secrets(v)))).collect();
+                    request.headers.iter().map(|(n, v)| (n.clone(), Value::from(scrub.text(v)))).collect();
                 let query: Vec<String> = request.url.query_pairs().map(|(k, v)| format!("{k}={v}")).collect();
                 let url = format!("{}{}{}", shown(&request.url), if query.is_empty() { "" } else { "?" }, query.join("&"));
-                let url = self.opened.env.without_secrets(&url);
+                let url = scrub.text(&url);
                 requests.push(json!({"method": request.method, "url": url, "headers": headers, "body": body}));
             }
         }
