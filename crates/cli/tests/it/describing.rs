@@ -149,15 +149,17 @@ fn a_mapping_is_checked_before_anything_is_sent() {
         "{into: Contact, key: {Email: email}, map: {LastName: name, Score__c: score, Address.city: name}}",
         "{into: Sheet, key: {email: email}, map: {score: score}}",
     ] {
+        let bench = Bench::new();
         bench.sync(stream);
         bench.folder.ok(&["check", "crm"]);
-        bench.folder.ok(&["run", "crm", "--full-refresh"]);
+        bench.folder.ok(&["run", "crm"]);
         assert_eq!(bench.sent().len(), 1, "{stream}");
     }
     // Who may not ask sends all the same, and is told.
+    let bench = Bench::new();
     bench.forbidden.store(true, Ordering::SeqCst);
     bench.sync("{into: Contact, key: {Email: email}, map: {LastName: name, Scor__c: score}}");
-    let said = bench.folder.ok(&["run", "crm", "--full-refresh"]);
+    let said = bench.folder.ok(&["run", "crm"]);
     assert!(bench.sent().len() == 1 && said.all().contains("the fields of Contact are not checked"), "{}", said.all());
 }
 
