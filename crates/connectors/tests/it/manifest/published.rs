@@ -7,8 +7,18 @@ use std::process::Command;
 
 const PUBLISHED: &str = "airbyte-cdk==7.39.1";
 /// Ours, for destinations.
-const OURS: [&str; 8] =
-    ["ApiObject", "ApiOperation", "BulkJob", "CheckRequest", "JobResults", "RecordAnswers", "RecordBatching", "RecordLookUp"];
+const OURS: [&str; 10] = [
+    "ApiObject",
+    "ApiOperation",
+    "BulkJob",
+    "CheckRequest",
+    "FieldDiscovery",
+    "JobResults",
+    "ObjectDiscovery",
+    "RecordAnswers",
+    "RecordBatching",
+    "RecordLookUp",
+];
 /// Where ours takes more than what is published.
 const MORE: [(&str, &str); 2] =
     [("(GET/POST)", "(GET/POST/PUT/PATCH/DELETE)"), ("CheckStream|CheckDynamicStream", "CheckStream|CheckDynamicStream|CheckRequest")];
