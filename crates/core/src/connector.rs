@@ -50,6 +50,8 @@ pub struct Edition {
     pub verified_on: String,
     /// The vendor's own documentation, from which it was written.
     pub documentation: String,
+    /// What the vendor publishes for programs, and the test holds requests and answers against: a package with its version, and what it is made from.
+    pub held_against: Option<String>,
     /// What users have to know: limits, and what an incremental read cannot see.
     pub notes: Vec<String>,
 }

@@ -185,8 +185,13 @@ fn page(connector: &Connector, catalog: &Value, objects: &[Object]) -> String {
     let edition = connector.edition.as_ref().unwrap();
     let mut page = format!(
         "# {}\n\n{}\n\nA [declarative connector](declarative.md) that comes with Tributary, version {}, written from the\n[vendor's documentation]({}). On {} it was \
-         tested against a stand-in of ours that holds requests against that\ndocumentation, not against the vendor's own service.\n\n",
-        connector.title, connector.description, edition.version, edition.documentation, edition.verified_on
+         tested against a stand-in of ours that holds requests against that\ndocumentation, not against the vendor's own service.{}\n\n",
+        connector.title,
+        connector.description,
+        edition.version,
+        edition.documentation,
+        edition.verified_on,
+        edition.held_against.as_ref().map(|source| format!(" Requests and answers were held against\n{source}.")).unwrap_or_default()
     );
     let schema = connector.schema.as_value();
     let required: Vec<&str> = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
@@ -254,6 +259,9 @@ fn prove(shipped: &Shipped) {
         case.is_replayed(shipped);
     }
     case.deliver();
+    case.is_troubled();
+    case.conforms(shipped, &case.objects(&shipped.connector().unwrap()));
+    case.is_published(shipped);
     case.vendor.begin(false);
     case.be_refused();
     for args in [&["plan"][..], &["state", "get"], &["logs"]] {

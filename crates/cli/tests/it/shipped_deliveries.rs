@@ -2,7 +2,8 @@
 //! limits of a call, and a second run.
 //!
 //! `deliver` in a file of `tests/stand_ins` lists deliveries: the `stream` as a sync has it, the `columns` of its model, and for the `first` run and the
-//! `second` their `rows`, what the vendor has `kept` afterwards, which reasons stand beside what was `rejected`, the keys that were `taken`, and how many `calls` it took.
+//! `second` their `rows` (`of`: so many, by the number `n`), what the vendor has `kept` afterwards, which reasons stand beside what was `rejected`, the keys that were
+//! `taken` or how many were `sent`, how many `calls` it took, and what somebody else has removed there before (`gone`).
 
 use serde_json::{Value, json};
 
@@ -22,19 +23,10 @@ impl Case {
 
     fn phase(&self, number: usize, delivery: &Value, phase: &str) {
         let (at, expected) = (format!("{}, delivery {number}, {phase}", self.name), &delivery[phase]);
-        let columns: Vec<&str> = delivery["columns"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
-        let rows = expected["rows"].as_str().unwrap();
-        let sql = match expected["of"].as_u64() {
-            Some(of) => {
-                let list = rows.split(", ").zip(&columns).map(|(value, name)| format!("{value} as {name}"));
-                format!("select {} from (select unnest(generate_series(1, {of})) as n)", list.collect::<Vec<_>>().join(", "))
-            }
-            None => {
-                let list = columns.iter().enumerate().map(|(i, name)| format!("column{} as {name}", i + 1));
-                format!("select {} from (values {rows}) as v", list.collect::<Vec<_>>().join(", "))
-            }
-        };
-        self.folder.write(&format!("models/d{number}.sql"), &format!("/*---\nschema: marts\n---*/\n{sql}\n"));
+        self.model(&format!("d{number}"), &delivery["columns"], expected["rows"].as_str().unwrap(), expected["of"].as_u64());
+        for (collection, keys) in expected["gone"].as_object().into_iter().flatten() {
+            keys.as_array().unwrap().iter().for_each(|key| self.vendor.remove(collection, key.as_str().unwrap()));
+        }
         self.vendor.begin(false);
         self.trib_well(&["run", &format!("d{number}")]);
         let said = self.trib(&["run", &format!("to{number}")]);
@@ -50,7 +42,7 @@ impl Case {
         let rejected = expected["rejected"].as_array().map_or(0, Vec::len);
         if expected["taken"].is_array() {
             assert_eq!(json!(taken), expected["taken"], "{at}");
-        } else if let Some(of) = expected["of"].as_u64() {
+        } else if let Some(of) = expected["sent"].as_u64().or_else(|| expected["of"].as_u64()) {
             assert_eq!(taken.len() as u64 + rejected as u64, of, "{at}");
         }
         if let Some(calls) = expected["calls"].as_u64() {
@@ -63,5 +55,21 @@ impl Case {
         self.vendor.begin(false);
         let said = self.trib(&["run", &format!("to{number}")]);
         assert_eq!((said.status, self.vendor.kept().taken.len()), (Some(0), 0), "{at}, again: {}", said.all());
+    }
+
+    /// Writes a model of these rows; `of`: of so many that `n` counts.
+    pub(crate) fn model(&self, name: &str, columns: &Value, rows: &str, of: Option<u64>) {
+        let columns: Vec<&str> = columns.as_array().unwrap().iter().filter_map(Value::as_str).collect();
+        let sql = match of {
+            Some(of) => {
+                let list = rows.split(", ").zip(&columns).map(|(value, name)| format!("{value} as {name}"));
+                format!("select {} from (select unnest(generate_series(1, {of})) as n)", list.collect::<Vec<_>>().join(", "))
+            }
+            None => {
+                let list = columns.iter().enumerate().map(|(i, name)| format!("column{} as {name}", i + 1));
+                format!("select {} from (values {rows}) as v", list.collect::<Vec<_>>().join(", "))
+            }
+        };
+        self.folder.write(&format!("models/{name}.sql"), &format!("/*---\nschema: marts\n---*/\n{sql}\n"));
     }
 }

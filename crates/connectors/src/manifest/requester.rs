@@ -108,6 +108,8 @@ pub(super) enum Reply {
     Refused(String),
     /// It may have arrived or not.
     Lost(Error),
+    /// It had no effect, and no other call would have one: the credentials are not accepted, or the API is not to be had.
+    Undone(Error),
 }
 
 pub(super) enum Answer {
@@ -209,20 +211,23 @@ impl Requester {
         let Tried { request, sent, resolution, attempt } = self.tried(env, call, extra, repeatable).await?;
         let response = match sent {
             Ok(response) => response,
-            Err(error) if repeatable || never_left(&error) => return Err(error.hint(format!("tried {attempt} times"))),
+            Err(error) if never_left(&error) => return Ok(Reply::Undone(error.hint(format!("tried {attempt} times")))),
+            Err(error) if repeatable => return Err(error.hint(format!("tried {attempt} times"))),
             Err(error) => return Ok(Reply::Lost(error)),
         };
         let error = || refused(env, &request, &response, &resolution, attempt);
         match resolution.action {
             Action::Success | Action::Ignore => Ok(Reply::Taken(response)),
             Action::Fail if resolution.failure == FailureType::System => {
-                let said = error_message(&response).or(resolution.message.clone()).filter(|m| !m.trim().is_empty());
+                let said = [error_message(&response), resolution.message.clone()].into_iter().flatten().find(|m| !m.trim().is_empty());
                 let said = said.unwrap_or_else(|| format!("the API answered {}", response.status));
                 let said: String = said.chars().take(500).collect();
                 Ok(Reply::Refused(env.without_secrets(&said)))
             }
-            Action::Retry if !repeatable && may_have_worked(response.status) => Ok(Reply::Lost(error())),
-            _ => Err(error()),
+            Action::Retry if !may_have_worked(response.status) => Ok(Reply::Undone(error())),
+            Action::Retry if repeatable => Err(error()),
+            Action::Retry => Ok(Reply::Lost(error())),
+            _ => Ok(Reply::Undone(error())),
         }
     }
 

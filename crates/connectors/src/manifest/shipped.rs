@@ -77,6 +77,7 @@ impl Shipped {
             licence: fact(manifest, "licence")?,
             verified_on: fact(manifest, "verified_on")?,
             documentation: fact(manifest, "documentation")?,
+            held_against: manifest.metadata("held_against").and_then(Value::as_str).map(str::to_owned),
             notes: notes.filter_map(Value::as_str).map(str::to_owned).collect(),
         })
     }

@@ -43,7 +43,7 @@ pub(super) fn path(route: &Value, asked: &Asked) -> Option<Variables> {
     }
     let body: Value = serde_json::from_str(&asked.body).unwrap_or_default();
     let is_meant = |(name, pattern): (&String, &Value)| {
-        let given = at(&body, name).map(super::fill::text).or_else(|| asked.param(name)).unwrap_or_default();
+        let given = at(&body, name).map(super::fill::text).or_else(|| asked.param(name)).or_else(|| asked.field(name)).unwrap_or_default();
         Regex::new(pattern.as_str().unwrap_or_default()).expect("a pattern").is_match(&given)
     };
     route["when"].as_object().into_iter().flatten().all(is_meant).then_some(variables)

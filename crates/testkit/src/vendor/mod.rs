@@ -28,23 +28,29 @@
 //!       into: contacts              # what they are kept as; read by [`Vendor::kept`]
 //!       key: id                     # a path in the record, or `$name` of the URL; left out: a number is given
 //!       keep: properties            # what of the record is kept; `remove: true`: it goes away
-//!       there: true                 # it must be known; `fresh: true`: it must not
+//!       there: true                 # it must be known; `fresh: true`: it must not; `refuses: [a@x]`: not these, for reasons of the vendor's own
 //!       whole: true                 # a wrong record refuses the call; otherwise it gets `wrong`, `apart: true`: in a list of its own
 //!       each: {id: $key}            # `$number` is its place, `$new` whether it was unknown, `$why` what is wrong with it
 //!       wrong: {message: $why}
 //!     once: idempotency-key         # a header: a call with the same value gets the same answer and changes nothing
+//!     does: $object upsert          # what it is evidence of: [`Vendor::deeds`]
+//!     some: 207                     # the status where some are refused; `nothing: 400` where all are
 //!     answer: {results: $results, errors?: $wrong}
+//! there: {contacts: {a@x: {name: Ann}}}                        # kept from the beginning
 //! ```
+//!
+//! What is kept may be given too: `records: [{kept: contacts, each: {id: $key, properties: $record}}]`.
 //!
 //! A text as `answer` is sent as it is, with `$rows` for the records as CSV of the route's `columns`. Fields that begin with `~` are for
 //! `keep` only. What breaks a rule is answered as the vendor would, and remembered: [`Vendor::refusals`].
 
+mod deeds;
 mod demand;
 mod fill;
 mod page;
 mod take;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -53,6 +59,7 @@ use serde_json::{Map, Value, json};
 use crate::chance::Chance;
 use crate::stand_in::{Answer, Asked, StandIn};
 
+pub use deeds::{Deed, Exchange};
 pub use take::Kept;
 
 /// What is known while a request is answered, by name.
@@ -78,6 +85,12 @@ struct State {
     trouble: Option<(Chance, Trouble)>,
     /// When requests came since the run began.
     came: Vec<Instant>,
+    /// The answer to the next call that brings records, which does nothing.
+    instead: Option<Value>,
+    /// `limit` does not count in this run.
+    unlimited: bool,
+    /// Of all runs.
+    seen: deeds::Seen,
 }
 
 /// What goes wrong by chance, in calls of a thousand.
@@ -106,7 +119,8 @@ impl Refusal {
 
 impl Vendor {
     pub fn start(document: Value) -> Self {
-        let state = Arc::new(Mutex::new(State::default()));
+        let kept = Kept { records: serde_json::from_value(document["there"].clone()).unwrap_or_default(), taken: Vec::new() };
+        let state = Arc::new(Mutex::new(State { kept, ..State::default() }));
         let shared = state.clone();
         let server = StandIn::start(move |asked| {
             let mut state = shared.lock().unwrap_or_else(PoisonError::into_inner);
@@ -124,7 +138,8 @@ impl Vendor {
     pub fn begin(&self, later: bool) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = Kept { records: std::mem::take(&mut state.kept.records), taken: Vec::new() };
-        *state = State { later, kept, done: std::mem::take(&mut state.done), trouble: state.trouble.take(), ..State::default() };
+        let (done, seen) = (std::mem::take(&mut state.done), std::mem::take(&mut state.seen));
+        *state = State { later, kept, done, seen, trouble: state.trouble.take(), ..State::default() };
     }
 
     /// Requests that were answered as asked, and those that came too soon.
@@ -145,9 +160,38 @@ impl Vendor {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).kept.clone()
     }
 
+    /// Somebody else removes a record there.
+    pub fn remove(&self, collection: &str, key: &str) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let gone = state.kept.records.get_mut(collection).and_then(|records| records.remove(key));
+        assert!(gone.is_some(), "{collection} has no {key}");
+    }
+
     /// From now on calls go wrong by chance.
     pub fn trouble(&self, seed: u64, trouble: Trouble) {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).trouble = Some((Chance::new(seed), trouble));
+    }
+
+    /// The next call that brings records is answered with this `{status, headers, body}`, and nothing is done. No other call of the run comes too soon.
+    pub fn answer_instead(&self, answer: Value) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.instead = Some(answer);
+        state.unlimited = true;
+    }
+
+    /// Whether it has not come to that.
+    pub fn waits_to_answer(&self) -> bool {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).instead.is_some()
+    }
+
+    /// What routes were called for, by their `does`, in all runs.
+    pub fn deeds(&self) -> BTreeMap<String, Deed> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).seen.deeds.clone()
+    }
+
+    /// Some requests of each route with their answers, of all runs.
+    pub fn exchanges(&self) -> Vec<Exchange> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).seen.exchanges.clone()
     }
 
     /// The requests since the last call.
@@ -164,7 +208,7 @@ impl Vendor {
 fn answer(document: &Value, state: &mut State, asked: &Asked) -> Answer {
     state.asked += 1;
     state.came.push(Instant::now());
-    if document.pointer("/limit/request").and_then(Value::as_u64) == Some(state.asked) {
+    if !state.unlimited && document.pointer("/limit/request").and_then(Value::as_u64) == Some(state.asked) {
         state.limited += 1;
         return send(&document["limit"]["answer"], &Variables::new(), "");
     }
@@ -185,7 +229,7 @@ fn answer(document: &Value, state: &mut State, asked: &Asked) -> Answer {
 }
 
 fn answer_by_rules(document: &Value, state: &mut State, asked: &Asked) -> Answer {
-    match serve(document, state, asked) {
+    let answer = match serve(document, state, asked) {
         Ok(answer) => {
             state.served += 1;
             answer
@@ -195,7 +239,9 @@ fn answer_by_rules(document: &Value, state: &mut State, asked: &Asked) -> Answer
             let why = Variables::from_iter([("why".to_owned(), Value::from(refusal.why))]);
             send(&refusal.answer, &why, "")
         }
-    }
+    };
+    state.seen.exchange(asked, &answer);
+    answer
 }
 
 fn serve(document: &Value, state: &mut State, asked: &Asked) -> Result<Answer, Refusal> {
@@ -205,6 +251,11 @@ fn serve(document: &Value, state: &mut State, asked: &Asked) -> Result<Answer, R
     let found = list(&document["routes"]).iter().find_map(|r| Some((r, demand::path(r, asked)?)));
     let Some((route, mut variables)) = found else { return Err(Refusal::new("there is no such route")) };
     demand::headers(route, asked)?;
+    if route["takes"].is_object()
+        && let Some(answer) = state.instead.take()
+    {
+        return Ok(send(&answer, &variables, ""));
+    }
     let refused = |mut refusal: Refusal| {
         refusal.why = format!("{} ({})", refusal.why, route["docs"].as_str().unwrap_or("no page of documentation"));
         match &route["refused"] {
@@ -219,13 +270,20 @@ fn serve(document: &Value, state: &mut State, asked: &Asked) -> Result<Answer, R
     if let Some(done) = once.as_ref().and_then(|once| state.done.get(once)) {
         return Ok(done.clone());
     }
-    take::take(route, &asked.body, &mut state.kept, &mut variables).map_err(refused)?;
-    page::fill_in(route, state.later, &mut variables).map_err(refused)?;
+    let taken = take::take(route, &asked.body, &mut state.kept, &mut variables);
+    let paged = taken.and_then(|()| page::fill_in(route, state.later, &state.kept, &mut variables));
+    state.seen.note(route, &variables, paged.is_ok());
+    paged.map_err(refused)?;
     let is_empty = variables.get("records").and_then(Value::as_array).is_some_and(Vec::is_empty);
     if is_empty && !route["none"].is_null() {
         return Ok(send(&route["none"], &variables, ""));
     }
-    let status = if variables.get("wrong").is_some_and(Value::is_array) { &route["some"] } else { &route["status"] };
+    let is_list = |name: &str| variables.get(name).and_then(Value::as_array).map(|list| !list.is_empty());
+    let status = match (is_list("wrong"), is_list("results")) {
+        (Some(true), Some(false)) if !route["nothing"].is_null() => &route["nothing"],
+        (Some(true), _) => &route["some"],
+        _ => &route["status"],
+    };
     let whole = json!({"status": status.as_u64().unwrap_or(200), "headers": route["headers"], "body": route["answer"]});
     let answer = send(&whole, &variables, route["type"].as_str().unwrap_or_default());
     if let Some(once) = once {

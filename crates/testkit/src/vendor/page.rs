@@ -6,15 +6,22 @@ use chrono::DateTime;
 use serde_json::{Value, json};
 
 use super::demand::at;
-use super::fill::{records, text};
-use super::{Refusal, Variables, list};
+use super::fill::{fill, records, text};
+use super::{Kept, Refusal, Variables, list};
 
 /// Chooses the records that are asked for, and says where the next page is.
-pub(super) fn fill_in(route: &Value, later: bool, variables: &mut Variables) -> Result<(), Refusal> {
+pub(super) fn fill_in(route: &Value, later: bool, kept: &Kept, variables: &mut Variables) -> Result<(), Refusal> {
     if !route["records"].is_array() {
         return Ok(());
     }
-    let mut all = records(list(&route["records"]));
+    let (kept_ones, given): (Vec<Value>, Vec<Value>) = list(&route["records"]).iter().cloned().partition(|r| r["kept"].is_string());
+    let mut all = records(&given);
+    for rule in &kept_ones {
+        let there = kept.records.get(&text(&fill(&rule["kept"], variables))).into_iter().flatten();
+        all.extend(there.map(|(key, record)| {
+            fill(&rule["each"], &Variables::from_iter([("key".to_owned(), key.as_str().into()), ("record".to_owned(), record.clone())]))
+        }));
+    }
     if later {
         all.extend(records(list(&route["later"])));
     }
@@ -93,6 +100,8 @@ fn keeps(rule: &Value, record: &Value, variables: &Variables) -> bool {
         ("<=", order) => order != Ordering::Greater,
         ("<", order) => order == Ordering::Less,
         ("=", order) => order == Ordering::Equal,
+        // In a list of a query language or in JSON.
+        ("quoted in", _) => [format!("'{given}'"), format!("\"{given}\"")].iter().any(|quoted| wanted.to_lowercase().contains(&quoted.to_lowercase())),
         ("in", _) => wanted.split([',', ';', '+']).any(|w| w == given) || wanted.is_empty(),
         (other, _) => panic!("there is no operator {other}"),
     }

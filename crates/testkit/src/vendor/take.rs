@@ -40,6 +40,9 @@ pub(super) fn take(route: &Value, body: &str, kept: &mut Kept, variables: &mut V
             (own, outcome)
         })
         .collect();
+    let wrong = outcomes.iter().filter(|(_, o)| o.is_err()).count();
+    variables.insert("refused_count".to_owned(), wrong.into());
+    variables.insert("taken_count".to_owned(), (outcomes.len() - wrong).into());
     if rules["whole"] == true
         && let Some((_, Err(refusal))) = outcomes.iter().find(|(_, o)| o.is_err())
     {
@@ -98,6 +101,9 @@ fn fits(rules: &Value, record: &Value, kept: &Kept, own: &mut Variables) -> Resu
     flatten("", record, &mut leaves);
     check(&rules["record"], leaves, own)?;
     let key = key(rules, record, own);
+    if let Some(key) = key.as_ref().filter(|key| super::list(&rules["refuses"]).iter().any(|r| text(r) == **key)) {
+        return Err(Refusal::new(format!("{key} is refused")));
+    }
     let there = key.as_ref().is_some_and(|key| kept.records.get(&collection(rules, own)).is_some_and(|c| c.contains_key(key)));
     if rules["there"] == true && !there {
         return Err(Refusal::new("there is no such record"));

@@ -102,9 +102,10 @@ fn text(connector: &Connector, pin: Option<&Pin>, width: Option<usize>) -> Strin
 }
 
 fn edition(edition: &Edition) -> String {
-    let Edition { version, sha256, licence: spdx, verified_on, documentation, notes } = edition;
+    let Edition { version, sha256, licence: spdx, verified_on, documentation, held_against, notes } = edition;
+    let held_against = held_against.as_ref().map(|source| format!(", requests and answers held against {source}")).unwrap_or_default();
     let notes: String = notes.iter().map(|note| format!("\n- {note}")).collect();
-    format!(" on {verified_on}\nmanifest {version}, {}, sha256 {sha256}\nwritten from {documentation}{notes}", licence(spdx))
+    format!(" on {verified_on}{held_against}\nmanifest {version}, {}, sha256 {sha256}\nwritten from {documentation}{notes}", licence(spdx))
 }
 
 /// A setting's type in a word or two; the choices, where there are only a few.

@@ -149,6 +149,10 @@ impl Delivery<'_> {
                     waiting.extend([(second, lost), (records, lost)]);
                     continue;
                 }
+                Reply::Undone(error) => {
+                    self.log.undone(records.iter().map(|r| r.row).collect()).await?;
+                    return Err(error);
+                }
                 Reply::Lost(error) => {
                     let inserts = records.iter().all(|r| r.operation == Operation::Insert);
                     if let Some(look_up) = self.object.look_up.as_ref().filter(|_| inserts) {

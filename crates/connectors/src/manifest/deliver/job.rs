@@ -201,7 +201,7 @@ impl Job {
         match requester.change(about.env, Call::plain(&slice), extra, true).await? {
             Reply::Taken(response) => Ok(Ok(response)),
             Reply::Refused(why) => Ok(Err(why)),
-            Reply::Lost(error) => Err(error),
+            Reply::Lost(error) | Reply::Undone(error) => Err(error),
         }
     }
 

@@ -1,6 +1,6 @@
 //! What was sent and what came of it, written down call by call.
 //!
-//! One JSON object a line: `{"sent": [rows]}` before a call, `{"fates": [[row, fate]]}` after it, `{"job": {rows, operation, created}}` before a bulk job is closed.
+//! One JSON object a line: `{"sent": [rows]}` before a call, `{"fates": [[row, fate]]}` after it, or `{"undone": [rows]}` where it had no effect, `{"job": {rows, operation, created}}` before a bulk job is closed.
 //! Rows are named by their place in the load.
 
 use std::collections::{HashMap, HashSet};
@@ -21,6 +21,7 @@ const NAME: &str = "calls.jsonl";
 enum Entry {
     Sent(Vec<u64>),
     Fates(Vec<(u64, Fate)>),
+    Undone(Vec<u64>),
     Job(Started),
 }
 
@@ -70,6 +71,11 @@ impl Log {
         self.write(Entry::Fates(fates), false).await
     }
 
+    /// After a call that had no effect.
+    pub(super) async fn undone(&self, rows: Vec<u64>) -> Result<()> {
+        self.write(Entry::Undone(rows), false).await
+    }
+
     /// Before a job is closed.
     pub(super) async fn started(&self, job: Started) -> Result<()> {
         self.write(Entry::Job(job), true).await
@@ -113,6 +119,11 @@ fn read(file: &File) -> Result<Known> {
                 for (row, fate) in fates {
                     known.in_doubt.remove(&row);
                     known.fates.insert(row, fate);
+                }
+            }
+            Ok(Entry::Undone(rows)) => {
+                for row in rows {
+                    known.in_doubt.remove(&row);
                 }
             }
             Ok(Entry::Job(job)) => known.jobs.push(job),

@@ -26,6 +26,8 @@ pub(super) struct LookUp {
     most: usize,
     /// What was made a moment ago may not be found yet.
     pub(super) lags: bool,
+    /// Identifiers are places, which other records take when one goes: each time they are asked for anew.
+    pub(super) moves: bool,
 }
 
 /// A record as the API has it.
@@ -60,6 +62,7 @@ impl LookUp {
             fields: node.items("fields").iter().filter_map(|f| f.value.as_str()).map(str::to_owned).collect(),
             most: most.unwrap_or(1),
             lags: node.flag("lags"),
+            moves: node.flag("moves"),
         })
     }
 
@@ -78,7 +81,7 @@ impl LookUp {
                 ("key", names.key.clone()),
             ];
             let slice = about.into_iter().fold(Slice::default(), |slice, (name, value)| slice.with_extra(name, value));
-            let found = self.found(env, slice).await?;
+            let found = self.found(env, slice, names).await?;
             matches.extend(keys.iter().map(|key| match found.get(key).map(Vec::as_slice) {
                 None | Some([]) => Match::None,
                 Some([one]) => Match::One(one.clone()),
@@ -89,13 +92,16 @@ impl LookUp {
     }
 
     /// What one request and its further pages give, by key.
-    async fn found(&self, env: &Env, slice: Slice) -> Result<HashMap<String, Vec<Found>>> {
+    async fn found(&self, env: &Env, slice: Slice, names: &Names) -> Result<HashMap<String, Vec<Found>>> {
         let mut found: HashMap<String, Vec<Found>> = HashMap::new();
         let mut pages = PageState::new(slice, &self.retriever);
+        let mut number = 0_u64;
         while let Some(page) = self.retriever.next_page(env, &mut pages, None, None).await? {
             for result in page.iter() {
                 let result = result.value();
-                let scope = env.scope().with("result", &result);
+                let place = Value::from(number);
+                number += 1;
+                let scope = env.scope().with("result", &result).with("number", &place).with("key", &names.key);
                 let (key, id) = (self.result_key.text(&scope)?, self.id.text(&scope)?);
                 let fields = if self.fields.is_empty() { Some(&result) } else { dpath::get(&result, &self.fields) };
                 let fields = fields.cloned().unwrap_or_default();

@@ -47,7 +47,8 @@ impl Resolver<'_> {
         let mut resolved = Resolved::default();
         let records = self.with_parents(records, &mut resolved).await?;
         let mut asked = Vec::new();
-        for record in records {
+        for mut record in records {
+            record.id.take_if(|_| self.object.look_up.as_ref().is_some_and(|l| l.moves));
             let operation = self.object.carried_out(record.operation, record.id.is_some());
             let own = self.object.operation(operation)?;
             if self.object.look_up.is_some() && self.must_ask(&record, own.needs_id) {
