@@ -15,6 +15,7 @@ use crate::shipped::Case;
 /// Without what they need in order to run: only their files are read.
 const PACKAGES: &[&str] = &[
     "--no-deps",
+    "--no-compile",
     "asana==5.4.0",
     "facebook-business==26.0.3",
     "google-api-python-client==2.202.0",
@@ -32,8 +33,14 @@ impl Case {
         assert!(PACKAGES.contains(&named.as_str()), "{}: {named} is none of those that are held against", self.name);
         let python = trib_testkit::python_venv::bin("published", PACKAGES).unwrap().join("python");
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/published/check.py");
-        let mut check =
-            Command::new(python).arg(script).arg(self.name).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut check = Command::new(python)
+            .arg(script)
+            .arg(self.name)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         let mut lines = String::new();
         for exchange in self.vendor.exchanges() {
             let (asked, answer) = (&exchange.asked, &exchange.answer);

@@ -101,7 +101,9 @@ impl Case {
         let sync = json!({"from": "warehouse", "to": self.name, "streams": {"marts.troubled": troubles["stream"]}});
         self.folder.write("syncs/troubles.yaml", &sync.to_string());
         let limited = if troubles["limited"].is_null() { &self.document["limit"] } else { &troubles["limited"] };
-        for (number, (trouble, says)) in [(limited, &Value::Null), (&troubles["expired"], &troubles["expired"]["says"])].into_iter().enumerate() {
+        for (number, (trouble, says)) in
+            [(limited, &Value::Null), (&troubles["expired"], &troubles["expired"]["says"])].into_iter().enumerate()
+        {
             let Some(rows) = troubles["rows"][number].as_str() else {
                 assert!(self.document["gaps"]["*"]["expired"].is_string(), "{}: the token never ends, and nobody says why", self.name);
                 continue;
@@ -114,7 +116,13 @@ impl Case {
             let said = self.trib(&["run", "troubles"]);
             assert!(!self.vendor.waits_to_answer(), "{}: {}", self.name, said.all());
             if let Some(words) = says.as_str() {
-                assert!(said.status.is_some_and(|s| s > 0) && said.all().contains(words), "{}: {:?} {}", self.name, said.status, said.all());
+                assert!(
+                    said.status.is_some_and(|s| s > 0) && said.all().contains(words),
+                    "{}: {:?} {}",
+                    self.name,
+                    said.status,
+                    said.all()
+                );
                 assert!(self.vendor.kept().taken.is_empty(), "{}", self.name);
                 self.trib_well(&["run", "troubles"]);
             } else {

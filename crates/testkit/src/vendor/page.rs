@@ -101,7 +101,9 @@ fn keeps(rule: &Value, record: &Value, variables: &Variables) -> bool {
         ("<", order) => order == Ordering::Less,
         ("=", order) => order == Ordering::Equal,
         // In a list of a query language or in JSON.
-        ("quoted in", _) => [format!("'{given}'"), format!("\"{given}\"")].iter().any(|quoted| wanted.to_lowercase().contains(&quoted.to_lowercase())),
+        ("quoted in", _) => {
+            [format!("'{given}'"), format!("\"{given}\"")].iter().any(|quoted| wanted.to_lowercase().contains(&quoted.to_lowercase()))
+        }
         ("in", _) => wanted.split([',', ';', '+']).any(|w| w == given) || wanted.is_empty(),
         (other, _) => panic!("there is no operator {other}"),
     }
