@@ -24,6 +24,8 @@ pub struct Ask {
     pub approved: Vec<(String, String)>,
     /// Only this range of the cursor, whatever the state says.
     pub range: Option<Range>,
+    /// Only these columns, for rows that are there.
+    pub columns: Vec<String>,
     /// Nothing is sent to an API: what would be is counted.
     pub counts: bool,
     /// Of a delivery: the one record whose key has this text.
@@ -63,12 +65,13 @@ pub fn stream_task(plan: &StreamPlan, stream: &Stream, pushes_filter: bool, ask:
     let (schema, transform, pushed_filter) = reading(plan, stream, pushes_filter)?;
     let read = match &ask.range {
         None => plan.read.clone(),
-        Some(range) => ranged(plan, range)?,
+        Some(range) => ranged(plan, range, !ask.columns.is_empty())?,
     };
     let spec = StreamSpec {
         stream: plan.stream.clone(),
         schema,
         transform,
+        only: None,
         table: plan.table.clone(),
         naming: plan.naming,
         key: plan.key.clone(),
@@ -87,7 +90,7 @@ pub fn stream_task(plan: &StreamPlan, stream: &Stream, pushes_filter: bool, ask:
         read,
         pushed_filter,
         split_by: plan.split_by.clone(),
-        compare: (plan.deletes.detect == Detect::Compare && ask.range.is_none()).then_some(compare),
+        compare: (plan.deletes.detect == Detect::Compare && ask.range.is_none() && ask.columns.is_empty()).then_some(compare),
         allow_empty: ask.allow_empty || plan.allow_empty || approved,
         refresh: if ask.full_refresh && plan.full_refresh { Refresh::Full } else { Refresh::No },
         rows: stream.rows.filter(|_| plan.mode == ReadMode::Full && pushed_nothing(plan)),
@@ -165,7 +168,8 @@ fn mentions(sql: &str, column: &str) -> bool {
     sql.match_indices(&column).any(|(at, _)| !part(sql[..at].chars().next_back()) && !part(sql[at + column.len()..].chars().next()))
 }
 
-fn ranged(plan: &StreamPlan, range: &Range) -> Result<Read> {
+/// `absorbed`: whatever the table's write mode, no rows are added.
+fn ranged(plan: &StreamPlan, range: &Range, absorbed: bool) -> Result<Read> {
     let refuse = |message, hint: &str| Err(plan.at.mark(Error::new(Code::Unsupported, message).stream(&plan.stream).hint(hint)));
     let Some(column) = cursor(&plan.read) else {
         return refuse(
@@ -173,7 +177,7 @@ fn ranged(plan: &StreamPlan, range: &Range) -> Result<Read> {
             "give the stream a `cursor:`, or use `trib run --full-refresh`",
         );
     };
-    if !matches!(plan.write, WriteMode::Insert | WriteMode::Upsert | WriteMode::History) && !plan.duplicates {
+    if !absorbed && !matches!(plan.write, WriteMode::Insert | WriteMode::Upsert | WriteMode::History) && !plan.duplicates {
         return refuse(
             "reading a range again would load its rows twice",
             "with a key and `write: upsert` each row stays single; `duplicates: allow` permits it",

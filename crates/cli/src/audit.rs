@@ -142,6 +142,7 @@ impl Seen<'_> {
     fn sql(&self) -> String {
         let (table, staged) = (self.table, &self.staged);
         let new = match table.write {
+            WriteMode::Update => return self.updated(),
             WriteMode::Replace | WriteMode::Append | WriteMode::Prune => format!("select {} from {staged} as s", self.new_columns()),
             WriteMode::Insert => self.winners("asc"),
             WriteMode::Upsert | WriteMode::Mirror | WriteMode::History => self.winners("desc"),
@@ -173,8 +174,32 @@ impl Seen<'_> {
             }
             (WriteMode::History, _) => format!("{there} where b.{} is null and {untouched} union all {new}", ident(system::VALID_TO)),
             (WriteMode::Upsert | WriteMode::Mirror, _) => format!("{there} where {untouched} union all {new}"),
-            (WriteMode::Prune | WriteMode::Replace, _) => there,
+            (WriteMode::Prune | WriteMode::Replace | WriteMode::Update, _) => there,
         }
+    }
+
+    /// The rows that are there, with the values that were staged for some of their columns. Of a history, the versions that hold.
+    fn updated(&self) -> String {
+        let winners = self.winners("desc");
+        let Some((before, schema)) = &self.before else { return winners };
+        let staged: Vec<String> = self.columns().into_iter().filter(|name| !self.table.key.contains(name)).collect();
+        let key = |side: &str| self.table.key.iter().map(|k| format!("{side}.{}", ident(k))).collect::<Vec<_>>();
+        let met = format!("{} is not null", key("n").first().cloned().unwrap_or_default());
+        let one = |name: &str| match (staged.iter().any(|s| s == name), schema.field_with_name(name)) {
+            (false, _) => format!("b.{}", ident(name)),
+            (true, Ok(_)) => format!("case when {met} then n.{0} else b.{0} end as {0}", ident(name)),
+            (true, Err(_)) => format!("n.{}", ident(name)),
+        };
+        let there = schema.fields().iter().map(|f| f.name().as_str());
+        let added = staged.iter().map(String::as_str).filter(|name| schema.field_with_name(name).is_err());
+        let columns: Vec<String> = there.chain(added).map(one).collect();
+        let same_key = key("n").into_iter().zip(key("b")).map(|(n, b)| format!("{n} = {b}")).collect::<Vec<_>>().join(" and ");
+        let current = if schema.field_with_name(system::VALID_TO).is_ok() {
+            format!(" where b.{} is null", ident(system::VALID_TO))
+        } else {
+            String::new()
+        };
+        format!("select {} from {before} as b left join ({winners}) as n on {same_key}{current}", columns.join(", "))
     }
 
     /// The condition on rows that are there that the load is about them.

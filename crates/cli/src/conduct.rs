@@ -198,6 +198,13 @@ impl Conductor<'_> {
     }
 
     async fn one(&self, node: &GraphNode) -> Ran {
+        if !self.ask.columns.is_empty() && !matches!(node.kind, NodeKind::Sync) {
+            let error = Error::new(Code::Unsupported, "only streams of a sync have columns that can be read again")
+                .detail(&node.name)
+                .setting("--columns")
+                .hint("a model is computed again with `trib run --full-refresh`");
+            return Ran::failed(vec![error]);
+        }
         let project = match self.session.project() {
             Ok(project) => project,
             Err(failure) => return Ran::failed(failure.0),

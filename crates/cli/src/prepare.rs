@@ -6,7 +6,7 @@ use trib_core::{Catalog, Code, Connector, Error, Source, WriteMode};
 use trib_engine::ChangeSource;
 use trib_project::select::Selection;
 use trib_project::{Connection, StreamPlan, Sync, check_writers};
-use trib_runtime::{Renew, StreamTask, SyncTask, TOGETHER};
+use trib_runtime::{Renew, StreamTask, SyncTask, TOGETHER, fill};
 use trib_store::{Pause, Store};
 
 use crate::app::Session;
@@ -66,6 +66,11 @@ async fn source_of(session: &Session, sync: &Sync, name: &str, wanted: &Wanted<'
     let source = session.source(name)?;
     let destination = session.destination(&sync.spec.to)?;
     if destination.deliveries().is_some() {
+        if wanted.ask.range.is_some() || !wanted.ask.columns.is_empty() {
+            let error = Error::new(Code::Unsupported, "deliveries are not read again: what differs from what was sent is sent")
+                .hint("`trib run --full-refresh` sends every record again");
+            return Err(sync.at.mark(error).into());
+        }
         return deliveries::prepare(session, sync, name, wanted).await;
     }
     let catalog = discover(source.as_ref(), sync).await?;
@@ -86,7 +91,7 @@ async fn source_of(session: &Session, sync: &Sync, name: &str, wanted: &Wanted<'
     }
     let mirrors = destination.capabilities().write_modes.contains(&WriteMode::Mirror);
     let renew = || renewal(sync, name, &plans, (connector.pushes_filter, mirrors), wanted.ask);
-    let task = SyncTask {
+    let mut task = SyncTask {
         sync: shown_name(project, &sync.name, name),
         identity,
         source: source.clone(),
@@ -95,6 +100,16 @@ async fn source_of(session: &Session, sync: &Sync, name: &str, wanted: &Wanted<'
         streams,
         limits: limits(&sync.spec, project.threads, connection.threads),
     };
+    if !wanted.ask.columns.is_empty() {
+        let engine = session.engine()?;
+        for stream in std::mem::take(&mut task.streams) {
+            match fill(&engine, &task, &stream, &wanted.ask.columns).await {
+                Ok(stream) => task.streams.push(stream),
+                Err(e) => chosen.errors.push(e),
+            }
+        }
+        plans.retain(|plan| task.streams.iter().any(|s| s.spec.stream == plan.stream));
+    }
     let errors = chosen.errors.into_iter().map(|e| e.connection(name)).collect();
     Ok(Prepared { task, plans, errors, notes: chosen.notes, changes: None })
 }

@@ -65,7 +65,7 @@ impl Summary {
             let task = asked.iter().find(|t| t.spec.stream == stream.stream);
             self.streams.push(StreamSummary {
                 sync: report.sync.clone(),
-                read: task.map_or("", |t| read_mode(&t.read, t.refresh)),
+                read: task.map_or("", read_mode),
                 write: task.map_or("", write_mode),
                 stream: stream.stream,
                 table: stream.table,
@@ -129,8 +129,9 @@ impl Summary {
 }
 
 /// How a stream was read, for people.
-pub fn read_mode(read: &Read, refresh: Refresh) -> &'static str {
-    match (read, refresh) {
+pub fn read_mode(task: &StreamTask) -> &'static str {
+    match (&task.read, task.refresh) {
+        (Read::Keys, _) if task.spec.write == WriteMode::Update => "columns",
         (Read::Range { .. }, _) => "range",
         (_, Refresh::Full) | (Read::Full, _) => "full",
         (Read::Incremental(_), _) => "incremental",

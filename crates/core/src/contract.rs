@@ -267,6 +267,11 @@ fn broken(message: &'static str) -> Error {
     Error::new(Code::ContractBroken, message)
 }
 
+/// Whether a column holds what did not fit into another one.
+pub fn is_variant(column: &str, of: &str) -> bool {
+    column.strip_prefix(of).is_some_and(|rest| rest.starts_with("__v_"))
+}
+
 /// `amount` with text in it becomes `amount__v_text`.
 fn variant_name(column: &str, t: &DataType) -> String {
     let kind = match t {

@@ -272,9 +272,28 @@ pub struct TableOutcome {
     pub updated: u64,
     /// Rows that are gone, or marked so; in a history, versions that ended and were not followed.
     pub deleted: u64,
+    /// Staged rows that the table has no row for, and that were to be none of their own ([`WriteMode::Update`]).
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unmatched: u64,
     /// The table's version where it has one, or where its new files are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
+}
+
+impl TableOutcome {
+    /// Of a table that nothing has happened to yet.
+    pub fn new(table: TableName) -> Self {
+        Self { table, inserted: 0, updated: 0, deleted: 0, unmatched: 0, version: None }
+    }
+}
+
+/// A load that only changes rows finds no table.
+pub fn table_gone(table: &TableName) -> Error {
+    Error::new(Code::NotFound, "the table is gone").detail(table.to_string()).hint("run again: it is made anew")
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// Rows that one load may reject, unless its sync says otherwise. A destination stops there in each part, since it holds them in memory.

@@ -34,6 +34,11 @@ pub enum WriteMode {
     #[serde(rename = "_prune")]
     #[schemars(skip)]
     Prune,
+    /// Rows whose key is there get the columns that were staged, where a value differs; their other columns stay, and so do all other rows. Nothing is
+    /// added. Of a history this concerns the current versions, and begins no new ones. Made by `trib backfill --columns`, never named in a project.
+    #[serde(rename = "_update")]
+    #[schemars(skip)]
+    Update,
 }
 
 impl ReadMode {
@@ -62,6 +67,7 @@ impl WriteMode {
             WriteMode::Mirror => "mirror",
             WriteMode::History => "history",
             WriteMode::Prune => "prune",
+            WriteMode::Update => "update",
         }
     }
 
@@ -72,7 +78,7 @@ impl WriteMode {
 
     /// Staged rows carry `_trib_seq`, since one load may hold a key more than once.
     pub fn needs_sequence(self) -> bool {
-        matches!(self, WriteMode::Insert | WriteMode::Upsert | WriteMode::Mirror | WriteMode::History)
+        matches!(self, WriteMode::Insert | WriteMode::Upsert | WriteMode::Mirror | WriteMode::History | WriteMode::Update)
     }
 
     /// The load must have read everything before it may be committed.
@@ -101,10 +107,10 @@ pub fn fit(read: ReadMode, write: WriteMode) -> Fit {
     use {ReadMode as R, WriteMode as W};
     match (read, write) {
         (R::Full, W::Append) => Fit::RepeatsRows,
-        (R::Full, _) | (R::Incremental, W::Append | W::Insert | W::Upsert | W::History) => Fit::Yes,
+        (R::Full, _) | (R::Incremental, W::Append | W::Insert | W::Upsert | W::History | W::Update) => Fit::Yes,
         (R::Incremental, W::Replace) => Fit::No("an incremental read sees only what is new, and replace would drop the rest"),
         (R::Incremental, W::Mirror | W::Prune) => Fit::No("a cursor cannot see deletes"),
-        (R::Cdc, W::Append | W::Upsert | W::Mirror | W::History) => Fit::Yes,
+        (R::Cdc, W::Append | W::Upsert | W::Mirror | W::History | W::Update) => Fit::Yes,
         (R::Cdc, W::Insert) => Fit::No("insert keeps what is there, and would ignore the log's updates"),
         (R::Cdc, W::Replace | W::Prune) => Fit::No("a change log holds changes, not the whole table"),
     }

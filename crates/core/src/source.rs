@@ -132,8 +132,8 @@ pub enum Read {
         since: Option<String>,
         until: Option<String>,
     },
-    /// Every row, to find out what is gone: the columns that are asked for (the key, and what is needed to tell which rows
-    /// count), or else the key. Never moves state.
+    /// Every row, and of it the columns that are asked for, or else the key: to find out what is gone, or to fill columns of rows that are
+    /// there. Never moves state.
     Keys,
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use trib_core::contract::{Contract, Landing, SchemaChange, meet};
+use trib_core::contract::{Contract, Landing, SchemaChange, is_variant, meet};
 use trib_core::load::{Deletes, Parent, RowScope};
 use trib_core::name::{Naming, identifiers, system, truncate};
 use trib_core::transform::{Nesting, Transform};
@@ -21,6 +21,9 @@ pub struct StreamSpec {
     /// The source's schema, restricted to the columns that are read.
     pub schema: SchemaRef,
     pub transform: Transform,
+    /// Of the columns that the transform gives, those that are loaded beside the key; `None`: all. No others are looked for at the destination, and no
+    /// child tables.
+    pub only: Option<Vec<String>>,
     /// The root table.
     pub table: TableName,
     pub naming: Naming,
@@ -44,6 +47,7 @@ impl StreamSpec {
             stream: stream.to_owned(),
             schema,
             transform: Transform::default(),
+            only: None,
             table,
             naming: Naming::Keep,
             key: Vec::new(),
@@ -110,9 +114,10 @@ impl StreamPlan {
             return Err(Error::new(Code::Unsupported, "history keeps versions of rows, and child tables have none of their own")
                 .hint("keep the nested column as `nested: json` or `struct`"));
         }
+        refuse_children(&spec, &steps, &shape)?;
         let mut tables: Vec<TablePlan> = Vec::new();
-        // Children go with the parents that a prune deletes.
-        let all = if spec.write == WriteMode::Prune { 1 } else { usize::MAX };
+        // Children go with the parents that a prune deletes, and are left alone where columns are filled.
+        let all = if spec.only.is_some() { 1 } else { usize::MAX };
         for table in shape.tables().into_iter().take(all) {
             let plan = compile_table(&spec, &steps, table, tables.first(), destination).await?;
             tables.push(plan);
@@ -178,23 +183,34 @@ async fn compile_table(
     if has_children && key.is_empty() {
         wanted.push(Wanted { field: Field::new(system::ROW_ID, DataType::Utf8, false), origin: Origin::RowId });
     }
-    let prunes = spec.write == WriteMode::Prune;
-    if prunes {
-        // Keys alone are staged; the other columns were only needed to tell which rows count.
-        wanted.retain(|w| key.contains(w.field.name()));
+    if let Some(only) = &spec.only {
+        // The other columns were only needed to tell which rows count.
+        let loaded = |w: &Wanted| match &w.origin {
+            Origin::Column(i, _) => only.contains(steps.output().field(shape.columns[*i].top).name()),
+            _ => false,
+        };
+        wanted.retain(|w| key.contains(w.field.name()) || loaded(w));
     }
     let lossy = check_types(&wanted, &source_names, destination)?;
 
     let mut fields: Vec<Field> = wanted.iter().map(|w| w.field.clone()).collect();
-    if !prunes {
+    if spec.write != WriteMode::Prune {
         fields.extend(system_fields(spec));
     }
     let parts = std::iter::once(spec.table.name.clone()).chain(shape.suffix.iter().map(|s| spec.naming.apply(s)));
     let name = truncate(&parts.collect::<Vec<_>>().join("__"), capabilities.max_identifier);
     let name = TableName { schema: spec.table.schema.clone(), name };
     let mut existing = destination.inspect(&name).await?;
-    if prunes && let Some(existing) = &mut existing {
-        existing.columns.retain(|c| key.iter().any(|k| k == c.field.name()));
+    if spec.write == WriteMode::Update && existing.is_none() {
+        return Err(Error::new(Code::NotFound, "there is no table yet whose rows could get these columns")
+            .detail(name.to_string())
+            .hint("`trib run` makes it, with all of its columns"));
+    }
+    if spec.only.is_some()
+        && let Some(existing) = &mut existing
+    {
+        // What is not read is not gone.
+        existing.columns.retain(|c| fields.iter().any(|f| c.field.name() == f.name() || is_variant(c.field.name(), f.name())));
     }
     let replaces_schema = spec.write == WriteMode::Replace && spec.scope.is_none();
     let native = |field: &Field| Ok(destination.column_type(field)?.native);
@@ -215,6 +231,14 @@ async fn compile_table(
         met.changes.clear();
     }
 
+    if spec.write == WriteMode::Update {
+        let left_out = |landing: &Landing| matches!(landing, Landing::Discard | Landing::RejectPresent);
+        if let Some((column, _)) = met.landings.iter().find(|(_, landing)| left_out(landing)) {
+            return Err(Error::new(Code::ContractBroken, "the contract leaves this column out of the table")
+                .detail(column)
+                .hint("`contract: {new_columns: evolve}` lets it in"));
+        }
+    }
     let mut origins: Vec<(String, Origin)> = Vec::new();
     let mut forbidden = Vec::new();
     for (wanted, (landed, landing)) in wanted.iter().zip(&met.landings) {
@@ -245,6 +269,18 @@ async fn compile_table(
     }
     let conform = TableConform::new(table, &origins, forbidden, &source_names, root.map(|r| &r.conform));
     Ok(TablePlan { conform, exists: existing.is_some(), changes: met.changes, notes: met.notes, lossy })
+}
+
+/// Rows of a child table come and go with whole rows of their parent.
+fn refuse_children(spec: &StreamSpec, steps: &Steps, shape: &Shape) -> Result<()> {
+    let Some(only) = &spec.only else { return Ok(()) };
+    let in_children = shape.tables().into_iter().skip(1).flat_map(|child| &child.columns).map(|c| steps.output().field(c.top).name());
+    match in_children.into_iter().find(|name| only.contains(name)) {
+        None => Ok(()),
+        Some(column) => Err(Error::new(Code::Unsupported, "the column is kept in a child table, whose rows come and go with whole rows")
+            .detail(column)
+            .hint("leave `--columns` out: then whole rows are read again")),
+    }
 }
 
 /// A replaced table may take any shape unless the contract freezes or limits changes.

@@ -89,7 +89,7 @@ impl Source for QuerySource {
             }
             match &read.read {
                 Read::Full | Read::Cdc => {}
-                Read::Keys => piece.columns = Some(read.key.clone()),
+                Read::Keys => piece.columns = piece.columns.or_else(|| Some(read.key.clone())),
                 Read::Range { column, since, until } => {
                     piece.range = Some(Range { column: column.clone(), from: since.clone(), until: until.clone(), ..Range::default() });
                 }

@@ -107,11 +107,8 @@ impl<T: Taker> Destination for Relay<T> {
         drop(locked);
         remove(&folder).await?;
         let outcome = |share: &TableLoad| TableOutcome {
-            table: share.table.name.clone(),
             inserted: share.receipts.iter().map(|r| r.rows).sum(),
-            updated: 0,
-            deleted: 0,
-            version: None,
+            ..TableOutcome::new(share.table.name.clone())
         };
         Ok(Outcome { tables: shares(load).map(outcome).collect(), already_committed: false })
     }

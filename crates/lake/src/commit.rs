@@ -229,7 +229,8 @@ fn outcome(share: &TableLoad, done: &Done) -> TableOutcome {
         Done::Now { counts, version } => (*counts, Some(version.to_string())),
         Done::Before => (Counts::default(), None),
     };
-    TableOutcome { table: share.table.name.clone(), inserted: counts.inserted, updated: counts.updated, deleted: counts.deleted, version }
+    let Counts { inserted, updated, deleted, unmatched } = counts;
+    TableOutcome { table: share.table.name.clone(), inserted, updated, deleted, unmatched, version }
 }
 
 /// Takes a scope's marker out of its anchor, so that the next load is the first.

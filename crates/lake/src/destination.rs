@@ -40,6 +40,7 @@ impl Lake {
                 WriteMode::Mirror,
                 WriteMode::History,
                 WriteMode::Prune,
+                WriteMode::Update,
             ],
             atomic_tables: true,
             atomic_across_tables: false,

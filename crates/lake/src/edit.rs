@@ -8,13 +8,14 @@ use arrow::array::BooleanBufferBuilder;
 use arrow::buffer::BooleanBuffer;
 use arrow::datatypes::SchemaRef;
 use trib_core::contract::SchemaChange;
-use trib_core::load::{Deletes, TableLoad};
+use trib_core::load::{Deletes, TableLoad, table_gone};
 use trib_core::name::system;
 use trib_core::{Code, Error, Load, Result, WriteMode};
 
 use crate::data_file::{self, NewFile, join};
 use crate::delta_schema::{self, Evolved};
 use crate::layout::Layout;
+use crate::merge::amend::Amend;
 use crate::merge::decide::{Merge, ParentSide};
 use crate::merge::rewrite::{Job, Mark, rewrite, timestamp};
 use crate::merge::rules::{Counts, OnMatch, Rules, going};
@@ -84,6 +85,7 @@ impl Draft<'_> {
                 edit.adds = staged.files;
                 self.rewrite_widened(&mut edit, live, &evolved).await
             }
+            WriteMode::Update => self.amend(&mut edit, live, &staged, &evolved).await,
             _ => self.merge(&mut edit, live, &staged, &evolved).await,
         };
         match done {
@@ -101,6 +103,7 @@ impl Draft<'_> {
         let wanted = delta_schema::stored(&table.schema)?;
         let whole = table.write == WriteMode::Replace && table.scope.is_none();
         match self.before {
+            None if table.write == WriteMode::Update => Err(table_gone(&table.name)),
             None => Ok(Evolved { schema: wanted, changed: true, widened: false }),
             Some(before) if whole => {
                 let changed = delta_schema::to_json(&before.schema) != delta_schema::to_json(&wanted);
@@ -223,6 +226,30 @@ impl Draft<'_> {
         }
         jobs.extend(self.publish(edit, &room, staged, decision.accepted));
         edit.take(rewrite(&room, jobs).await?);
+        self.rewrite_widened(edit, live, evolved).await
+    }
+
+    /// Gives rows that are there the columns that were staged.
+    async fn amend(&self, edit: &mut Edit, live: &[LiveFile], staged: &StagedFiles, evolved: &Evolved) -> Result<()> {
+        if let Some(before) = self.before {
+            before.mergeable()?;
+        }
+        let (table, room) = (&self.share.table, self.room(evolved));
+        let columns = table.schema.fields().iter().map(|f| f.name()).filter(|name| !table.key.contains(name)).cloned();
+        let compared = table.data_columns().map(|f| f.name()).filter(|name| !table.key.contains(name)).cloned();
+        let amend = Amend {
+            room: &room,
+            files: live,
+            staged,
+            key: table.key.clone(),
+            columns: columns.collect(),
+            compared: compared.collect(),
+            current: evolved.schema.index_of(system::VALID_TO).is_ok().then_some(system::VALID_TO),
+        };
+        let amended = amend.run().await?;
+        edit.counts = amended.counts;
+        edit.removes.extend(amended.files.into_iter().map(|number| live[number].clone()));
+        edit.take(amended.written);
         self.rewrite_widened(edit, live, evolved).await
     }
 

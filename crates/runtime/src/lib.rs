@@ -5,9 +5,11 @@
 
 mod event;
 mod fault;
+mod fill;
 mod guard;
 mod lease;
 mod load;
+mod narrow;
 mod outline;
 mod promote;
 mod prune;
@@ -20,6 +22,7 @@ mod track;
 mod wanted;
 
 pub use event::{Event, NoObserver, Observer};
+pub use fill::fill;
 pub use outline::{StreamOutline, TableOutline, Unfinished, outline};
 pub use promote::{Promotion, promote};
 pub use scope::TOGETHER;

@@ -27,7 +27,7 @@ pub struct Reading<'a> {
     pub stamp: Stamp,
     /// By stream.
     pub progress: HashMap<String, Arc<Progress>>,
-    /// Rejected rows are kept. The load before a prune has kept what it could not take.
+    /// Rejected rows are kept. The load before a prune has kept what it could not take, and parts of rows could not be tried again.
     pub keep: bool,
     /// Whether the budget may cut the read.
     pub may_stop: bool,

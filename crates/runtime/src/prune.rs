@@ -1,14 +1,12 @@
 //! `deletes: {detect: compare}`: a read of the keys alone, which finds out what is gone.
 
-use std::sync::Arc;
-
 use chrono::{DateTime, TimeDelta, Utc};
 use trib_core::contract::Contract;
 use trib_core::{Code, Error, Read, Result, WriteMode};
-use trib_engine::steps::looked_at;
-use trib_engine::{Engine, StreamSpec};
+use trib_engine::Engine;
 
-use crate::task::{Compare, Refresh, StreamTask};
+use crate::narrow::narrowed;
+use crate::task::{Compare, StreamTask};
 
 /// Refuses what cannot be compared.
 pub fn check(streams: &[StreamTask], together: bool) -> Result<()> {
@@ -30,21 +28,9 @@ pub fn is_due(compare: Compare, last: Option<DateTime<Utc>>) -> bool {
 
 /// The stream's task, reduced to its keys.
 pub fn task(engine: &Engine, stream: &StreamTask, compare: Compare) -> Result<StreamTask> {
-    let mut prune = stream.clone();
+    let mut prune = narrowed(engine, stream, WriteMode::Prune, Vec::new(), |_| false)?;
     prune.read = Read::Keys;
-    prune.refresh = Refresh::No;
-    prune.spec.write = WriteMode::Prune;
     prune.spec.deletes = compare.apply;
     prune.spec.contract = Contract::default();
-    let StreamSpec { key, schema, transform, scope, .. } = &mut prune.spec;
-    transform.select = None;
-    transform.columns.retain(|name, _| key.contains(name));
-    // What is added may be part of the key, as the scope is; the rest is not asked for.
-    transform.add.retain(|name, _| key.contains(name) || scope.as_ref().is_some_and(|s| s.column == *name));
-    if let Some(looked_at) = looked_at(engine, schema, transform)? {
-        let needed = |name: &String| key.contains(name) || looked_at.contains(name);
-        let needed: Vec<usize> = (0..schema.fields().len()).filter(|i| needed(schema.field(*i).name())).collect();
-        *schema = Arc::new(schema.project(&needed)?);
-    }
     Ok(prune)
 }

@@ -305,6 +305,11 @@ impl<'a> ScopeRun<'a> {
         self.task.source.acknowledge(&load.state).await?;
         fault::point("acknowledged");
         self.tell(&Event::Committed { load: load.id.clone(), tables: outcome.tables.clone(), state: load.state.clone() });
+        for table in outcome.tables.iter().filter(|t| t.unmatched > 0) {
+            let (rows, table) = (table.unmatched, &table.table);
+            let rows = if rows == 1 { "1 row that was read is".to_owned() } else { format!("{rows} rows that were read are") };
+            self.tell(&Event::Note(format!("{rows} not in {table}, and left out: only a whole row can be added")));
+        }
         let owners = owners(load, &self.streams);
         for track in &mut self.tracks {
             track.outcome.to_state = Some(load.state.clone());

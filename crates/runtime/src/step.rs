@@ -71,7 +71,7 @@ impl ScopeRun<'_> {
             plans: shelf.clone(),
             stamp: stamp.clone(),
             progress: self.tracks.iter().map(|t| (t.stream.clone(), t.progress.clone())).collect(),
-            keep: wanted.streams.iter().all(|s| s.spec.write != WriteMode::Prune),
+            keep: wanted.streams.iter().all(|s| s.spec.only.is_none()),
             may_stop: wanted.reads.iter().all(|r| r.may_stop),
             lost: &self.keeper.lost,
         };
@@ -178,6 +178,12 @@ impl InProgress<'_, '_> {
             destination.abort(&self.stamp.load).await?;
             return Ok((None, Step::Held));
         }
+        if rejected > 0 && wanted.streams.iter().any(|s| s.spec.write == WriteMode::Update) {
+            let rows = counted(rejected);
+            self.run.tell(&Event::Note(format!(
+                "{rows} rejected: what is there stays; a backfill of whole rows keeps them with their reasons"
+            )));
+        }
         for stream in wanted.streams.iter().filter(|s| s.spec.write.needs_complete_read()) {
             // Of a mirror that deletes nothing no table becomes empty.
             let deletes = rejected == 0 || stream.spec.write != WriteMode::Mirror;
@@ -267,7 +273,8 @@ impl InProgress<'_, '_> {
         let replaced =
             |table: &TableName| self.wanted.refreshing || streams.iter().any(|s| replaces(s) && (!run.together() || has(s, table)));
         let before = run.filled.iter().filter(|t| !replaced(t)).cloned();
-        let fills = |t: &&TableLoad| t.table.write != WriteMode::Prune && t.receipts.iter().any(|r| r.rows > 0);
+        let adds = |t: &TableLoad| !matches!(t.table.write, WriteMode::Prune | WriteMode::Update);
+        let fills = |t: &&TableLoad| adds(t) && t.receipts.iter().any(|r| r.rows > 0);
         let now = tables.iter().filter(fills).map(|t| t.table.name.clone());
         before.chain(now).collect::<BTreeSet<_>>().into_iter().collect()
     }
@@ -286,7 +293,7 @@ impl InProgress<'_, '_> {
     }
 
     fn tell_held(&self, rejected: u64) {
-        let rows = if rejected == 1 { "1 row was".to_owned() } else { format!("{rejected} rows were") };
+        let rows = counted(rejected);
         self.run.tell(&Event::Note(format!("{rows} rejected, so nothing is deleted: what could not be loaded may still be at the source")));
     }
 
@@ -303,6 +310,10 @@ impl InProgress<'_, '_> {
         }
         tables
     }
+}
+
+fn counted(rows: u64) -> String {
+    if rows == 1 { "1 row was".to_owned() } else { format!("{rows} rows were") }
 }
 
 /// Where rows were rejected, not being among those that were read is no sign of being gone. Returns whether anything would have been deleted.

@@ -29,6 +29,7 @@ pub struct Tally {
     pub inserted: u64,
     pub updated: u64,
     pub deleted: u64,
+    pub unmatched: u64,
 }
 
 type Key = Vec<String>;
@@ -64,6 +65,7 @@ impl Model {
                 Tally { deleted: self.delete(table, |k| !keep.contains(k)), ..Tally::default() }
             }
             WriteMode::History => self.remember(table, &staged, at),
+            WriteMode::Update => self.update(table, &staged),
         }
     }
 
@@ -103,6 +105,7 @@ impl Model {
             inserted: after.keys().filter(|k| !there.contains(*k)).count() as u64,
             updated: after.iter().filter(|(k, row)| there.contains(*k) && before.get(*k) != Some(row)).count() as u64,
             deleted: before.keys().filter(|k| !after.contains_key(*k)).count() as u64,
+            ..Tally::default()
         }
     }
 
@@ -144,6 +147,25 @@ impl Model {
         if table.write == WriteMode::Mirror && table.deletes == Deletes::Hard {
             let held: BTreeSet<Key> = parents.held.iter().map(of_parent).collect();
             self.rows.retain(|row| held.contains(&of_child(row)));
+        }
+        tally
+    }
+
+    /// The staged columns of rows that are there, where a value differs. Of a history, of the current versions.
+    fn update(&mut self, table: &Table, staged: &[Row]) -> Tally {
+        let mut tally = Tally::default();
+        let last: BTreeMap<Key, &Row> = staged.iter().map(|r| (key(table, r), r)).collect();
+        for (its, new) in last {
+            let current = |r: &Row| r.get(system::VALID_TO).is_none_or(|to| to == NULL);
+            let mut met = false;
+            for row in self.rows.iter_mut().filter(|r| current(r) && key(table, r) == its) {
+                met = true;
+                if table.data_columns().any(|c| row[c.name()] != new[c.name()]) {
+                    row.extend(visible(table, new));
+                    tally.updated += 1;
+                }
+            }
+            tally.unmatched += u64::from(!met);
         }
         tally
     }

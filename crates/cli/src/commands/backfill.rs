@@ -18,22 +18,27 @@ pub struct Args {
     /// Up to here (exclusive)
     #[arg(long, value_name = "VALUE")]
     until: Option<String>,
+    /// Only these columns, for rows that are in the table already: one that has been added to the stream, say. Without a range, of all rows
+    #[arg(long, value_name = "COLUMN,…", value_delimiter = ',')]
+    columns: Vec<String>,
 }
 
 pub async fn run(args: &Args, session: &Session) -> Result<Exit> {
     if args.select.select.is_empty() {
         return Err(usage("a backfill needs to know what to read again").hint("name a sync, or `sync/stream`").into());
     }
-    if args.since.is_none() && args.until.is_none() {
-        return Err(usage("a backfill needs a range")
-            .hint("give `--since`, `--until` or both; `trib run --full-refresh` reads everything")
+    let ranged = args.since.is_some() || args.until.is_some();
+    if !ranged && args.columns.is_empty() {
+        return Err(usage("a backfill needs a range, or columns")
+            .hint("give `--since`, `--until` or both, or `--columns`; `trib run --full-refresh` reads everything")
             .into());
     }
     let selection = session.select(&args.select).await?;
-    let range = Range { since: args.since.clone(), until: args.until.clone() };
-    let ask = Ask { range: Some(range), ..Ask::default() };
-    let ends = [("since", &args.since), ("until", &args.until)];
-    let ends: Vec<String> = ends.iter().filter_map(|(name, value)| Some(format!("--{name} {}", value.as_ref()?))).collect();
-    let command = format!("trib backfill {} {}", args.select.select.join(" "), ends.join(" "));
+    let range = ranged.then(|| Range { since: args.since.clone(), until: args.until.clone() });
+    let ask = Ask { range, columns: args.columns.clone(), ..Ask::default() };
+    let columns = (!args.columns.is_empty()).then(|| args.columns.join(","));
+    let options = [("since", &args.since), ("until", &args.until), ("columns", &columns)];
+    let options: Vec<String> = options.iter().filter_map(|(name, value)| Some(format!("--{name} {}", value.as_ref()?))).collect();
+    let command = format!("trib backfill {} {}", args.select.select.join(" "), options.join(" "));
     conduct(session, &selection, &ask, &command).await
 }

@@ -14,6 +14,7 @@ mod describing;
 mod errors;
 mod example;
 mod faults;
+mod fill;
 mod hub;
 mod intervals;
 mod lineage;

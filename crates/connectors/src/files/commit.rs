@@ -83,7 +83,7 @@ async fn publish(
     let found = manifest::table(place, &table.name).await?;
     let (mut manifest, version) = found.unwrap_or_else(|| (TableManifest::new(&table.name, style.format), Version::Absent));
     let rows = share.receipts.iter().map(|r| r.rows).sum();
-    let outcome = |deleted| TableOutcome { table: table.name.clone(), inserted: rows, updated: 0, deleted, version: None };
+    let outcome = |deleted| TableOutcome { inserted: rows, deleted, ..TableOutcome::new(table.name.clone()) };
     let ours = |w: &Writer| w.sync == lease.sync && w.scope == load.scope;
     if let Some(writer) = manifest.writers.iter().find(|w| ours(w)) {
         if writer.load == load.id {

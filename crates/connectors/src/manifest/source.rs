@@ -141,7 +141,7 @@ impl Source for ManifestSource {
                 Read::Incremental(cursor) => (state.stream(&read.stream).cloned().unwrap_or_else(|| json!({})), Some(&cursor.column)),
                 _ => (json!({}), None),
             };
-            let columns = if read.read == Read::Keys { Some(&read.key) } else { read.columns.as_ref() };
+            let columns = read.columns.as_ref().or_else(|| (read.read == Read::Keys).then_some(&read.key));
             // Slices are read side by side, so what comes before a cut may come again after it.
             let may_stop = cursor.is_some() && read.may_stop && !read.exactly_once;
             let spec = json!({"state": from, "cursor": cursor, "columns": columns, "may_stop": may_stop});

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use tokio_postgres::SimpleQueryMessage;
 use trib_core::contract::SchemaChange;
-use trib_core::load::{Receipt, TableLoad, TableOutcome};
+use trib_core::load::{Receipt, TableLoad, TableOutcome, table_gone};
 use trib_core::name::{system, truncate};
 use trib_core::protocol::{CommitGate, commit_gate, lease_lost};
 use trib_core::{Code, Error, Lease, Load, Outcome, Result, WriteMode};
@@ -123,7 +123,7 @@ impl Publishing<'_> {
         let table = &self.table.table;
         let layout = Layout::of(table)?;
         let existing = target::find(self.session, &self.place).await?;
-        let mut outcome = TableOutcome { table: table.name.clone(), inserted: 0, updated: 0, deleted: 0, version: None };
+        let mut outcome = TableOutcome::new(table.name.clone());
         if table.write == WriteMode::Prune && existing.is_none() {
             return Ok((outcome, false));
         }
@@ -133,6 +133,7 @@ impl Publishing<'_> {
         }
         let target = match existing {
             Some(target) => self.change(target).await?,
+            None if table.write == WriteMode::Update => return Err(table_gone(&table.name)),
             None => self.create(&layout).await?,
         };
         let parent = table.parent.as_ref().and_then(|parent| {
@@ -176,6 +177,7 @@ impl Publishing<'_> {
                             outcome.updated += number(1);
                         }
                         Some(Counts::Replaced) => outcome.updated += number(0),
+                        Some(Counts::Unmatched) => outcome.unmatched += number(0),
                         Some(Counts::Nothing) | None => {}
                     }
                 }
@@ -191,7 +193,7 @@ impl Publishing<'_> {
     /// Whether the staging table can take the table's place, so that no row is written a second time.
     fn may_become_table(&self, layout: &Layout, existing: Option<&Target>) -> bool {
         let table = &self.table.table;
-        if table.changes || table.write == WriteMode::Prune || !layout.can_become_table() {
+        if table.changes || matches!(table.write, WriteMode::Prune | WriteMode::Update) || !layout.can_become_table() {
             return false;
         }
         let whole = matches!(table.write, WriteMode::Replace | WriteMode::Append);

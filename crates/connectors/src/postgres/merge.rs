@@ -29,6 +29,8 @@ pub enum Counts {
     Upserted,
     /// One number: rows that were deleted only to be inserted anew.
     Replaced,
+    /// One number: staged rows that the table has no row for.
+    Unmatched,
 }
 
 /// Everything that the statements are made of.
@@ -70,6 +72,7 @@ impl Merge<'_> {
             }
             (WriteMode::History, None) => self.history(),
             (WriteMode::Prune, None) => self.remove_absent().into_iter().collect(),
+            (WriteMode::Update, None) => self.update(),
         }
     }
 
@@ -164,6 +167,36 @@ impl Merge<'_> {
         steps
     }
 
+    /// The staged columns of rows that are there and hold other values.
+    fn update(&self) -> Vec<Step> {
+        let set = self.layout.columns.iter().filter(|c| !self.layout.key.contains(&c.name));
+        let set: Vec<String> = set.map(|c| format!("{} = {}", ANSI.identifier(&c.name), self.value(&c.name))).collect();
+        let mut matched = self.matched();
+        if self.target.type_of(system::VALID_TO).is_some() {
+            matched = format!("t.{} IS NULL AND {matched}", ANSI.identifier(system::VALID_TO));
+        }
+        let (winners, into) = (self.winners(true), &self.into);
+        vec![
+            step(format!("SELECT count(*) FROM ({winners}) s WHERE NOT EXISTS (SELECT FROM {into} t WHERE {matched})"), Counts::Unmatched),
+            step(
+                format!("UPDATE {into} t SET {} FROM ({winners}) s WHERE {matched} AND ({})", set.join(", "), self.differs()),
+                Counts::Updated,
+            ),
+        ]
+    }
+
+    /// The condition that a staged row holds other values than the one that is there.
+    fn differs(&self) -> String {
+        let data = self.table.data_columns().filter(|f| !self.layout.key.contains(f.name()));
+        let differs = data.map(|f| {
+            let name = ANSI.identifier(f.name());
+            let compared = if has_equality(self.wanted(f.name())) { "" } else { "::text" };
+            format!("t.{name}{compared} IS DISTINCT FROM ({}){compared}", self.value(f.name()))
+        });
+        let differs: Vec<String> = differs.collect();
+        if differs.is_empty() { "false".to_owned() } else { differs.join(" OR ") }
+    }
+
     /// Rows of the table whose key was not staged.
     fn remove_absent(&self) -> Option<Step> {
         let absent = format!("NOT EXISTS (SELECT FROM {} s WHERE {})", self.from, self.matched());
@@ -218,17 +251,7 @@ impl Merge<'_> {
     fn history(&self) -> Vec<Step> {
         let to = ANSI.identifier(system::VALID_TO);
         let end = loaded_at(self.load);
-        let differs: Vec<String> = self
-            .table
-            .data_columns()
-            .filter(|f| !self.layout.key.contains(f.name()))
-            .map(|f| {
-                let name = ANSI.identifier(f.name());
-                let compared = if has_equality(self.wanted(f.name())) { "" } else { "::text" };
-                format!("t.{name}{compared} IS DISTINCT FROM ({}){compared}", self.value(f.name()))
-            })
-            .collect();
-        let differs = if differs.is_empty() { "false".to_owned() } else { differs.join(" OR ") };
+        let differs = self.differs();
         let winners = self.winners(true);
         let current = format!("t.{to} IS NULL AND {}", self.matched());
         let close = |which: &str, counts| {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use rusqlite::{Connection, Statement};
-use trib_core::load::{Rows, TableOutcome};
+use trib_core::load::{Rows, TableOutcome, table_gone};
 use trib_core::protocol::{CommitGate, commit_gate, lease_lost};
 use trib_core::{Code, Error, Lease, Load, Marker, Outcome, Receipt, Result, TableLoad, WriteMode};
 
@@ -177,6 +177,9 @@ fn publish(connection: &Connection, database: &Database, load: &Load, relations:
         } else {
             ddl::apply(connection, database, table, changes)?;
         }
+        if table.write == WriteMode::Update && describe(connection, &physical(&table.name)).at(at)?.is_none() {
+            return Err(table_gone(&table.name));
+        }
         ddl::check_affinities(connection, database, table)?;
         if table.write.needs_key() {
             indexes[*i] = ddl::ensure_key_index(connection, database, table)?;
@@ -211,11 +214,11 @@ fn publish(connection: &Connection, database: &Database, load: &Load, relations:
     Ok(outcomes
         .into_iter()
         .map(|(i, counts)| TableOutcome {
-            table: load.tables[i].table.name.clone(),
             inserted: counts.inserted,
             updated: counts.updated,
             deleted: counts.deleted,
-            version: None,
+            unmatched: counts.unmatched,
+            ..TableOutcome::new(load.tables[i].table.name.clone())
         })
         .collect())
 }
@@ -226,6 +229,7 @@ struct Counts {
     updated: u64,
     deleted: u64,
     found: u64,
+    unmatched: u64,
 }
 
 impl Counts {
@@ -238,6 +242,7 @@ impl Counts {
             Tally::Updated => self.updated += rows,
             Tally::Deleted => self.deleted += rows,
             Tally::Found => self.found = rows,
+            Tally::Unmatched => self.unmatched += rows,
             Tally::Upserted => {
                 self.updated += self.found;
                 self.inserted += rows - self.found;
@@ -261,7 +266,7 @@ fn execute(connection: &Connection, load: &Load, table: &trib_core::Table, step:
         }
         Some(Rows::Staged) | None => {}
     }
-    if step.tally == Tally::Found {
+    if matches!(step.tally, Tally::Found | Tally::Unmatched) {
         let mut rows = statement.raw_query();
         let count: i64 = rows.next()?.map_or(Ok(0), |row| row.get(0))?;
         return Ok(count as u64);

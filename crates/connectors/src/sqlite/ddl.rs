@@ -3,6 +3,7 @@
 use arrow::datatypes::FieldRef;
 use rusqlite::Connection;
 use trib_core::contract::SchemaChange;
+use trib_core::load::table_gone;
 use trib_core::name::system;
 use trib_core::{Code, Error, Result, Table, TableName, WriteMode};
 
@@ -48,7 +49,7 @@ pub fn apply(connection: &Connection, database: &Database, table: &Table, change
         match (change, existing) {
             (SchemaChange::CreateTable, None) => connection.execute_batch(&create_table(table)?).at(at)?,
             (SchemaChange::CreateTable, Some(_)) => {}
-            (_, None) => return Err(Error::new(Code::NotFound, "the table is gone").detail(&name).hint("run again: it will be made anew")),
+            (_, None) => return Err(table_gone(&table.name)),
             (SchemaChange::AddColumn { field }, Some(existing)) => {
                 if existing.column(field.name()).is_none() {
                     add_column(connection, database, &name, field)?;

@@ -34,6 +34,7 @@ const CAPABILITIES: Capabilities = Capabilities {
         WriteMode::Mirror,
         WriteMode::History,
         WriteMode::Prune,
+        WriteMode::Update,
     ],
     atomic_tables: true,
     atomic_across_tables: true,

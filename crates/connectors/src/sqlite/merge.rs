@@ -26,6 +26,8 @@ pub enum Tally {
     /// A query: how many of the rows that [`Tally::Upserted`] brings are there already.
     Found,
     Upserted,
+    /// A query: how many staged rows the table has no row for.
+    Unmatched,
 }
 
 /// A table and the rows that are staged for it.
@@ -56,6 +58,7 @@ impl Merge<'_> {
                 .into_iter()
                 .collect()),
             (WriteMode::Prune, Some(_)) => Ok(self.remove_orphans()?.into_iter().collect()),
+            (WriteMode::Update, _) => self.update(),
         }
     }
 
@@ -138,6 +141,36 @@ impl Merge<'_> {
         Ok(steps)
     }
 
+    /// The staged columns of rows that are there and hold other values.
+    fn update(&self) -> Result<Vec<Step>> {
+        let (staged, target) = (self.one()?, self.target());
+        let winner = last_of_key(self.table, staged, "r");
+        let current = if self.history { format!(" AND t.{} IS NULL", quoted(system::VALID_TO)) } else { String::new() };
+        let found = format!("{}{current}", self.match_key("t", "r"));
+        let is_key = |column: &&String| self.table.key.iter().any(|k| quoted(k) == **column);
+        let columns = self.columns();
+        let sets: Vec<String> = columns.iter().filter(|c| !is_key(c)).map(|c| format!("{c} = r.{c}")).collect();
+        let missing = exists(&target, &found);
+        Ok(vec![
+            Step { sql: format!("SELECT count(*) FROM {staged} AS r WHERE {winner} AND NOT {missing}"), tally: Tally::Unmatched },
+            Step {
+                sql: format!(
+                    "UPDATE {target} AS t SET {} FROM {staged} AS r WHERE {found} AND {winner} AND ({})",
+                    sets.join(", "),
+                    self.differs().unwrap_or_else(|| "0".to_owned())
+                ),
+                tally: Tally::Updated,
+            },
+        ])
+    }
+
+    /// The condition that a staged row `r` holds other values than the row `t` that is there; `None` where a row is nothing but its key.
+    fn differs(&self) -> Option<String> {
+        let data = self.table.data_columns().filter(|f| !self.table.key.contains(f.name()));
+        let differs: Vec<String> = data.map(|f| format!("r.{0} IS NOT t.{0}", quoted(f.name()))).collect();
+        (!differs.is_empty()).then(|| differs.join(" OR "))
+    }
+
     fn replace_children(&self) -> Result<Vec<Step>> {
         let (parent, parents) = self.parent()?;
         let mut steps = self.change_log_deletes(parent, parents, &self.parent_key()?)?;
@@ -189,19 +222,12 @@ impl Merge<'_> {
                 (steps, winner)
             }
         };
-        let differs: Vec<String> = self
-            .table
-            .data_columns()
-            .filter(|f| !self.table.key.contains(f.name()))
-            .map(|f| format!("r.{0} IS NOT t.{0}", quoted(f.name())))
-            .collect();
         let current = format!("{} AND t.{valid_to} IS NULL", self.match_key("t", "r"));
-        if !differs.is_empty() {
+        if let Some(differs) = self.differs() {
             steps.push(Step {
                 sql: format!(
-                    "UPDATE {} AS t SET {valid_to} = :at FROM {staged} AS r WHERE {current} AND {winner} AND ({})",
-                    self.target(),
-                    differs.join(" OR ")
+                    "UPDATE {} AS t SET {valid_to} = :at FROM {staged} AS r WHERE {current} AND {winner} AND ({differs})",
+                    self.target()
                 ),
                 tally: Tally::Updated,
             });

@@ -151,6 +151,11 @@ impl KeyIndex {
         Ok(())
     }
 
+    /// What it takes of its limit.
+    pub fn size(&self) -> usize {
+        self.bytes.len() + self.entries.len() * PER_ENTRY
+    }
+
     pub fn find(&self, hash: u64, key: &[u8]) -> Option<usize> {
         self.table.find(hash, |&at| self.key(at) == key).map(|&at| at as usize)
     }

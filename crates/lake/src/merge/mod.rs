@@ -7,8 +7,9 @@
 //! 3. Files with touched rows are written again without them, one after the other. Staged files of which every row counts become part of the
 //!    table as they are; the others are written again with the rows that do.
 //!
-//! Steps 1 and 2 are in [`decide`], what becomes of a row in [`rules`], step 3 in [`rewrite`].
+//! Steps 1 and 2 are in [`decide`], what becomes of a row in [`rules`], step 3 in [`rewrite`]. Rows of which only some columns change are [`amend`]'s.
 
+pub mod amend;
 pub mod covered;
 pub mod decide;
 pub mod keys;

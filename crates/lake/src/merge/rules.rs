@@ -59,6 +59,8 @@ pub struct Counts {
     pub inserted: u64,
     pub updated: u64,
     pub deleted: u64,
+    /// See [`trib_core::load::TableOutcome::unmatched`].
+    pub unmatched: u64,
 }
 
 impl Rules {
@@ -168,7 +170,7 @@ mod tests {
             let row = Row { live, in_scope: true };
             assert_eq!(rules.judge(row, staged.as_mut(), same, &mut counts), fate, "{rules:?} {staged:?}");
             assert_eq!(staged.is_some_and(|e| rules.accept(&e, &mut counts)), accepted, "{rules:?}");
-            assert_eq!(counts, Counts { inserted, updated, deleted }, "{rules:?}");
+            assert_eq!(counts, Counts { inserted, updated, deleted, unmatched: 0 }, "{rules:?}");
         }
     }
 

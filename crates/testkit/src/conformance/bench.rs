@@ -134,7 +134,12 @@ impl<'a> Bench<'a> {
         let (schema, changes) = if wanted.write == WriteMode::Prune {
             (Arc::new(incoming), Vec::new())
         } else {
-            let existing = self.destination.inspect(&wanted.name).await?;
+            let mut existing = self.destination.inspect(&wanted.name).await?;
+            if wanted.write == WriteMode::Update
+                && let Some(existing) = &mut existing
+            {
+                existing.columns.retain(|c| incoming.field_with_name(c.field.name()).is_ok());
+            }
             let native = |field: &Field| self.destination.column_type(field).map(|t| t.native);
             if wanted.write == WriteMode::Replace && wanted.scope.is_none() {
                 // The whole table is made anew, so nothing has to be kept.
@@ -218,8 +223,13 @@ impl<'a> Bench<'a> {
                 let parents = parent.zip(held.as_deref()).map(|(p, held)| Parents { staged: &staged[p], held });
                 let model = self.models.entry(table.name.clone()).or_default();
                 tallies.push(model.apply(table, rows, parents.as_ref(), &at));
-                if table.write != WriteMode::Prune {
-                    self.last.insert(table.name.clone(), table.clone());
+                match (table.write, self.last.get_mut(&table.name)) {
+                    (WriteMode::Prune, _) => {}
+                    (WriteMode::Update, Some(last)) => {
+                        let new = table.schema.fields().iter().filter(|f| last.schema.field_with_name(f.name()).is_err());
+                        last.schema = Arc::new(Schema::new(last.schema.fields().iter().chain(new).cloned().collect::<Vec<_>>()));
+                    }
+                    _ => drop(self.last.insert(table.name.clone(), table.clone())),
                 }
             }
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Decimal128Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Schema};
-use trib_core::load::{Deletes, RowScope};
+use trib_core::load::{Deletes, RowScope, TableOutcome};
 use trib_core::name::system;
 use trib_core::{Outcome, TableName, WriteMode};
 
@@ -17,7 +17,7 @@ const LOADS: usize = 5;
 
 pub(super) async fn checks(at: &Place<'_>, report: &mut Report) {
     let modes = at.modes();
-    for mode in modes.iter().filter(|m| **m != WriteMode::Prune) {
+    for mode in modes.iter().filter(|m| !matches!(m, WriteMode::Prune | WriteMode::Update)) {
         report.check(&format!("modes::{}", mode.as_str()), random_loads(at, *mode, Deletes::Hard, false)).await;
     }
     for mode in [WriteMode::Upsert, WriteMode::History].into_iter().filter(|m| modes.contains(m)) {
@@ -38,6 +38,11 @@ pub(super) async fn checks(at: &Place<'_>, report: &mut Report) {
             for deletes in [Deletes::Hard, Deletes::Soft] {
                 report.check(&format!("modes::prune with {deletes:?} deletes"), prune(at, deletes)).await;
             }
+        }
+    }
+    if modes.contains(&WriteMode::Update) {
+        for mode in [WriteMode::Upsert, WriteMode::Append, WriteMode::History].into_iter().filter(|m| modes.contains(m)) {
+            report.check(&format!("modes::update of what {} has loaded", mode.as_str()), update(at, mode)).await;
         }
     }
     for mode in [WriteMode::Replace, WriteMode::Upsert, WriteMode::Mirror].into_iter().filter(|m| modes.contains(m)) {
@@ -139,7 +144,8 @@ fn counted(mode: WriteMode, table: &TableName, outcome: &Outcome, expected: Tall
     let Some(counts) = outcome.tables.iter().find(|t| t.table == *table) else {
         return Err(Failure::new(format!("the outcome does not name {table}: {outcome:?}")));
     };
-    let found = Tally { inserted: counts.inserted, updated: counts.updated, deleted: counts.deleted };
+    let TableOutcome { inserted, updated, deleted, unmatched, .. } = *counts;
+    let found = Tally { inserted, updated, deleted, unmatched };
     // A replaced row may be counted as deleted or not at all.
     let found = if mode == WriteMode::Replace { Tally { deleted: expected.deleted, ..found } } else { found };
     ensure!(found == expected, "counted {found:?}, where {expected:?} is true");
@@ -177,6 +183,32 @@ async fn prune(at: &Place<'_>, deletes: Deletes) -> Check {
     // What comes back is there again.
     bench.load("s", &[loaded]).await?;
     bench.verify(&table).await
+}
+
+/// Columns for rows that are there: one that is new, and one that was there.
+async fn update(at: &Place<'_>, mode: WriteMode) -> Check {
+    let table = at.table(&format!("conf_update_{}", mode.as_str()));
+    let mut bench = Bench::open(at, &format!("update_{}", mode.as_str()), std::slice::from_ref(&table)).await?;
+    for (ids, version) in [(0..30, 1), (if mode == WriteMode::Append { 30..40 } else { 20..40 }, 2)] {
+        bench.load("s", &[wanted(at, &table, mode, &Rows { region: "eu", ids: ids.collect(), ops: None, version })?]).await?;
+    }
+    // Some keys twice, some not there, some values NULL.
+    let ids: Vec<i64> = (0..30).filter(|i| i % 4 != 0).chain([5, 77, 7, 78]).collect();
+    let notes: StringArray = (0..ids.len()).map(|i| (i % 3 != 0).then(|| format!("note {i}"))).collect();
+    let names: StringArray = ids.iter().map(|id| Some(format!("name {}", id % 7))).collect();
+    let fields = [("id", DataType::Int64), ("name", DataType::Utf8), ("note", DataType::Utf8)];
+    let schema = Schema::new(fields.into_iter().map(|(name, t)| Field::new(name, t, name != "id")).collect::<Vec<_>>());
+    let columns: Vec<ArrayRef> = vec![Arc::new(Int64Array::from(ids)), Arc::new(names), Arc::new(notes)];
+    let rows = RecordBatch::try_new(Arc::new(schema), columns).map_err(Failure::new)?;
+    let filled = Wanted { deletes: Deletes::Ignore, ..Wanted::new(table.clone(), WriteMode::Update, rows) };
+    for again in [false, true] {
+        let (_, outcome, tallies) = bench.load("s", std::slice::from_ref(&filled)).await?;
+        bench.verify(&table).await?;
+        counted(WriteMode::Update, &table, &outcome, tallies[0])?;
+        ensure!(again == (tallies[0].updated == 0), "the same values once more change {} rows", tallies[0].updated);
+        ensure!(tallies[0].unmatched == 2, "{} rows are not there", tallies[0].unmatched);
+    }
+    Ok(())
 }
 
 async fn scopes_touch_their_own_rows(at: &Place<'_>, mode: WriteMode) -> Check {

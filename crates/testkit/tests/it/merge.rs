@@ -79,8 +79,17 @@ pub fn merge(
     parents: Option<&Parents>,
     at: DateTime<Utc>,
 ) -> (Vec<RecordBatch>, TableOutcome) {
-    let mut counts = TableOutcome { table: table.name.clone(), inserted: 0, updated: 0, deleted: 0, version: None };
-    let shape = if table.write == WriteMode::Prune { held.first().map(RecordBatch::schema) } else { None };
+    let mut counts = TableOutcome::new(table.name.clone());
+    let shape = match table.write {
+        WriteMode::Prune => held.first().map(RecordBatch::schema),
+        // The columns that are there, and those that are new.
+        WriteMode::Update => held.first().map(|row| {
+            let there = row.schema();
+            let new = table.schema.fields().iter().filter(|f| there.field_with_name(f.name()).is_err());
+            Arc::new(arrow::datatypes::Schema::new(there.fields().iter().chain(new).cloned().collect::<Vec<_>>()))
+        }),
+        _ => None,
+    };
     let shape = shape.unwrap_or_else(|| table.schema.clone());
     let mut held: Vec<RecordBatch> = held.iter().map(|r| fitted(r, &shape)).collect();
     if let (Some(tie), Some(parents), false) = (&table.parent, parents, matches!(table.write, WriteMode::Replace | WriteMode::Append)) {
@@ -152,6 +161,25 @@ pub fn merge(
                 }
             }
             held = result;
+        }
+        WriteMode::Update => {
+            let last: BTreeMap<Vec<String>, &RecordBatch> = staged.iter().map(|r| (key(table, r), r)).collect();
+            let current = |row: &RecordBatch| row.column_by_name(system::VALID_TO).is_none_or(|to| to.is_null(0));
+            let met = |its: &Vec<String>| held.iter().any(|r| current(r) && key(table, r) == *its);
+            counts.unmatched = last.keys().filter(|its| !met(its)).count() as u64;
+            for row in held.iter_mut().filter(|r| current(r)) {
+                let Some(new) = last.get(&key(table, row)) else { continue };
+                if table.data_columns().all(|c| text(row, c.name()) == text(new, c.name())) {
+                    continue;
+                }
+                let column = |field: &std::sync::Arc<arrow::datatypes::Field>| match new.column_by_name(field.name()) {
+                    Some(value) => cast(value, field.data_type()).unwrap(),
+                    None => row.column_by_name(field.name()).unwrap().clone(),
+                };
+                let columns = row.schema_ref().fields().iter().map(column).collect();
+                *row = RecordBatch::try_new(row.schema(), columns).unwrap();
+                counts.updated += 1;
+            }
         }
         WriteMode::History => {
             let last: BTreeMap<Vec<String>, &RecordBatch> = staged.iter().map(|r| (key(table, r), r)).collect();

@@ -157,7 +157,7 @@ impl Destination for ApiDestination {
         for share in load.tables.iter().filter(|t| t.receipts.iter().any(|r| r.rows > 0)) {
             let Changes { created, updated, deleted } = self.deliver(load, lease, share).await?;
             let table = share.table.name.clone();
-            outcome.tables.push(TableOutcome { table, inserted: created, updated, deleted, version: None });
+            outcome.tables.push(TableOutcome { inserted: created, updated, deleted, ..TableOutcome::new(table) });
         }
         let _locked = self.journal.lock().await?;
         if let Some(record) = self.journal.gate(load, lease).await? {
