@@ -87,6 +87,13 @@ pub trait Destination: Send + Sync {
         Ok(outcomes)
     }
 
+    /// Makes sure that nothing is visible of a load whose commit has failed on its way, and that another one of its number can be committed in its
+    /// place. `false` where rows may stay visible that another load would add once more. Only asked where the tables of a load do not become visible in
+    /// one transaction, and when the marker is not this load's. A crash in between leaves a load that can be committed, and taken back, again.
+    async fn take_back(&self, _load: &Load, _lease: &Lease) -> Result<bool> {
+        Ok(false)
+    }
+
     /// Removes what was staged for a load that will not be committed. Not finding it is no error.
     async fn abort(&self, load: &LoadId) -> Result<()>;
 

@@ -141,6 +141,9 @@ pub enum Aftermath {
     Published,
     /// It may still become visible, now or in a later attempt: it stays recorded, and [`recover`] decides.
     Open,
+    /// It never will be, but some of its rows, or of its tables, may be visible already, and another load would add its rows to them. Dropped where the
+    /// destination takes them back ([`crate::Destination::take_back`]); otherwise it stays recorded.
+    InPart,
     /// As it was staged it never will be: drop it, so that the step is read, and the table looked at, again.
     Dropped,
 }
@@ -155,10 +158,9 @@ pub fn aftermath(load: &Load, error: Code, marker: Option<&Marker>, can: &Capabi
         return Aftermath::Open;
     }
     let written: Vec<&TableLoad> = load.tables.iter().filter(|t| !t.receipts.is_empty()).collect();
-    // Some rows, or tables, may be visible already. Only this very load knows them again; another would add its rows to them.
     let tables_apart = !can.atomic_across_tables && written.len() > 1 && written.iter().any(|t| !t.table.write.absorbs_repeats());
     let rows_apart = !can.atomic_tables && load.rows() > 0;
-    if rows_apart || tables_apart { Aftermath::Open } else { Aftermath::Dropped }
+    if rows_apart || tables_apart { Aftermath::InPart } else { Aftermath::Dropped }
 }
 
 /// The destination's side of the contract: whether a commit may go ahead, given the marker it finds.
@@ -358,10 +360,10 @@ mod tests {
         let cases = [
             ("one table", &one, &tables, Aftermath::Dropped),
             ("two, in one transaction", &two, &transaction, Aftermath::Dropped),
-            ("two, one after the other", &two, &tables, Aftermath::Open),
+            ("two, one after the other", &two, &tables, Aftermath::InPart),
             ("two, matched by key", &absorbed, &tables, Aftermath::Dropped),
             ("two, one not written", &unwritten, &tables, Aftermath::Dropped),
-            ("row by row", &one, &rows, Aftermath::Open),
+            ("row by row", &one, &rows, Aftermath::InPart),
             ("row by row, without a row", &nothing, &rows, Aftermath::Dropped),
         ];
         for (what, load, can, expected) in cases {

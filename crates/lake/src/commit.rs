@@ -10,6 +10,7 @@
 //! A commit is made for one version and written as the next, or not at all, so the gate that let it pass, and every file that the merge has looked at,
 //! still stand when it is written. When somebody else comes in between, all of it is decided again.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use object_store::path::Path;
@@ -130,7 +131,7 @@ impl Commit<'_> {
                 Err(e) => return Err(e),
             }
         }
-        Err(Error::new(Code::TransactionAborted, "others commit to the table faster than the load can").detail(log.folder.to_string()))
+        Err(busy(log))
     }
 
     /// Whether this table has the load already. Another load under the same number was committed here and nowhere else: its run died, and
@@ -231,6 +232,51 @@ fn outcome(share: &TableLoad, done: &Done) -> TableOutcome {
     };
     let Counts { inserted, updated, deleted, unmatched } = counts;
     TableOutcome { table: share.table.name.clone(), inserted, updated, deleted, unmatched, version }
+}
+
+/// Takes the rows that a load has appended out of its tables again, file by file as they came; what was matched by key is written again by the next load.
+/// `false` where a table's files are no longer those that came: they have been compacted since.
+pub async fn take_back(layout: &Layout, load: &Load, lease: &Lease) -> Result<bool> {
+    let mut all = true;
+    for share in load.tables.iter().filter(|share| !share.receipts.is_empty() && share.table.write == WriteMode::Append) {
+        let log = TableLog::new(layout, layout.table(&share.table.name)?);
+        all &= take_back_from(layout, &log, share, load, lease).await?;
+    }
+    Ok(all)
+}
+
+async fn take_back_from(layout: &Layout, log: &TableLog, share: &TableLoad, load: &Load, lease: &Lease) -> Result<bool> {
+    let mut came = HashSet::new();
+    for receipt in &share.receipts {
+        came.extend(stage::Staged::of(receipt)?.files.into_iter().map(|file| file.name));
+    }
+    for _ in 0..ATTEMPTS {
+        let Some(before) = log.snapshot().await? else { return Ok(true) };
+        if Stand::read(log, &before, &lease.sync, &load.scope).await? != Some(Stand::of(load.number, &load.id)) {
+            return Ok(true);
+        }
+        let there: Vec<_> = before.files.iter().filter(|file| came.contains(&file.path)).collect();
+        // Rows of a change log are not appended as they came.
+        if there.len() != came.len() || share.table.changes {
+            return Ok(false);
+        }
+        if marker::generation(layout, &lease.sync).await? > lease.generation {
+            return Err(lease_lost(load, None));
+        }
+        let mut actions = Actions::new("TAKE BACK", &json!({}), &json!({"sync": lease.sync, "scope": load.scope, "load": load.id}));
+        for file in there {
+            actions.remove(file, true)?;
+        }
+        Stand { number: 0, print: 0 }.write(&mut actions, &lease.sync, &load.scope);
+        if let Step::Done(_) = log.step(Some(&before), &actions).await? {
+            return Ok(true);
+        }
+    }
+    Err(busy(log))
+}
+
+fn busy(log: &TableLog) -> Error {
+    Error::new(Code::TransactionAborted, "others commit to the table faster than the load can").detail(log.folder.to_string())
 }
 
 /// Takes a scope's marker out of its anchor, so that the next load is the first.

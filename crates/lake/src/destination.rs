@@ -121,6 +121,10 @@ impl Destination for Lake {
         Commit { layout: &self.layout, config: &self.config, load, lease }.run().await
     }
 
+    async fn take_back(&self, load: &Load, lease: &Lease) -> Result<bool> {
+        commit::take_back(&self.layout, load, lease).await
+    }
+
     async fn abort(&self, load: &LoadId) -> Result<()> {
         stage::abort(&self.layout, load).await
     }

@@ -330,15 +330,30 @@ impl<'a> ScopeRun<'a> {
             return Err(error);
         };
         match aftermath(load, error.code(), marker.as_ref(), self.task.destination.capabilities()) {
-            Aftermath::Published => Ok(Outcome { already_committed: true, ..Outcome::default() }),
-            Aftermath::Open => Err(error),
-            Aftermath::Dropped => {
-                if let Err(e) = self.discard(&load.id).await {
-                    self.tell(&Event::Note(format!("what was staged for load {} could not be removed: {e}", load.id)));
-                }
-                Err(error)
-            }
+            Aftermath::Published => return Ok(Outcome { already_committed: true, ..Outcome::default() }),
+            Aftermath::Open => {}
+            Aftermath::InPart => match self.task.destination.take_back(load, self.lease()).await {
+                Ok(true) => self.give_up(&load.id).await,
+                Ok(false) => self.tell_kept(&load.id),
+                Err(e) => self.tell(&Event::Note(format!("what is visible of load {} could not be taken back: {e}", load.id))),
+            },
+            Aftermath::Dropped => self.give_up(&load.id).await,
         }
+        Err(error)
+    }
+
+    /// Drops a load that can never be published.
+    async fn give_up(&self, load: &LoadId) {
+        if let Err(e) = self.discard(load).await {
+            self.tell(&Event::Note(format!("what was staged for load {load} could not be removed: {e}")));
+        }
+    }
+
+    fn tell_kept(&self, load: &LoadId) {
+        self.tell(&Event::Note(format!(
+            "load {load} is kept: some of its rows may be visible, and only it knows them again. A run publishes the rest once the cause is mended; \
+             `--full-refresh` gives it up and loads everything again"
+        )));
     }
 
     fn has_published(&mut self, load: &LoadId) {

@@ -240,3 +240,30 @@ fn an_empty_source_empties_no_table_after_a_reset() {
         assert!(bench.rows(into).is_empty(), "{to}");
     }
 }
+
+/// Tables that become visible one after the other: the children's rows are there when the parents' turn out to be lost.
+#[test]
+fn a_load_that_is_visible_in_part_and_never_will_be_whole_is_taken_back() {
+    let stream = "{into: orders, read: incremental, write: append, nested: table}";
+    let folder = Folder::with(&[
+        ("tributary.yaml", "name: recovery\ndefaults: {sync: {retry: {attempts: 1}}}\n"),
+        ("connections.yaml", "drop: {connector: files, path: \"drop/*.jsonl\"}\nout: {connector: lake, path: lake}\n"),
+        ("syncs/go.yaml", &format!("from: drop\nto: out\nstreams:\n  \"*\": {stream}\n")),
+        ("drop/1.jsonl", "{\"id\": 1, \"lines\": [{\"sku\": \"a\"}]}\n"),
+    ]);
+    folder.ok(&["run"]);
+    let before = folder.files();
+    folder.write("drop/2.jsonl", "{\"id\": 2, \"lines\": [{\"sku\": \"b\"}, {\"sku\": \"c\"}]}\n");
+    assert!(!folder.command(&["run"]).env("TRIB_FAULT", "recorded").output().unwrap().status.success());
+    let name = |file: &std::path::Path| file.to_string_lossy().replace('\\', "/");
+    let parents =
+        |file: &&std::path::PathBuf| name(file).contains("/orders/") && name(file).ends_with(".parquet") && !before.contains(file);
+    let staged: Vec<_> = folder.files().iter().filter(parents).cloned().collect();
+    assert_eq!(staged.len(), 1, "{staged:?}");
+    std::fs::remove_file(&staged[0]).unwrap();
+    for _ in 0..2 {
+        folder.ok(&["run"]);
+        assert_eq!(folder.query("out", "select id from orders order by id"), "1;2");
+        assert_eq!(folder.query("out", "select sku from orders__lines order by sku"), "a;b;c");
+    }
+}

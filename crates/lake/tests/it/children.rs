@@ -1,11 +1,12 @@
 //! Child tables follow their parents.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::datatypes::{DataType, Field, Schema};
 use trib_core::load::{Deletes, Load, Parent, TableLoad};
 use trib_core::name::system;
-use trib_core::{Destination, Table, TableName, WriteMode};
+use trib_core::{Code, Destination, Lease, LoadId, Table, TableName, WriteMode};
 
 use crate::harness::{Bench, Row, staged, table_with};
 
@@ -82,4 +83,43 @@ async fn a_crash_between_two_tables() {
     assert!(!outcome.already_committed);
     assert_eq!(bench.query("select count(*) from orders__items").await, ["2"]);
     assert_eq!(bench.content().await, ["1=a", "2=b"]);
+}
+
+/// The child's commit has happened, and the parent's never will: the child's rows go again, and another load takes the place of this one.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_visible_in_part_is_taken_back() {
+    for compacted in [false, true] {
+        let bench = Bench::new().await;
+        let parent = table_with(WriteMode::Append, Deletes::Hard);
+        let first = stage(&bench, &parent, &[(1, "a")], &[(1, "x", 0)]).await;
+        bench.commit(&first).await.unwrap();
+        let lost = stage(&bench, &parent, &[(2, "b")], &[(2, "y", 0)]).await;
+        let files: Vec<String> =
+            lost.tables[0].receipts[0].staged["files"].as_array().unwrap().iter().map(|f| f["name"].to_string()).collect();
+        for file in files {
+            std::fs::remove_file(bench.folder("main.orders").join(file.trim_matches('"'))).unwrap();
+        }
+        assert_eq!(bench.lake.commit(&lost, &bench.lease).await.unwrap_err().code(), Code::NotFound);
+        assert_eq!(bench.query("select count(*) from orders__items").await, ["2"]);
+        if compacted {
+            bench.lake.maintain(&TableName::parse("main.orders__items"), Duration::from_hours(1)).await.unwrap();
+            assert!(!bench.lake.take_back(&lost, &bench.lease).await.unwrap(), "the rows are in other files now");
+            assert_eq!(bench.query("select count(*) from orders__items").await, ["2"]);
+            continue;
+        }
+        // A run that was outdated meanwhile takes nothing back.
+        let next = Lease { generation: 2, ..bench.lease.clone() };
+        bench.lake.open(&next, &[]).await.unwrap();
+        assert_eq!(bench.lake.take_back(&lost, &bench.lease).await.unwrap_err().code(), Code::LeaseLost);
+        for _ in 0..2 {
+            assert!(bench.lake.take_back(&lost, &next).await.unwrap());
+            assert_eq!(bench.query("select order_id, name from orders__items").await, ["1=x"]);
+        }
+        bench.lake.abort(&lost.id).await.unwrap();
+        let again = stage(&bench, &parent, &[(2, "b")], &[(2, "y", 0)]).await;
+        let again = Load { id: LoadId("load9999".into()), ..again };
+        bench.lake.commit(&again, &next).await.unwrap();
+        assert_eq!(bench.query("select order_id, name from orders__items order by 1").await, ["1=x", "2=y"]);
+        assert_eq!(bench.content().await, ["1=a", "2=b"]);
+    }
 }
