@@ -70,9 +70,3 @@ pub struct Transform {
     /// For nested columns without a rule of their own.
     pub nested: Option<Nesting>,
 }
-
-impl Transform {
-    pub fn is_identity(&self) -> bool {
-        *self == Self::default()
-    }
-}

@@ -26,7 +26,7 @@ pub fn changes(dir: &Path) -> Result<Vec<(String, String)>, Vec<Error>> {
     let mut models = files::read_all(dir, "models", &["sql"], true, &mut errors);
     models.extend(files::read_all(dir, "macros", &["sql"], false, &mut errors));
     let yaml = texts.iter().map(|t| (t, format_named(&t.name, &t.text, 1)));
-    let sql = models.iter().map(|t| (t, format_model_named(&t.name, &t.text)));
+    let sql = models.iter().map(|t| (t, format_model(&t.name, &t.text)));
     let mut changed = Vec::new();
     for (text, formatted) in yaml.chain(sql) {
         match formatted {
@@ -43,11 +43,6 @@ pub fn changes(dir: &Path) -> Result<Vec<(String, String)>, Vec<Error>> {
 /// An error has code `config_invalid` when the text is not YAML.
 pub fn format_yaml(text: &str) -> Result<String> {
     format_named("", text, 1)
-}
-
-/// A model with its front matter in the one style; the SQL stays as it is.
-pub fn format_model(text: &str) -> Result<String> {
-    format_model_named("", text)
 }
 
 fn format_named(file: &str, text: &str, first_line: usize) -> Result<String> {
@@ -74,7 +69,8 @@ fn format_named(file: &str, text: &str, first_line: usize) -> Result<String> {
     Ok(formatted)
 }
 
-fn format_model_named(file: &str, text: &str) -> Result<String> {
+/// A model with its front matter in the one style; the SQL stays as it is.
+fn format_model(file: &str, text: &str) -> Result<String> {
     let parts =
         model::split(text).ok_or_else(|| Error::new(Code::ConfigInvalid, "the front matter is never closed").file(file, Some(1), None))?;
     let Some((front, line)) = parts.front else { return Ok(text.to_owned()) };
@@ -103,7 +99,7 @@ mod tests {
 
     #[test]
     fn front_matter_only() {
-        assert_eq!(format_model("/*---\na:   1\n---*/\nselect   1\n").unwrap(), "/*---\na: 1\n---*/\nselect   1\n");
-        assert_eq!(format_model("select   1\n").unwrap(), "select   1\n");
+        assert_eq!(format_model("", "/*---\na:   1\n---*/\nselect   1\n").unwrap(), "/*---\na: 1\n---*/\nselect   1\n");
+        assert_eq!(format_model("", "select   1\n").unwrap(), "select   1\n");
     }
 }

@@ -12,7 +12,6 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Date32Type, Decimal256Type, Field, Float64Type, Int64Type, IntervalUnit, TimeUnit, UInt64Type};
 use chrono::{DateTime, NaiveDate, TimeDelta};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 use trib_core::logical::{FieldExt, Logical};
 
 /// A row: canonical text by column.
@@ -47,16 +46,6 @@ pub fn lines(rows: &[Row]) -> Vec<String> {
         rows.iter().map(|row| row.iter().map(|(name, text)| format!("{name}={text}")).collect::<Vec<_>>().join(" ")).collect();
     lines.sort_unstable();
     lines
-}
-
-/// A hash of [`canonical`], in hex.
-pub fn content_hash(batches: &[RecordBatch]) -> String {
-    let mut hash = Sha256::new();
-    for line in canonical(batches) {
-        hash.update(line.as_bytes());
-        hash.update(b"\n");
-    }
-    hex::encode(hash.finalize())
 }
 
 /// The first lines that only one side has, for a message; `None` when both are equal.
