@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "lake": {"core", "kit", "engine"},
     "project": {"core"},
     "store": {"core"},
-    "runtime": {"core", "kit", "engine", "project", "store"},
+    "runtime": {"core", "kit", "engine", "store"},
     "server": {"core", "kit", "engine", "project", "store", "runtime"},
     "testkit": {"core", "kit"},
     "cli": {"core", "kit", "engine", "connectors", "lake", "project", "store", "runtime", "server"},
