@@ -198,7 +198,7 @@ impl Promoting<'_> {
                     let outcome = Outcome { already_committed: true, ..Outcome::default() };
                     self.runtime.store.committed(lease, load, &outcome, &self.runtime.run).await
                 }
-                Aftermath::Open => Ok(()),
+                Aftermath::Open | Aftermath::InPart => Ok(()),
                 Aftermath::Dropped => match self.at.abort(&load.id).await {
                     Ok(()) => self.runtime.store.discard_staged(lease, &load.scope).await,
                     failed => failed,
