@@ -13,6 +13,7 @@
 pub mod certificate;
 pub mod chance;
 pub mod conformance;
+pub mod docker_engine;
 pub mod emit;
 pub mod fault;
 pub mod http_fault;

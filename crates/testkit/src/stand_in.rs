@@ -22,6 +22,16 @@ pub struct Asked {
 }
 
 impl Asked {
+    /// The query's parameters, decoded.
+    pub fn params(&self) -> Vec<(String, String)> {
+        pairs(&self.query)
+    }
+
+    /// The fields of a form, decoded.
+    pub fn fields(&self) -> Vec<(String, String)> {
+        pairs(&self.body)
+    }
+
     /// The decoded value of a query parameter.
     pub fn param(&self, name: &str) -> Option<String> {
         pairs(&self.query).into_iter().find(|(k, _)| k == name).map(|(_, v)| v)

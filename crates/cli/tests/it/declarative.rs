@@ -130,6 +130,82 @@ fn messages(out: &str) -> Vec<Value> {
     out.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
 }
 
+/// Two tickets, each with a file, and the file of the first is another one on the second day.
+#[test]
+fn files_of_records_lie_in_the_project() {
+    let changed = Arc::new(AtomicBool::new(false));
+    let day = changed.clone();
+    let api = StandIn::start(move |asked| match asked.path.as_str() {
+        "/tickets" => Answer::json(&json!([{"id": 1, "file": "/f/1"}, {"id": 2, "file": "/f/2"}])),
+        "/f/1" if day.load(Ordering::SeqCst) => Answer::text(200, "another text"),
+        _ => Answer::text(200, "text"),
+    });
+    let manifest = json!({
+        "version": "7.0.0", "check": {"type": "CheckStream", "stream_names": ["tickets"]},
+        "streams": [{
+            "type": "DeclarativeStream", "name": "tickets", "primary_key": "id",
+            "retriever": {"type": "SimpleRetriever", "requester": {"type": "HttpRequester", "url_base": api.url(), "path": "tickets"},
+                "record_selector": {"type": "RecordSelector", "extractor": {"type": "DpathExtractor", "field_path": []}}},
+            "schema_loader": {"type": "InlineSchemaLoader", "schema": {"properties": {"id": {"type": "integer"}, "file": {"type": "string"}}}},
+            "file_uploader": {"type": "FileUploader", "requester": {"type": "HttpRequester", "url_base": api.url(), "path": "{{ download_target }}"},
+                "download_target_extractor": {"type": "DpathExtractor", "field_path": ["file"]}, "filename_extractor": "{{ record['id'] }}.txt"},
+        }],
+        "spec": {"type": "Spec", "connection_specification": {"type": "object", "properties": {}}},
+    });
+    let sync = "from: desk\ninto: raw.{table}\nstreams:\n  tickets: {read: full, write: replace}\n";
+    let folder = Folder::with(&[
+        ("tributary.yaml", "name: desk\n"),
+        ("connections.yaml", "desk: {connector: desk}\n"),
+        ("connectors/desk.yaml", &manifest.to_string()),
+        ("syncs/desk.yaml", sync),
+        ("config.json", "{}"),
+        ("catalog.json", "{\"streams\": [{\"stream\": {\"name\": \"tickets\"}, \"sync_mode\": \"full_refresh\"}]}"),
+    ]);
+    folder.ok(&["check", "desk"]);
+    assert!(api.take().iter().all(|asked| asked.path == "/tickets"), "nothing is downloaded for a look");
+    folder.ok(&["run"]);
+    let rows = || -> Value {
+        let sql =
+            "select id, source_file_relative_path as path, staging_file_url as url, file_size_bytes as size from raw.tickets order by id";
+        serde_json::from_str(&folder.ok(&["query", sql, "--json"]).out).unwrap()
+    };
+    let first = rows();
+    assert_eq!((&first[0]["path"], &first[0]["size"], &first[1]["path"]), (&json!("tickets/1.txt"), &json!(4), &json!("tickets/2.txt")));
+    let file = folder.path().join(".tributary/files/desk/tickets/1.txt");
+    assert_eq!(
+        (first[0]["url"].as_str().map(std::path::Path::new), std::fs::read(&file).unwrap()),
+        (Some(file.as_path()), b"text".to_vec())
+    );
+    changed.store(true, Ordering::SeqCst);
+    folder.ok(&["run"]);
+    assert_eq!((rows()[0]["size"].as_i64(), std::fs::read(&file).unwrap()), (Some(12), b"another text".to_vec()));
+
+    // For somebody else's pipeline they lie where that says.
+    let staging = folder.path().join("staging");
+    std::fs::create_dir(&staging).unwrap();
+    let read = |catalog: &str| {
+        let args = ["airbyte", "read", "--manifest", "connectors/desk.yaml", "--config", "config.json", "--catalog", catalog];
+        let output = folder.command(&args).env("AIRBYTE_STAGING_DIRECTORY", &staging).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        let all = messages(&String::from_utf8(output.stdout).unwrap());
+        all.into_iter().filter(|m| m["type"] == "RECORD").collect::<Vec<_>>()
+    };
+    let expected =
+        json!({"staging_file_url": staging.join("tickets/2.txt"), "source_file_relative_path": "tickets/2.txt", "file_size_bytes": 4});
+    assert_eq!(read("catalog.json")[1]["record"]["file_reference"], expected);
+    assert_eq!(std::fs::read(staging.join("tickets/2.txt")).unwrap(), b"text");
+    let without = "{\"streams\": [{\"stream\": {\"name\": \"tickets\"}, \"sync_mode\": \"full_refresh\", \"include_files\": false}]}";
+    folder.write("without.json", without);
+    api.take();
+    assert!(read("without.json").iter().all(|m| m["record"].get("file_reference").is_none()));
+    assert_eq!(api.take().len(), 1);
+
+    // A sync that wants none of it downloads nothing.
+    folder.write("syncs/desk.yaml", &sync.replace("read: full", "select: [id, file], read: full"));
+    folder.ok(&["run"]);
+    assert!(api.take().iter().all(|asked| asked.path == "/tickets"));
+}
+
 #[test]
 fn a_manifest_speaks_the_airbyte_protocol() {
     let (api, _) = shop();

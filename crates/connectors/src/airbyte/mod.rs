@@ -4,6 +4,7 @@ mod catalog;
 mod config;
 mod confirmed;
 mod connector;
+mod container;
 mod delivery;
 mod destination;
 mod input;

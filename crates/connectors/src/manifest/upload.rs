@@ -50,7 +50,7 @@ impl FileUploader {
             target: Extractor::build(&node.need("download_target_extractor")?)?,
             content: node.get("file_extractor").map(|e| Extractor::build(&e)).transpose()?,
             name: node.expr("filename_extractor")?.filter(|name| !name.source().is_empty()),
-            folder: folder.to_owned(),
+            folder: std::path::absolute(folder)?,
         })
     }
 
