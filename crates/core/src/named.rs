@@ -122,6 +122,10 @@ impl Destination for Named<dyn Destination> {
         self.named(self.inner.commit_together(loads).await)
     }
 
+    async fn take_back(&self, load: &Load, lease: &Lease) -> Result<bool> {
+        self.named(self.inner.take_back(load, lease).await)
+    }
+
     async fn abort(&self, load: &LoadId) -> Result<()> {
         self.named(self.inner.abort(load).await)
     }

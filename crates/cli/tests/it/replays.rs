@@ -33,7 +33,7 @@ fn canon(value: &Value) -> String {
 
 /// What was asked, in the recordings' form.
 fn request(asked: &Asked) -> String {
-    let telling = |(name, value): &&(String, String)| !NOISE.contains(&name.as_str()) && !(name == "accept" && value == "*/*");
+    let telling = |(name, value): &&(String, String)| !(NOISE.contains(&name.as_str()) || name == "accept" && value == "*/*");
     let headers: Map<String, Value> = asked.headers.iter().filter(telling).map(|(k, v)| (k.clone(), v.as_str().into())).collect();
     let content_type = asked.header("content-type").unwrap_or_default();
     let body = if asked.body.is_empty() {
