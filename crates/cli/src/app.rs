@@ -123,10 +123,9 @@ impl Session {
 
     /// What the user means, among the nodes of the project.
     pub async fn select(&self, wanted: &Select) -> Result<Selection> {
-        let graph = Graph::of(self.project()?);
         let compares = wanted.select.iter().chain(&wanted.exclude).any(|term| term.contains("state:"));
         let before = if compares { self.last_manifest().await? } else { None };
-        Ok(select(&graph, &wanted.select, &wanted.exclude, before.as_ref())?)
+        Ok(select(self.graph()?, &wanted.select, &wanted.exclude, before.as_ref())?)
     }
 
     /// The project's nodes as they were at the last run.
@@ -137,8 +136,7 @@ impl Session {
 
     /// Remembers the project as it is now, for the next `state:modified`.
     pub async fn remember_manifest(&self) -> Result<()> {
-        let manifest = serde_json::to_string(&self.project()?.manifest()).map_err(Error::from)?;
-        Ok(self.store().await?.set_meta(MANIFEST, &manifest).await?)
+        self.keep_manifest(&self.project()?.manifest()).await
     }
 
     /// Remembers these nodes as they are now, and the others as they were.
@@ -148,7 +146,11 @@ impl Session {
         }
         let mut manifest = self.last_manifest().await?.unwrap_or_default();
         manifest.extend(self.project()?.manifest().into_iter().filter(|(name, _)| nodes.contains(name)));
-        let manifest = serde_json::to_string(&manifest).map_err(Error::from)?;
+        self.keep_manifest(&manifest).await
+    }
+
+    async fn keep_manifest(&self, manifest: &Manifest) -> Result<()> {
+        let manifest = serde_json::to_string(manifest).map_err(Error::from)?;
         Ok(self.store().await?.set_meta(MANIFEST, &manifest).await?)
     }
 

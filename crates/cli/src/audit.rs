@@ -154,11 +154,8 @@ impl Seen<'_> {
         };
         let columns = self.columns().iter().map(one).collect::<Vec<_>>().join(", ");
         let there = format!("select {columns} from {before} as b");
-        let same_key = |left: &str, right: &str| {
-            table.key.iter().map(|k| format!("{left}.{0} = {right}.{0}", ident(k))).collect::<Vec<_>>().join(" and ")
-        };
         let others = |scope: &RowScope| format!("{there} where ({}) is not true", self.covered(scope));
-        let untouched = format!("not exists (select 1 from {staged} as s where {})", same_key("s", "b"));
+        let untouched = format!("not exists (select 1 from {staged} as s where {})", self.same_key("s", "b"));
         // Of a change log, what does not come along is not gone.
         let whole = match table.write {
             WriteMode::Mirror => !table.changes && table.deletes != Deletes::Ignore,
@@ -169,7 +166,7 @@ impl Seen<'_> {
             (_, Some(scope)) if whole => format!("{} union all {new}", others(scope)),
             (WriteMode::Append, _) => format!("{there} union all {new}"),
             (WriteMode::Insert, _) => {
-                let known = format!("select 1 from {before} as b where {}", same_key("n", "b"));
+                let known = format!("select 1 from {before} as b where {}", self.same_key("n", "b"));
                 format!("{there} union all select n.* from ({new}) as n where not exists ({known})")
             }
             (WriteMode::History, _) => format!("{there} where b.{} is null and {untouched} union all {new}", ident(system::VALID_TO)),
@@ -183,8 +180,7 @@ impl Seen<'_> {
         let winners = self.winners("desc");
         let Some((before, schema)) = &self.before else { return winners };
         let staged: Vec<String> = self.columns().into_iter().filter(|name| !self.table.key.contains(name)).collect();
-        let key = |side: &str| self.table.key.iter().map(|k| format!("{side}.{}", ident(k))).collect::<Vec<_>>();
-        let met = format!("{} is not null", key("n").first().cloned().unwrap_or_default());
+        let met = self.table.key.first().map(|k| format!("n.{} is not null", ident(k))).unwrap_or_default();
         let one = |name: &str| match (staged.iter().any(|s| s == name), schema.field_with_name(name)) {
             (false, _) => format!("b.{}", ident(name)),
             (true, Ok(_)) => format!("case when {met} then n.{0} else b.{0} end as {0}", ident(name)),
@@ -193,13 +189,17 @@ impl Seen<'_> {
         let there = schema.fields().iter().map(|f| f.name().as_str());
         let added = staged.iter().map(String::as_str).filter(|name| schema.field_with_name(name).is_err());
         let columns: Vec<String> = there.chain(added).map(one).collect();
-        let same_key = key("n").into_iter().zip(key("b")).map(|(n, b)| format!("{n} = {b}")).collect::<Vec<_>>().join(" and ");
+        let same_key = self.same_key("n", "b");
         let current = if schema.field_with_name(system::VALID_TO).is_ok() {
             format!(" where b.{} is null", ident(system::VALID_TO))
         } else {
             String::new()
         };
         format!("select {} from {before} as b left join ({winners}) as n on {same_key}{current}", columns.join(", "))
+    }
+
+    fn same_key(&self, left: &str, right: &str) -> String {
+        self.table.key.iter().map(|k| format!("{left}.{0} = {right}.{0}", ident(k))).collect::<Vec<_>>().join(" and ")
     }
 
     /// The condition on rows that are there that the load is about them.

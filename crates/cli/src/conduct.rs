@@ -38,8 +38,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Runs what is selected, records the run, shows how it went, and gives the exit status. `command` is how the run was called.
 pub async fn conduct(session: &Session, selection: &Selection, ask: &Ask, command: &str) -> Result<Exit> {
     let began = Instant::now();
-    let graph = Graph::of(session.project()?);
-    preflight::preflight(session, &graph, selection).await?;
+    let graph = session.graph()?;
+    preflight::preflight(session, graph, selection).await?;
     let store = session.store().await?.clone();
     let run = new_id();
     let lineage = OpenLineage::of(session, &run)?;
@@ -60,7 +60,7 @@ pub async fn conduct(session: &Session, selection: &Selection, ask: &Ask, comman
     if let Some(lineage) = &conductor.lineage {
         lineage.run_started();
     }
-    let (mut summary, unfinished) = conductor.run(&graph).await?;
+    let (mut summary, unfinished) = conductor.run(graph).await?;
     if let Some(lineage) = &conductor.lineage {
         lineage.run_ended(&summary, |said| conductor.watch.note("openlineage", None, &said)).await;
     }

@@ -15,7 +15,7 @@ use trib_engine::lineage::{Origins, Step, landed, origins};
 use trib_engine::session::query_error;
 use trib_engine::{Queries, Relation, StreamPlan, Tables};
 use trib_project::graph::{GraphNode, writes};
-use trib_project::{DeliveryPlan, Environment, Graph, Model, NodeKind, Sync};
+use trib_project::{DeliveryPlan, Environment, Model, NodeKind, Sync};
 use trib_runtime::{StreamTask, SyncTask};
 
 use crate::app::Session;
@@ -92,7 +92,7 @@ impl Lineage {
     /// Everything that can be traced without reading a row. Sources are asked what they offer, destinations what they have.
     pub async fn of(session: &Session) -> Result<Self> {
         let project = session.project()?;
-        let graph = Graph::of(project);
+        let graph = session.graph()?;
         let selection = session.select(&crate::args::Select::default()).await?;
         let mut lineage = Self::default();
         for node in graph.order().into_iter().filter(|n| selection.contains(&n.name)) {

@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 use trib_core::error::closest;
 use trib_core::{Code, Error, TableName};
 use trib_engine::lineage::Step;
-use trib_project::Graph;
 
 use crate::app::Session;
 use crate::exit::{Exit, Result};
@@ -40,7 +39,7 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit> {
 
 /// The project's nodes, and which read which.
 fn nodes(session: &Session) -> Result<()> {
-    let graph = Graph::of(session.project()?);
+    let graph = session.graph()?;
     let edges: Vec<(&str, &str)> =
         graph.order().into_iter().flat_map(|n| graph.parents(&n.name).map(|p| (p, n.name.as_str())).collect::<Vec<_>>()).collect();
     session.output.either(

@@ -1,7 +1,7 @@
 //! `trib ls`
 
 use serde_json::{Value, json};
-use trib_project::{Graph, NodeKind};
+use trib_project::NodeKind;
 
 use crate::app::Session;
 use crate::args::Select;
@@ -30,7 +30,7 @@ struct Line {
 pub async fn run(args: &Args, session: &Session) -> Result<Exit> {
     let selection = session.select(&args.select).await?;
     let project = session.project()?;
-    let graph = Graph::of(project);
+    let graph = session.graph()?;
     let mut lines = Vec::new();
     for node in graph.nodes().iter().filter(|n| selection.contains(&n.name)) {
         let (from, to, description) = match node.kind {

@@ -3,7 +3,7 @@
 use serde_json::json;
 use trib_core::error::closest;
 use trib_core::{Code, Error};
-use trib_project::{Graph, NodeKind};
+use trib_project::NodeKind;
 
 use crate::app::{Session, holder};
 use crate::exit::{Exit, Result};
@@ -28,7 +28,7 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit> {
 
 /// A node that is not there is a slip of the pen.
 fn check(session: &Session, node: &str) -> Result<()> {
-    let graph = Graph::of(session.project()?);
+    let graph = session.graph()?;
     let name = node.split('/').next().unwrap_or(node);
     if graph.nodes().iter().any(|n| n.name == name && (name == node || n.kind == NodeKind::Sync)) {
         return Ok(());

@@ -52,7 +52,7 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit> {
     let project = session.project()?;
     let paused = session.store().await?.paused().await?;
     let wanted = Wanted { selection: &selection, ask: &ask, paused: &paused };
-    let graph = Graph::of(project);
+    let graph = session.graph()?;
     let before = session.last_manifest().await?;
     let mut writers = Vec::new();
     let mut plans = Vec::new();
@@ -70,13 +70,13 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit> {
                         Ok(mut prepared) => {
                             admit(&mut prepared, &mut writers);
                             streams(session, prepared, &mut plan).await?;
-                            unmade(session, &graph, &wanted, &mut plan).await?;
+                            unmade(session, graph, &wanted, &mut plan).await?;
                         }
                     }
                     plans.push(plan);
                 }
             }
-            NodeKind::Model => plans.push(model(session, &graph, &wanted, project.model(&node.name)?).await?),
+            NodeKind::Model => plans.push(model(session, graph, &wanted, project.model(&node.name)?).await?),
             NodeKind::Command => {
                 let Some(command) = project.commands().iter().find(|c| c.name == node.name) else { continue };
                 let (from, to) = (command.spec.reads.join(", "), command.spec.writes.join(", "));
@@ -100,7 +100,7 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit> {
             if let Some(pause) = paused.iter().find(|p| p.node == node.name) {
                 plan.notes.push(format!("paused by {}: a run leaves it out", pause.by));
             }
-            plan.change = Change::of(before.as_ref(), node, &graph);
+            plan.change = Change::of(before.as_ref(), node, graph);
         }
     }
     impact::read_by_syncs(project, &mut plans);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use trib_core::{Code, Error, State};
-use trib_project::{Graph, NodeKind};
+use trib_project::NodeKind;
 use trib_runtime::{NoObserver, SyncTask, new_id, recover_state, reset};
 use trib_store::Store;
 
@@ -100,7 +100,7 @@ async fn get(session: &Session, node: Option<&str>) -> Result<Exit> {
     if let Some(sync) = wanted.filter(|_| states.is_empty()) {
         // A sync that is there and has not run has no state; any other name is a mistake.
         let name = sync.split('@').next().unwrap_or(sync);
-        if !Graph::of(session.project()?).nodes().iter().any(|n| n.name == name) {
+        if !session.graph()?.nodes().iter().any(|n| n.name == name) {
             session.project()?.sync(name)?;
         }
     }
@@ -153,7 +153,7 @@ async fn mend(session: &Session, select: Vec<String>, recover: bool) -> Result<E
     let mut errors: Vec<Error> = Vec::new();
     let mut mended: Vec<String> = Vec::new();
     let mut tasks: Vec<SyncTask> = Vec::new();
-    for node in Graph::of(project).nodes().iter().filter(|n| selection.contains(&n.name)) {
+    for node in session.graph()?.nodes().iter().filter(|n| selection.contains(&n.name)) {
         match node.kind {
             NodeKind::Sync => {
                 for prepared in prepare::sync(session, project.sync(&node.name)?, &wanted).await {

@@ -7,7 +7,6 @@ use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use trib_store::{Pause, RunStream, Status, Store};
 
-use trib_project::Graph;
 use trib_project::graph::GraphNode;
 
 use crate::app::Session;
@@ -38,7 +37,7 @@ pub async fn run(_: &Args, session: &Session) -> Result<Exit> {
     let paused = store.paused().await?;
     let now = Utc::now();
     let project = session.project()?;
-    let graph = Graph::of(project);
+    let graph = session.graph()?;
     // A view has nothing that could grow old.
     let stored = |n: &&GraphNode| project.model(&n.name).map_or(true, |m| m.spec.materialized.is_stored());
     let ran = |n: &GraphNode| streams.keys().any(|(sync, _)| sync.split('@').next() == Some(n.name.as_str()));

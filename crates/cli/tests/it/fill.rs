@@ -41,7 +41,7 @@ fn filled(folder: &Folder, more: &[&str]) -> Value {
     last["streams"][0].clone()
 }
 
-/// Dies at a point of the load, twice; then ends as if nothing had happened, and once more changes nothing.
+/// Dies at three points of the load; then ends as if nothing had happened, and once more changes nothing.
 fn into(out: &str) {
     let upsert = "read: incremental, cursor: at, write: upsert";
     let folder = folder(out, upsert);

@@ -164,7 +164,8 @@ impl TokenPool {
 
     /// Learns from what an answer says about what is left.
     pub(super) fn learn(&self, request: &Request, response: &Response) {
-        let (at, quota) = (self.quota_of(request), &self.quotas[self.quota_of(request)]);
+        let at = self.quota_of(request);
+        let quota = &self.quotas[at];
         let text = |name: &Option<String>| name.as_deref().and_then(|name| response.header(name)).map(|text| text.trim().to_owned());
         let number = |name: &Option<String>| text(name).and_then(|text| text.parse::<i64>().ok());
         let refused = quota.exhausted.contains(&response.status);

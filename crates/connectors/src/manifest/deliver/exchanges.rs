@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::Value;
 use trib_core::{Error, Result};
 use trib_kit::fixture::{Recorded, Sent};
@@ -21,25 +21,24 @@ const MOST_LOADS: usize = 30;
 /// Bytes of a body that are kept.
 const MOST_BODY: usize = 64 << 10;
 
-#[derive(Clone)]
 pub(super) struct Exchanges {
     file: Arc<Mutex<File>>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize)]
 struct Line {
     at: DateTime<Utc>,
     /// The records that it was about, by their keys.
     records: Vec<String>,
     request: Sent,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     answer: Option<Answer>,
     /// Why no answer came.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize)]
 struct Answer {
     status: u16,
     headers: Vec<(String, String)>,

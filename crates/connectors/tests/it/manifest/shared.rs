@@ -128,9 +128,8 @@ async fn streams_of_a_group_are_read_one_after_the_other() {
     let together = all(&manifest, &["a", "b", "c", "d"]).await;
     assert_eq!((together.records.len(), together.errors.len()), (4, 0), "{:?}", together.errors);
     assert!(inside.lock().unwrap().1 > 1, "without a group they meet, or this test shows nothing");
-    manifest["stream_groups"] =
-        json!({"one": {"streams": ["#/streams/0", "#/streams/1"], "action": {"type": "BlockSimultaneousSyncsAction"}}});
-    manifest["stream_groups"]["one"]["streams"] = json!([{"$ref": "#/streams/0"}, {"$ref": "#/streams/1"}]);
+    let members = json!([{"$ref": "#/streams/0"}, {"$ref": "#/streams/1"}]);
+    manifest["stream_groups"] = json!({"one": {"streams": members, "action": {"type": "BlockSimultaneousSyncsAction"}}});
     *inside.lock().unwrap() = Default::default();
     let apart = all(&manifest, &["a", "b", "c", "d"]).await;
     assert_eq!((apart.records.len(), apart.errors.len()), (4, 0), "{:?}", apart.errors);
