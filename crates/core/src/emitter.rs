@@ -74,6 +74,11 @@ impl Emitter {
         self.send(Message::Reject { stream: stream.into(), row }).await
     }
 
+    /// Writes a line to the run's log. It must not hold secrets.
+    pub async fn log(&mut self, level: Level, text: String) -> Result<()> {
+        self.send(Message::Log { level, text }).await
+    }
+
     /// True when the load's budget is spent: end at the next place from which the rest can be read.
     pub fn should_stop(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
@@ -102,7 +107,7 @@ impl Emitter {
         self.send_blocking(Message::Reject { stream: stream.into(), row })
     }
 
-    /// Writes a line to the run's log, for sources that read on a blocking thread. It must not hold secrets.
+    /// [`Self::log`] for sources that read on a blocking thread.
     pub fn log_blocking(&mut self, level: Level, text: String) -> Result<()> {
         self.send_blocking(Message::Log { level, text })
     }

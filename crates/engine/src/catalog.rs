@@ -92,6 +92,13 @@ impl fmt::Debug for Overlay {
     }
 }
 
+const TOO_LARGE: &str = "filter or aggregate before joining, or do a part in a model of its own; \
+                         a join on anything but equal values holds one side whole";
+
+/// Rows of a batch, and bytes that a sort keeps free for merging what it has spilled, where joins sort.
+const SORTED_ROWS: usize = 1024;
+const SORT_RESERVATION: usize = 1 << 20;
+
 /// Runs queries that change nothing over [`Tables`]. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Queries {
@@ -163,9 +170,16 @@ impl Queries {
         let context = self.engine.context();
         let state = context.state_ref();
         let mut state = state.write();
-        let options = state.config_mut().options_mut();
-        options.sql_parser.collect_spans = true;
-        options.optimizer.prefer_hash_join = !self.sorting;
+        let config = state.config_mut();
+        if self.sorting {
+            // The sorts of all joins run at once, and each needs room for some batches and a reservation before it can spill.
+            *config = config.clone().with_batch_size(SORTED_ROWS).with_sort_spill_reservation_bytes(SORT_RESERVATION);
+            let options = config.options_mut();
+            options.optimizer.prefer_hash_join = false;
+            // What is one partition would be hashed all the same.
+            options.execution.target_partitions = options.execution.target_partitions.max(2);
+        }
+        config.options_mut().sql_parser.collect_spans = true;
         drop(state);
         context.register_udf(field_hash::function());
         if let Some(now) = self.clock {
@@ -188,10 +202,16 @@ pub fn execute(frame: DataFrame) -> BoxFuture<'static, Result<(SchemaRef, BatchS
     Box::pin(async move {
         let schema = result_schema(frame.schema().as_arrow())?;
         let to = schema.clone();
-        let rows = frame.execute_stream().await.map_err(unwrapped)?;
-        let rows = rows.map(move |batch| plain(&batch.map_err(unwrapped)?, &to));
+        let rows = frame.execute_stream().await.map_err(failed)?;
+        let rows = rows.map(move |batch| plain(&batch.map_err(failed)?, &to));
         Ok((schema, Box::pin(rows) as BatchStream))
     })
+}
+
+fn failed(e: DataFusionError) -> Error {
+    let is_too_large = matches!(e.find_root(), DataFusionError::ResourcesExhausted(_));
+    let error = unwrapped(e);
+    if is_too_large { error.hint(TOO_LARGE) } else { error }
 }
 
 /// The types that destinations declare, for those that only queries give: views become text, the 64 bits of `row_number()` and

@@ -1,4 +1,10 @@
 //! A query as a source: one stream, whose rows are the query's result. A model is a load of it.
+//!
+//! A hash join holds one side in memory, and does not spill. A load that finds no memory for it fails, and when it is tried again both sides are
+//! sorted instead: slower, and without a bound to the size of either.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::datatypes::SchemaRef;
@@ -12,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use trib_core::interval::Interval;
 use trib_core::source::Cursor;
-use trib_core::{Catalog, Emitter, Read, ReadMode, Result, Source, Split, SplitEnd, State, Stream, StreamRead};
+use trib_core::{Catalog, Code, Emitter, Level, Read, ReadMode, Result, Source, Split, SplitEnd, State, Stream, StreamRead};
 use trib_kit::cursor::{self, Boundary, CursorState};
 
 use crate::batches::{Batch, Batches};
@@ -20,22 +26,27 @@ use crate::catalog::{Queries, execute};
 use crate::range::{self, Range};
 use crate::session::{query_error, unwrapped};
 
+const SORTING: &str = "the query ran out of memory, or of another resource: this time its joins sort both sides, and spill";
+
 /// The result of a query as a stream.
 pub struct QuerySource {
     queries: Queries,
     name: String,
     sql: String,
     batches: Option<Batches>,
+    /// What is asked once a read has found too little memory.
+    sorting: OnceLock<Queries>,
+    told: AtomicBool,
 }
 
 impl QuerySource {
     /// `name` is the stream's. With `batches`, incremental reads go interval by interval.
     pub fn new(queries: Queries, name: &str, sql: &str, batches: Option<Batches>) -> Self {
-        Self { queries, name: name.to_owned(), sql: sql.to_owned(), batches }
+        Self { queries, name: name.to_owned(), sql: sql.to_owned(), batches, sorting: OnceLock::new(), told: AtomicBool::new(false) }
     }
 
     fn frame(&self) -> BoxFuture<'_, Result<DataFrame>> {
-        Box::pin(self.queries.frame(&self.sql))
+        self.sorting.get().unwrap_or(&self.queries).frame(&self.sql)
     }
 }
 
@@ -77,9 +88,37 @@ impl Source for QuerySource {
         Ok(Catalog { streams: vec![stream] })
     }
 
+    async fn plan(&self, reads: &[StreamRead], state: &State) -> Result<Vec<Split>> {
+        self.noted(self.splits(reads, state).await)
+    }
+
+    async fn read(&self, split: &Split, out: &mut Emitter) -> Result<SplitEnd> {
+        if self.sorting.get().is_some() && !self.told.swap(true, Ordering::Relaxed) {
+            out.log(Level::Warn, SORTING.to_owned()).await?;
+        }
+        self.noted(self.read_rows(split, out).await)
+    }
+
+    fn advance(&self, reads: &[StreamRead], state: &State, ends: &[SplitEnd]) -> Result<State> {
+        match &self.batches {
+            Some(batches) => batches.advance(reads, state, ends, |split| Ok(serde_json::from_value::<Piece>(split.spec.clone())?.interval)),
+            None => cursor::advance(reads, state, ends),
+        }
+    }
+}
+
+impl QuerySource {
+    /// From a failure for want of memory on, joins sort.
+    fn noted<T>(&self, result: Result<T>) -> Result<T> {
+        if result.as_ref().is_err_and(|e| e.code() == Code::ResourceExhausted) {
+            self.sorting.get_or_init(|| self.queries.clone().by_sorting());
+        }
+        result
+    }
+
     /// An incremental read is a condition on the result, which the optimizer carries down to the tables where that leaves the
     /// result as it is.
-    async fn plan(&self, reads: &[StreamRead], state: &State) -> Result<Vec<Split>> {
+    async fn splits(&self, reads: &[StreamRead], state: &State) -> Result<Vec<Split>> {
         let mut splits = Vec::new();
         for read in reads {
             let mut piece = Piece { columns: read.columns.clone(), ..Piece::default() };
@@ -112,7 +151,7 @@ impl Source for QuerySource {
         Ok(splits)
     }
 
-    async fn read(&self, split: &Split, out: &mut Emitter) -> Result<SplitEnd> {
+    async fn read_rows(&self, split: &Split, out: &mut Emitter) -> Result<SplitEnd> {
         let piece: Piece = serde_json::from_value(split.spec.clone())?;
         let rows = execute(piece.of(self.frame().await?)?);
         let (schema, mut rows) = rows.await?;
@@ -124,15 +163,6 @@ impl Source for QuerySource {
         Ok(SplitEnd::finished(split, ends.facts()?))
     }
 
-    fn advance(&self, reads: &[StreamRead], state: &State, ends: &[SplitEnd]) -> Result<State> {
-        match &self.batches {
-            Some(batches) => batches.advance(reads, state, ends, |split| Ok(serde_json::from_value::<Piece>(split.spec.clone())?.interval)),
-            None => cursor::advance(reads, state, ends),
-        }
-    }
-}
-
-impl QuerySource {
     async fn batches(&self, batches: &Batches, read: &StreamRead, state: &State) -> Result<Vec<Split>> {
         let (ends, data_type) = {
             let frame = self.frame().await?;

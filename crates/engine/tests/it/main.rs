@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod failure;
+mod joins;
 mod lineage;
 mod memory;
 mod rows;

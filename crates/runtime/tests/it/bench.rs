@@ -21,7 +21,7 @@ pub fn number(n: i64) -> Push {
 }
 
 pub struct Bench {
-    runtime: Runtime,
+    pub runtime: Runtime,
     _folder: TempDir,
 }
 
