@@ -11,9 +11,10 @@ use trib_core::{Code, Error};
 use trib_engine::check::{Failing, count};
 use trib_engine::lineage::Step;
 use trib_project::data_test::{ident, quoted};
-use trib_store::Store;
+use trib_store::{Published, Store};
 
 use crate::app::Session;
+use crate::assemble::identity;
 use crate::exit::Result;
 use crate::lineage::{ColumnName, KnownTable, Lineage};
 
@@ -34,23 +35,12 @@ pub struct Found {
     /// The first of them, our own columns left out.
     pub rows: Vec<Map<String, Value>>,
     /// The loads that brought these.
-    pub loads: Vec<Brought>,
+    pub loads: Vec<Published>,
     /// Rows with these values that were rejected on their way here, with the reason.
     pub rejected: Vec<String>,
     /// Why nothing more can be said.
     pub note: Option<String>,
     pub next: Vec<Found>,
-}
-
-/// A load, as the control database knows it.
-#[derive(Clone, Debug, Serialize)]
-pub struct Brought {
-    pub load: String,
-    pub run: String,
-    pub committed_at: String,
-    /// Where the read had begun, and where it had come to.
-    pub from_state: Option<Value>,
-    pub to_state: Option<Value>,
 }
 
 /// The row itself, with what it comes from below it, and what comes from it.
@@ -62,7 +52,6 @@ pub struct Why {
 pub struct Tracer<'a> {
     session: &'a Session,
     lineage: Lineage,
-    loads: BTreeMap<String, Brought>,
     rejected: Vec<(String, String, Map<String, Value>)>,
 }
 
@@ -70,7 +59,7 @@ impl<'a> Tracer<'a> {
     pub async fn new(session: &'a Session) -> Result<Self> {
         let store = session.store().await?;
         let lineage = Lineage::of(session).await?;
-        Ok(Self { session, lineage, loads: loads(store).await?, rejected: rejected(store).await? })
+        Ok(Self { session, lineage, rejected: rejected(store).await? })
     }
 
     pub fn lineage(&self) -> &Lineage {
@@ -173,8 +162,21 @@ impl<'a> Tracer<'a> {
                 row.into_iter().filter(|(name, value)| shown(name) && (!value.is_null() || !kept.contains(&name.as_str()))).collect(),
             );
         }
-        found.loads = loads.iter().filter_map(|load| self.loads.get(load).cloned()).collect();
+        found.loads = self.published(table, &loads).await?;
         Ok(found)
+    }
+
+    /// What is known of the loads. One of another environment has come by a promotion, which follows it.
+    async fn published(&self, table: &KnownTable, loads: &BTreeSet<String>) -> Result<Vec<Published>> {
+        let store = self.session.store().await?;
+        let mut published = Vec::new();
+        for load in loads {
+            published.extend(store.published(load).await?);
+        }
+        if published.len() < loads.len() || published.iter().any(|load| load.environment != store.environment()) {
+            published.extend(store.promoted(&identity(self.session.project()?, &table.node, "")).await?);
+        }
+        Ok(published)
     }
 
     /// The records of an object, as the lake has noted them.
@@ -247,18 +249,6 @@ fn text(value: &Value) -> Option<String> {
         Value::Number(number) => Some(number.to_string()),
         _ => None,
     }
-}
-
-async fn loads(store: &Store) -> Result<BTreeMap<String, Brought>> {
-    let rows = table(store, "loads").await?;
-    let one = |row: &Map<String, Value>| {
-        let word = |key: &str| row.get(key).and_then(Value::as_str).map(str::to_owned);
-        let json = |key: &str| word(key).and_then(|text| serde_json::from_str(&text).ok());
-        let load = word("load")?;
-        let (from_state, to_state) = (json("from_state"), json("to_state"));
-        Some((load.clone(), Brought { load, run: word("run")?, committed_at: word("committed_at")?, from_state, to_state }))
-    };
-    Ok(rows.iter().filter_map(one).collect())
 }
 
 async fn rejected(store: &Store) -> Result<Vec<(String, String, Map<String, Value>)>> {

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use chrono::SecondsFormat;
 use serde_json::json;
 use trib_core::error::closest;
 use trib_core::{Code, Error, TableName};
@@ -39,13 +40,14 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit> {
     let wanted = wanted(session, table, &args.key)?;
     let why = tracer.why(table, &wanted).await?;
     let nothing = why.upstream.count == 0;
+    let here = &project.environment.name;
     session.output.either(
         || json!({"row": why.upstream, "goes_into": why.downstream}),
         || {
             let mut out = String::new();
-            text(&why.upstream, "", 0, &mut out);
+            text(&why.upstream, "", 0, here, &mut out);
             for found in &why.downstream {
-                text(found, "→ ", 1, &mut out);
+                text(found, "→ ", 1, here, &mut out);
             }
             out
         },
@@ -75,7 +77,8 @@ fn wanted(session: &Session, table: &KnownTable, given: &[String]) -> Result<Val
     Err(error.hint(format!("say `COLUMN=VALUE`; there are {}", columns.join(", "))).into())
 }
 
-fn text(found: &Found, arrow: &str, depth: usize, out: &mut String) {
+/// `here` is the environment that is looked at.
+fn text(found: &Found, arrow: &str, depth: usize, here: &str, out: &mut String) {
     let indent = "  ".repeat(depth);
     let wanted: Vec<String> = found.wanted.iter().map(|(column, value)| format!("{column} = {value}")).collect();
     let asked = if wanted.is_empty() { String::new() } else { format!("  {}", wanted.join(", ")) };
@@ -94,20 +97,17 @@ fn text(found: &Found, arrow: &str, depth: usize, out: &mut String) {
         let _ = writeln!(out, "{indent}    and {} more", found.count - found.rows.len() as u64);
     }
     for load in &found.loads {
-        let _ = writeln!(
-            out,
-            "{indent}    load {} of {}, visible {}, run {}",
-            load.load,
-            found.node.as_deref().unwrap_or_default(),
-            load.committed_at,
-            load.run
-        );
+        let node = found.node.as_deref().unwrap_or_default();
+        let place = if load.environment == here { String::new() } else { format!(" in {}", load.environment) };
+        let at = load.committed_at.to_rfc3339_opts(SecondsFormat::Secs, true);
+        let command = load.command.as_ref().map(|command| format!(" ({command})")).unwrap_or_default();
+        let _ = writeln!(out, "{indent}    load {} of {node}{place}, visible {at}, run {}{command}", load.load, load.run);
     }
     for reason in &found.rejected {
         let _ = writeln!(out, "{indent}    rejected: {reason}");
     }
     let arrow = if arrow.is_empty() { "← " } else { arrow };
     for next in &found.next {
-        text(next, arrow, depth + 1, out);
+        text(next, arrow, depth + 1, here, out);
     }
 }

@@ -57,6 +57,11 @@ fn into(out: &str) {
     let said = fill(&folder, "note").all();
     assert!(said.contains("1 row that was read is not in"), "{said}");
     assert_eq!(folder.query("out", "select id, v, note from orders_copy order by id"), "1,a,one;2,b,;3,c,three");
+    // A row is the last load's that has changed it.
+    for (id, command) in [("1", "trib backfill go/orders --columns note"), ("2", "trib run")] {
+        let why: Value = serde_json::from_str(&folder.ok(&["why", "orders_copy", id, "--json"]).out).unwrap();
+        assert_eq!(why["row"]["loads"][0]["command"], command, "{why}");
+    }
 
     let first = filled(&folder, &["--columns", "note,size", "--since", "15"]);
     assert_eq!((&first["read"], &first["write"], &first["updated"]), (&"range".into(), &"update".into(), &1.into()), "{first}");
