@@ -89,21 +89,33 @@ impl Promoting<'_> {
             self.runtime.store.record_staged(lease, load, &[]).await?;
         }
         fault::point("recorded");
-        if self.keepers.iter().any(|k| k.lost.is_cancelled()) {
-            return Err(cancelled(self.runtime));
-        }
-        let outcomes = match self.at.commit_together(&loads).await {
-            Ok(outcomes) => outcomes,
-            Err(e) => {
-                self.settle(&loads, &e).await;
-                return Err(e);
+        self.publish(&loads).await
+    }
+
+    /// Commits and state: of all at once where one transaction publishes them, otherwise one after the other.
+    async fn publish(&self, loads: &[(Load, Lease)]) -> Result<Vec<Outcome>> {
+        let together = self.at.capabilities().atomic_across_tables;
+        let (mut rest, mut outcomes) = (loads, Vec::new());
+        while !rest.is_empty() {
+            if self.keepers.iter().any(|k| k.lost.is_cancelled()) {
+                return Err(cancelled(self.runtime));
             }
-        };
-        fault::point("committed");
-        for ((load, lease), outcome) in loads.iter().zip(&outcomes) {
-            self.runtime.store.committed(lease, load, outcome, &self.runtime.run).await?;
+            let (now, later) = rest.split_at(if together { rest.len() } else { 1 });
+            let done = match self.at.commit_together(now).await {
+                Ok(done) => done,
+                Err(e) => {
+                    self.settle(rest, &e).await;
+                    return Err(e);
+                }
+            };
+            fault::point("committed");
+            for ((load, lease), outcome) in now.iter().zip(&done) {
+                self.runtime.store.committed(lease, load, outcome, &self.runtime.run).await?;
+            }
+            fault::point("moved");
+            outcomes.extend(done);
+            rest = later;
         }
-        fault::point("moved");
         Ok(outcomes)
     }
 

@@ -139,11 +139,10 @@ fn a_change_is_promoted_as_it_is_inside_postgres() {
     promoted_as_it_is(inside_postgres());
 }
 
-/// Killed at each point; then `trib promote`, or `trib run`, ends it. Both tables are of one version whenever it is.
-fn killed(bench: Bench) {
+/// Killed at each point, with so many tables visible; then `trib promote`, or `trib run`, ends it.
+fn killed(bench: Bench, points: &[(&str, usize)]) {
     let bench = bench.changed();
-    let points = ["leased", "staged", "recorded", "committed", "moved"];
-    for (round, point) in points.into_iter().enumerate() {
+    for (round, (point, visible)) in points.iter().enumerate() {
         let (before, after) = (format!("v{}", round + 1), format!("v{}", round + 2));
         if round > 0 {
             bench.change(&after);
@@ -153,15 +152,17 @@ fn killed(bench: Bench) {
         let mut command = bench.folder.command(&["promote", "--from", "dev", "--to", "prod"]);
         let died = command.env("TRIB_FAULT", point).output().unwrap();
         assert_eq!(died.status.code(), None, "{point}");
-        let expected = if ["committed", "moved"].contains(&point) { &after } else { &before };
-        assert_eq!(bench.versions(), format!("{expected} {expected}"), "killed at {point}");
+        let expected = [0, 1].map(|table| if table < *visible { after.as_str() } else { &before });
+        assert_eq!(bench.versions(), expected.join(" "), "killed at {point}");
         if round % 2 == 0 {
             bench.promote(&[]);
         } else {
             bench.folder.ok(&["run", "--env", "prod", "--quiet"]);
         }
-        assert!(bench.versions().starts_with(&after), "{} after {point}", bench.versions());
-        // What an incremental model has of before stays until it is promoted, or made anew.
+        let versions = bench.versions();
+        assert!(versions.starts_with(&after), "{versions} after {point}");
+        // What was begun is ended; otherwise what an incremental model has of before stays until it is promoted, or made anew.
+        assert!(*visible == 0 || versions.ends_with(&after), "{versions} after {point}");
         bench.folder.ok(&["run", "--env", "dev", "--quiet"]);
         bench.promote(&[]);
         assert_eq!(bench.versions(), format!("{after} {after}"), "repaired after {point}");
@@ -174,19 +175,48 @@ fn killed(bench: Bench) {
     }
 }
 
+const AT_ONCE: [(&str, usize); 5] = [("leased", 0), ("staged", 0), ("recorded", 0), ("committed", 2), ("moved", 2)];
+
 #[test]
 fn killed_on_the_lake() {
-    killed(lake());
+    // Two commits, one after the other: whichever call comes after a death between them ends what was begun.
+    let points = [("leased", 0), ("staged", 0), ("recorded", 0), ("committed", 1), ("committed", 1), ("moved", 1), ("committed:2", 2)];
+    killed(lake(), &points);
 }
 
 #[test]
 fn killed_inside_sqlite() {
-    killed(inside_sqlite());
+    killed(inside_sqlite(), &AT_ONCE);
 }
 
 #[test]
 fn killed_inside_postgres() {
-    killed(inside_postgres());
+    killed(inside_postgres(), &AT_ONCE);
+}
+
+/// Where rows keep the load that has made them, whoever asks hears of it, and everywhere of the promotion.
+#[test]
+fn why_a_promoted_row_is_there() {
+    let (made, promoted) = (["dev", "trib run"], ["prod", "trib promote --from dev --to prod"]);
+    for (bench, expected) in [(lake(), vec![made, promoted]), (inside_sqlite(), vec![promoted])] {
+        let bench = bench.changed();
+        bench.promote(&[]);
+        bench.folder.write("seeds/orders.csv", &format!("{ORDERS}4,2024-05-03,1.00,yes\n"));
+        bench.folder.ok(&["run", "--env", "prod", "--quiet"]);
+        let loads = |day: &str| {
+            let why: Value = serde_json::from_str(&bench.folder.ok(&["why", "daily", day, "--env", "prod", "--json"]).out).unwrap();
+            let of = |load: &Value| [&load["environment"], &load["command"]].map(|word| word.as_str().unwrap().to_owned());
+            why["row"]["loads"].as_array().unwrap().iter().map(of).collect::<Vec<_>>()
+        };
+        assert_eq!(loads("2024-05-01"), expected);
+        assert_eq!(loads("2024-05-03"), [["prod", "trib run"]], "the environment has added it itself");
+        let said = bench.folder.ok(&["why", "daily", "2024-05-01", "--env", "prod"]).out;
+        assert_eq!(
+            (said.contains(" of daily in dev, "), said.contains("(trib promote --from dev --to prod)")),
+            (expected.len() == 2, true),
+            "{said}"
+        );
+    }
 }
 
 /// More tables than SQLite can have files attached at once.
