@@ -37,6 +37,7 @@ pub struct Session {
     store: OnceCell<Arc<Store>>,
     sources: Mutex<HashMap<String, Arc<dyn Source>>>,
     destinations: Mutex<HashMap<String, Arc<dyn Destination>>>,
+    natives: Mutex<HashMap<String, Option<Arc<dyn NativeTable>>>>,
     engine: OnceLock<Engine>,
     graph: OnceLock<Graph>,
 }
@@ -51,6 +52,7 @@ impl Session {
             store: OnceCell::new(),
             sources: Mutex::default(),
             destinations: Mutex::default(),
+            natives: Mutex::default(),
             engine: OnceLock::new(),
             graph: OnceLock::new(),
         }
@@ -179,11 +181,13 @@ impl Session {
         })
     }
 
-    /// The tables of a connection for the query engine, where it can scan them itself.
+    /// The tables of a connection for the query engine, where it can scan them itself. Does no I/O.
     pub fn native(&self, name: &str) -> Result<Option<Arc<dyn NativeTable>>> {
-        let (connection, connector) = self.connection(name)?;
-        let settings = connection.settings_for(&connector.schema);
-        Ok(self.registry().native(&connector.name, &settings, &connection.context(self.project()?))?)
+        made_once(&self.natives, name, || {
+            let (connection, connector) = self.connection(name)?;
+            let settings = connection.settings_for(&connector.schema);
+            Ok(self.registry().native(&connector.name, &settings, &connection.context(self.project()?))?)
+        })
     }
 
     /// Queries over the tables of a connection as they are now, the project's views, other connections and the control database; `None` where the query
@@ -197,15 +201,15 @@ impl Session {
 
     /// The same also where the connection's tables have to be read as streams.
     pub async fn queries_across(&self, connection: &str) -> Result<Queries> {
-        let tables = self.tables(connection, Some(self.store().await?.clone())).await?;
+        let tables = self.tables(connection, Some(self.store().await?.clone()))?;
         Ok(Queries::new(self.engine()?, Arc::new(tables)))
     }
 
-    pub async fn tables(&self, connection: &str, store: Option<Arc<Store>>) -> Result<ProjectTables> {
+    pub fn tables(&self, connection: &str, store: Option<Arc<Store>>) -> Result<ProjectTables> {
         let project = self.shared_project()?;
         // Its own name may stand before its tables too.
         let others = project.connection_names().map(|name| (name.to_owned(), self.reach(name))).collect();
-        Ok(ProjectTables::new(project.clone(), connection, Some(self.reach(connection)), store, others).await?)
+        Ok(ProjectTables::new(project.clone(), connection, Some(self.reach(connection)), store, others))
     }
 
     /// How queries see the tables of a connection. Does no I/O.
@@ -248,7 +252,7 @@ fn overlay_kept(project: &mut Project) -> Result<()> {
     Ok(())
 }
 
-fn made_once<T: ?Sized>(made: &Mutex<HashMap<String, Arc<T>>>, name: &str, make: impl FnOnce() -> Result<Arc<T>>) -> Result<Arc<T>> {
+fn made_once<T: Clone>(made: &Mutex<HashMap<String, T>>, name: &str, make: impl FnOnce() -> Result<T>) -> Result<T> {
     let mut made = made.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(there) = made.get(name) {
         return Ok(there.clone());

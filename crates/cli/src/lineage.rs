@@ -423,10 +423,6 @@ impl Tables for Inside {
         let fields: Vec<_> = found.columns.iter().map(|c| c.field.clone()).collect();
         Ok(Some(Relation::Table(empty(&Schema::new(fields))?)))
     }
-
-    fn known(&self) -> Vec<TableName> {
-        Vec::new()
-    }
 }
 
 impl fmt::Debug for Inside {

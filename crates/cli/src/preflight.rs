@@ -162,7 +162,7 @@ async fn columns(session: &Session, engine: &dyn SqlEngine, graph: &Graph, selec
 pub async fn unmade(session: &Session, model: &Model) -> Result<Vec<Error>> {
     let project = session.project()?;
     let connection = &model.spec.connection;
-    let tables = if is_here(session, model)? { Some(session.tables(connection, None).await?) } else { None };
+    let tables = if is_here(session, model)? { Some(session.tables(connection, None)?) } else { None };
     let mut errors = Vec::new();
     for mention in &model.mentions {
         let elsewhere = project.elsewhere(connection, mention.connection.as_deref(), &mention.table);

@@ -60,30 +60,17 @@ pub struct ProjectTables {
     /// Left out, only connections are seen.
     store: Option<Arc<Store>>,
     others: Arc<BTreeMap<String, Reach>>,
-    /// Tables that are there, as the project names them.
-    known: Vec<TableName>,
 }
 
 impl ProjectTables {
-    pub async fn new(
+    pub fn new(
         project: Arc<Project>,
         home: &str,
         reach: Option<Reach>,
         store: Option<Arc<Store>>,
         others: BTreeMap<String, Reach>,
-    ) -> Result<Self> {
-        let physical = match &reach {
-            Some(Reach::Native(native)) => native.tables().await?,
-            _ => Vec::new(),
-        };
-        let mut tables = Self { project, home: home.to_owned(), reach, store, others: Arc::new(others), known: Vec::new() };
-        let mut known: Vec<TableName> = physical.into_iter().map(|t| logical(&tables.project.environment, t)).collect();
-        known.extend(tables.models().filter(|m| !m.spec.materialized.is_stored()).map(|m| m.table.clone()));
-        known.extend(tables.store.iter().flat_map(|_| Store::tables()).map(|name| TableName::new(Some(CONTROL), name)));
-        known.sort();
-        known.dedup();
-        tables.known = known;
-        Ok(tables)
+    ) -> Self {
+        Self { project, home: home.to_owned(), reach, store, others: Arc::new(others) }
     }
 
     /// The models that are made here.
@@ -120,20 +107,21 @@ impl ProjectTables {
         if matches!(self.reach, Some(Reach::Streams(_))) { error.connection(&self.home) } else { error }
     }
 
-    fn missing(&self, wanted: &TableName) -> Error {
+    async fn missing(&self, wanted: &TableName) -> Result<Error> {
         let error = self.no_table(wanted);
         let made = self.models().map(|m| (&m.name, &m.table)).chain(self.seeds().map(|s| (&s.name, &s.table)));
         let made: Vec<(&String, &TableName)> = made.collect();
         if let Some((name, _)) = made.iter().find(|(name, table)| *table == wanted || wanted.schema.is_none() && **name == wanted.name) {
-            return error.hint(format!("`trib run {name}` makes it"));
+            return Ok(error.hint(format!("`trib run {name}` makes it")));
         }
-        let known: Vec<String> = self.known.iter().filter(|t| t.schema.as_deref() != Some(CONTROL)).map(ToString::to_string).collect();
+        let known: Vec<String> =
+            self.known().await?.iter().filter(|t| t.schema.as_deref() != Some(CONTROL)).map(ToString::to_string).collect();
         let names = known.iter().map(String::as_str).chain(made.iter().map(|(name, _)| name.as_str()));
-        match (closest(&wanted.to_string(), names), known.as_slice()) {
+        Ok(match (closest(&wanted.to_string(), names), known.as_slice()) {
             (Some(near), _) => error.hint(format!("did you mean {near}?")),
             (None, []) => error.hint("there are no tables yet: `trib run` makes them"),
             (None, some) => error.hint(format!("there are {}", some.iter().take(10).cloned().collect::<Vec<_>>().join(", "))),
-        }
+        })
     }
 }
 
@@ -166,11 +154,20 @@ impl Tables for ProjectTables {
             Some(Reach::Closed(error)) => return Err(error.again()),
             None => {}
         }
-        Err(self.missing(wanted))
+        Err(self.missing(wanted).await?)
     }
 
-    fn known(&self) -> Vec<TableName> {
-        self.known.clone()
+    async fn known(&self) -> Result<Vec<TableName>> {
+        let physical = match &self.reach {
+            Some(Reach::Native(native)) => native.tables().await?,
+            _ => Vec::new(),
+        };
+        let mut known: Vec<TableName> = physical.into_iter().map(|t| logical(&self.project.environment, t)).collect();
+        known.extend(self.models().filter(|m| !m.spec.materialized.is_stored()).map(|m| m.table.clone()));
+        known.extend(self.store.iter().flat_map(|_| Store::tables()).map(|name| TableName::new(Some(CONTROL), name)));
+        known.sort();
+        known.dedup();
+        Ok(known)
     }
 
     fn others(&self) -> Vec<String> {
@@ -180,7 +177,7 @@ impl Tables for ProjectTables {
     fn other(&self, name: &str) -> Option<Arc<dyn Tables>> {
         let reach = Some(self.others.get(name)?.again());
         let (project, home, others) = (self.project.clone(), name.to_owned(), self.others.clone());
-        Some(Arc::new(Self { project, home, reach, store: None, others, known: Vec::new() }))
+        Some(Arc::new(Self { project, home, reach, store: None, others }))
     }
 }
 
@@ -194,7 +191,7 @@ pub fn logical(environment: &Environment, table: TableName) -> TableName {
 
 impl fmt::Debug for ProjectTables {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("ProjectTables").field(&self.home).field(&self.known).finish()
+        f.debug_tuple("ProjectTables").field(&self.home).finish()
     }
 }
 

@@ -241,10 +241,6 @@ impl Tables for Given {
         }
     }
 
-    fn known(&self) -> Vec<TableName> {
-        Vec::new()
-    }
-
     fn others(&self) -> Vec<String> {
         self.connections.clone()
     }

@@ -35,8 +35,10 @@ pub trait Tables: Send + Sync + fmt::Debug {
     /// `None` when there is no such table. An error may say more (which one was probably meant): it is shown as it is.
     async fn find(&self, name: &TableName) -> Result<Option<Relation>>;
 
-    /// For the information schema.
-    fn known(&self) -> Vec<TableName>;
+    /// For the information schema, and only asked for when a query names it: a place may have thousands of tables.
+    async fn known(&self) -> Result<Vec<TableName>> {
+        Ok(Vec::new())
+    }
 
     /// Names that may stand before a schema: other connections, whose tables are found in [`Self::other`].
     fn others(&self) -> Vec<String> {
@@ -70,8 +72,8 @@ impl Tables for Overlay {
         }
     }
 
-    fn known(&self) -> Vec<TableName> {
-        self.base.known()
+    async fn known(&self) -> Result<Vec<TableName>> {
+        self.base.known().await
     }
 
     fn others(&self) -> Vec<String> {
@@ -141,7 +143,9 @@ impl Queries {
     /// so again in every `async` function around it.
     pub fn frame<'a>(&'a self, sql: &'a str) -> BoxFuture<'a, Result<DataFrame>> {
         Box::pin(async move {
-            let asked = Asked { tables: self.tables.clone(), missing: Arc::default() };
+            let lists = sql.to_ascii_lowercase().contains("information_schema");
+            let known = if lists { self.tables.known().await? } else { Vec::new() };
+            let asked = Asked { tables: self.tables.clone(), known: Arc::new(known), missing: Arc::default() };
             let context = self.context(&asked);
             let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
             context.sql_with_options(sql, options).await.map_err(|e| asked.explain(e))
@@ -188,7 +192,7 @@ impl Queries {
         for name in self.tables.others() {
             if let Some(tables) = self.tables.other(&name) {
                 let queries = Self { tables: tables.clone(), ..self.clone() };
-                let asked = Asked { tables, missing: asked.missing.clone() };
+                let asked = Asked { tables, known: Arc::default(), missing: asked.missing.clone() };
                 context.register_catalog(name, Arc::new(Names { queries, asked }));
             }
         }
@@ -245,6 +249,7 @@ pub(crate) fn plain(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBat
 #[derive(Clone, Debug)]
 struct Asked {
     tables: Arc<dyn Tables>,
+    known: Arc<Vec<TableName>>,
     /// Why a table was not given, since the engine would only say that it is not there.
     missing: Arc<Mutex<Option<Error>>>,
 }
@@ -272,7 +277,7 @@ struct Names {
 
 impl CatalogProvider for Names {
     fn schema_names(&self) -> Vec<String> {
-        let mut names: Vec<String> = self.asked.tables.known().into_iter().filter_map(|t| t.schema).collect();
+        let mut names: Vec<String> = self.asked.known.iter().filter_map(|t| t.schema.clone()).collect();
         names.sort();
         names.dedup();
         names
@@ -301,7 +306,7 @@ struct OneSchema {
 #[async_trait]
 impl SchemaProvider for OneSchema {
     fn table_names(&self) -> Vec<String> {
-        self.asked.tables.known().into_iter().filter(|t| t.schema == self.schema).map(|t| t.name).collect()
+        self.asked.known.iter().filter(|t| t.schema == self.schema).map(|t| t.name.clone()).collect()
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
@@ -323,7 +328,8 @@ impl SchemaProvider for OneSchema {
         }
     }
 
+    /// Whether it is among those that are listed; whether it is there, [`Self::table`] finds out.
     fn table_exist(&self, name: &str) -> bool {
-        self.table_names().iter().any(|known| known == name)
+        self.asked.known.iter().any(|t| t.schema == self.schema && t.name == name)
     }
 }

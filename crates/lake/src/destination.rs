@@ -1,11 +1,16 @@
 //! The lake as a destination.
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::datatypes::Field;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
+use datafusion::catalog::TableProvider;
+use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutMode};
+use tokio::sync::Mutex;
 use trib_core::destination::ExistingColumn;
 use trib_core::{
     BatchStream, Capabilities, ColumnType, Destination, ExistingTable, Lease, Load, LoadId, Marker, Outcome, Part, Receipt, Result,
@@ -20,13 +25,15 @@ use crate::layout::{DEFAULT_SCHEMA, Layout};
 use crate::maintain;
 use crate::marker;
 use crate::stage;
-use crate::table_log::TableLog;
+use crate::table_log::{Head, TableLog};
 
 /// A folder of Delta tables.
 pub struct Lake {
     pub(crate) layout: Layout,
     pub(crate) config: LakeConfig,
     capabilities: Capabilities,
+    /// The tables that queries have looked at, as they were: a query is planned more than once before it runs.
+    pub(crate) seen: Mutex<HashMap<Path, (Head, Arc<dyn TableProvider>)>>,
 }
 
 impl Lake {
@@ -54,7 +61,7 @@ impl Lake {
             batch_bytes: 4 << 20,
             default_schema: Some(DEFAULT_SCHEMA),
         };
-        Self { layout, config, capabilities }
+        Self { layout, config, capabilities, seen: Mutex::default() }
     }
 
     pub(crate) fn log(&self, table: &TableName) -> Result<TableLog> {

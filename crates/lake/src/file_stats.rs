@@ -70,6 +70,11 @@ impl FileStats {
         Ok(stats)
     }
 
+    /// Rows where the column is NULL.
+    pub fn nulls(&self, column: &str) -> Option<u64> {
+        self.null_count.get(column).and_then(|count| count.get().parse().ok())
+    }
+
     /// The column's bounds as arrays of one value; `None` where they are not known, or do not bound (floats may be NaN).
     pub fn bounds(&self, column: &str, data_type: &DataType) -> Option<(ArrayRef, ArrayRef)> {
         if data_type.is_floating() {

@@ -14,12 +14,15 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use datafusion::execution::object_store::ObjectStoreUrl;
 use object_store::ObjectStore;
 use object_store::path::Path;
 use trib_core::name::truncate;
 use trib_core::{Code, Error, LoadId, Result, TableName};
 use trib_kit::storage::Location;
 use url::Url;
+
+use crate::failure;
 
 /// The schema of tables that are named without one.
 pub const DEFAULT_SCHEMA: &str = "main";
@@ -29,6 +32,8 @@ const OURS: &str = "_trib";
 #[derive(Clone, Debug)]
 pub struct Layout {
     pub store: Arc<dyn ObjectStore>,
+    /// What names the store to DataFusion: two lakes may be one bucket, with different credentials.
+    store_url: ObjectStoreUrl,
     base: Path,
     /// Scheme and host alone: with a [`Path`] behind it, it names a place to the Delta library.
     root: Url,
@@ -45,7 +50,8 @@ impl Layout {
         .map_err(|e| Error::new(Code::ConfigInvalid, "the lake's path is not a path or URL").source(e).setting("path"))?;
         root.set_path("/");
         root.set_query(None);
-        Ok(Self { store: location.store, base: location.path, root, shown: location.shown, local: location.local })
+        let store_url = ObjectStoreUrl::parse(format!("lake://{}", uuid::Uuid::new_v4())).map_err(failure::query)?;
+        Ok(Self { store: location.store, store_url, base: location.path, root, shown: location.shown, local: location.local })
     }
 
     /// The lake's folder, as it may be shown.
@@ -55,6 +61,10 @@ impl Layout {
 
     pub fn local(&self) -> Option<&std::path::Path> {
         self.local.as_deref()
+    }
+
+    pub fn store_url(&self) -> ObjectStoreUrl {
+        self.store_url.clone()
     }
 
     pub fn base(&self) -> &Path {

@@ -18,6 +18,7 @@ mod maintain;
 mod marker;
 mod merge;
 mod query;
+mod scan;
 mod source;
 mod stage;
 mod table_log;

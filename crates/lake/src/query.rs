@@ -28,9 +28,10 @@ use trib_kit::{sql, storage};
 use crate::data_file;
 use crate::destination::Lake;
 use crate::failure;
-use crate::layout::{DEFAULT_SCHEMA, is_schema};
+use crate::layout::{DEFAULT_SCHEMA, Layout, is_schema};
+use crate::scan::TableScan;
 use crate::stage;
-use crate::table_log::TableLog;
+use crate::table_log::{Snapshot, TableLog};
 
 const CATALOG: &str = "lake";
 /// What a query may hold in memory before it spills.
@@ -40,10 +41,24 @@ impl Lake {
     /// The table for DataFusion to scan, at a version or at the newest.
     pub async fn provider(&self, table: &TableName, version: Option<i64>) -> Result<Arc<dyn TableProvider>> {
         let log = self.log(table)?;
-        if !log.exists().await? {
-            return Err(Error::new(Code::NotFound, "there is no such table in the lake").detail(table.to_string()));
+        let missing = || Error::new(Code::NotFound, "there is no such table in the lake").detail(table.to_string());
+        if let Some(version) = version {
+            let snapshot = log.snapshot_at(Some(version.unsigned_abs())).await?.ok_or_else(missing)?;
+            return provider(&self.layout, &log, snapshot).await;
         }
-        provider(&log, version.map(i64::unsigned_abs), None).await
+        let seen = self.seen.lock().await.get(&log.folder).cloned();
+        if let Some((head, provider)) = seen
+            && log.still(&head).await?
+        {
+            return Ok(provider);
+        }
+        let snapshot = log.snapshot().await?.ok_or_else(missing)?;
+        let head = log.head(snapshot.version).await?;
+        let provider = provider(&self.layout, &log, snapshot).await?;
+        if let Some(head) = head {
+            self.seen.lock().await.insert(log.folder.clone(), (head, provider.clone()));
+        }
+        Ok(provider)
     }
 
     /// The rows that a load has staged for a table, for DataFusion to scan.
@@ -102,22 +117,19 @@ impl Lake {
     }
 }
 
-/// The table of a log, whole or only some of its files.
+/// The table at a version, for DataFusion to scan.
 ///
 /// What holds plans of DataFusion while it waits is boxed where it stands: the compiler needs seconds to see that they are `Send`, and
 /// would do so again in every `async` function around it.
-pub(crate) fn provider<'a>(
-    log: &'a TableLog,
-    version: Option<u64>,
-    files: Option<&'a [String]>,
-) -> BoxFuture<'a, Result<Arc<dyn TableProvider>>> {
+pub(crate) fn provider<'a>(layout: &'a Layout, log: &'a TableLog, snapshot: Snapshot) -> BoxFuture<'a, Result<Arc<dyn TableProvider>>> {
     Box::pin(async move {
-        let table = log.table(version).await?;
-        let mut builder = table.table_provider();
-        if let Some(files) = files {
-            builder = builder.with_file_paths(files.iter().cloned());
+        if snapshot.is_plain() {
+            let Snapshot { schema, files, .. } = snapshot;
+            return Ok(Arc::new(TableScan { layout: layout.clone(), folder: log.folder.clone(), schema, files }) as Arc<dyn TableProvider>);
         }
-        Ok(Arc::new(builder.build().await.map_err(failure::query)?) as Arc<dyn TableProvider>)
+        let table = log.table(Some(snapshot.version)).await?.table_provider();
+        let files = table.with_file_paths(snapshot.files.into_iter().map(|f| f.path));
+        Ok(Arc::new(files.build().await.map_err(failure::query)?) as Arc<dyn TableProvider>)
     })
 }
 
@@ -177,7 +189,7 @@ impl PartitionStream for StagedFile {
 /// The lake as DataFusion's catalog.
 #[derive(Debug)]
 struct Tables {
-    layout: crate::layout::Layout,
+    layout: Layout,
     known: Arc<Vec<TableName>>,
 }
 
@@ -195,7 +207,7 @@ impl CatalogProvider for Tables {
 
 #[derive(Debug)]
 struct SchemaTables {
-    layout: crate::layout::Layout,
+    layout: Layout,
     schema: String,
     known: Arc<Vec<TableName>>,
 }
@@ -210,10 +222,8 @@ impl SchemaProvider for SchemaTables {
         let external = |e: Error| DataFusionError::External(Box::new(e));
         let folder = self.layout.table(&TableName::new(Some(&self.schema), name)).map_err(external)?;
         let log = TableLog::new(&self.layout, folder);
-        if !log.exists().await.map_err(external)? {
-            return Ok(None);
-        }
-        provider(&log, None, None).await.map(Some).map_err(external)
+        let Some(snapshot) = log.snapshot().await.map_err(external)? else { return Ok(None) };
+        provider(&self.layout, &log, snapshot).await.map(Some).map_err(external)
     }
 
     fn table_exist(&self, name: &str) -> bool {

@@ -170,8 +170,15 @@ impl Lake {
     /// The rows of a piece, or of one of its files, before any condition.
     async fn frame(&self, piece: &Piece, file: Option<&str>) -> Result<DataFrame> {
         let log = self.log(&piece.table)?;
-        let one = file.map(|f| vec![f.to_owned()]);
-        let provider = query::provider(&log, Some(piece.version), one.as_deref()).await?;
+        let gone = || Error::new(Code::NotFound, "what was planned to be read is no longer in the table").detail(piece.table.to_string());
+        let mut snapshot = log.snapshot_at(Some(piece.version)).await?.ok_or_else(gone)?;
+        if let Some(one) = file {
+            snapshot.files.retain(|f| f.path == one);
+            if snapshot.files.is_empty() {
+                return Err(gone());
+            }
+        }
+        let provider = query::provider(&self.layout, &log, snapshot).await?;
         self.session(Vec::new())?.read_table(provider).map_err(failure::query)
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use deltalake::DeltaTableError;
 use deltalake::kernel::transaction::TransactionError;
 use deltalake::kernel::{Action, Add, EagerSnapshot, Remove};
@@ -16,9 +16,9 @@ use deltalake::logstore::{CommitOrBytes, LogStore, LogStoreRef, StorageConfig, d
 use deltalake::protocol::checkpoints;
 use deltalake::{DeltaTable, table::state::DeltaTableState};
 use futures::TryStreamExt;
-use object_store::ObjectStore;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
+use object_store::{ObjectStore, ObjectStoreExt};
 use serde_json::{Value, json};
 use trib_core::{Code, Error, Result};
 
@@ -54,6 +54,15 @@ pub struct LiveFile {
     pub stats: FileStatsRef,
     remove: Remove,
     has_deletions: bool,
+}
+
+/// An entry of the log, as the store knows it.
+#[derive(Clone, PartialEq)]
+pub struct Head {
+    version: u64,
+    size: u64,
+    modified: DateTime<Utc>,
+    tag: Option<String>,
 }
 
 pub type FileStatsRef = Arc<FileStats>;
@@ -102,10 +111,15 @@ impl TableLog {
 
     /// The newest version; `None` when there is no table.
     pub async fn snapshot(&self) -> Result<Option<Snapshot>> {
+        self.snapshot_at(None).await
+    }
+
+    /// A version, or the newest.
+    pub async fn snapshot_at(&self, version: Option<u64>) -> Result<Option<Snapshot>> {
         if !self.exists().await? {
             return Ok(None);
         }
-        let inner = EagerSnapshot::try_new(self.store.as_ref(), None).await.map_err(self.failed())?;
+        let inner = EagerSnapshot::try_new(self.store.as_ref(), version).await.map_err(self.failed())?;
         let log = inner.log_data();
         let files = log.iter().map(|view| LiveFile {
             path: view.path().into_owned(),
@@ -116,6 +130,21 @@ impl TableLog {
         });
         let files: Vec<LiveFile> = files.collect();
         Ok(Some(Snapshot { version: inner.version(), schema: inner.arrow_schema(), files, inner }))
+    }
+
+    /// The entry of the log that made a version; `None` when only a checkpoint tells of it.
+    pub async fn head(&self, version: u64) -> Result<Option<Head>> {
+        let entry = Path::from(format!("_delta_log/{version:020}.json"));
+        match self.store.object_store(None).head(&entry).await {
+            Ok(meta) => Ok(Some(Head { version, size: meta.size, modified: meta.last_modified, tag: meta.e_tag })),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(e) => Err(self.failed()(e.into())),
+        }
+    }
+
+    /// Whether this is the newest entry still, and the table the same: one that was made anew has versions of the same numbers.
+    pub async fn still(&self, head: &Head) -> Result<bool> {
+        Ok(self.head(head.version).await?.as_ref() == Some(head) && self.head(head.version + 1).await?.is_none())
     }
 
     /// The last number that an application has written into the table's log.
@@ -211,6 +240,13 @@ impl Snapshot {
                 .detail(why)
                 .hint("load into another table under `into:`, or make this one anew without that feature")),
         }
+    }
+
+    /// Whether all rows of the table are what its files hold, under their own names.
+    pub fn is_plain(&self) -> bool {
+        let metadata = self.inner.metadata();
+        let mapped = metadata.configuration().get("delta.columnMapping.mode").is_some_and(|m| m != "none");
+        !mapped && metadata.partition_columns().is_empty() && !self.files.iter().any(|f| f.has_deletions)
     }
 
     /// Rows that were deleted without rewriting their file are not seen by a merge.

@@ -47,7 +47,7 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit> {
     let only_ours = !read.is_empty() && read.iter().all(|t| t.schema.as_deref() == Some(CONTROL));
     if only_ours {
         let store = Some(session.store().await?.clone());
-        let tables = ProjectTables::new(session.shared_project()?, &connection.name, None, store, BTreeMap::new()).await?;
+        let tables = ProjectTables::new(session.shared_project()?, &connection.name, None, store, BTreeMap::new());
         let (schema, stream) = Queries::new(session.engine()?, Arc::new(tables)).rows(&sql).await?;
         rows::write(&schema, stream, format, limit, session.output).await?;
         return Ok(Exit::Success);

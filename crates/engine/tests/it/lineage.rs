@@ -46,10 +46,6 @@ impl Tables for Tpch {
             .collect();
         Ok(Some(Relation::Table(Arc::new(MemTable::try_new(Arc::new(Schema::new(fields)), vec![vec![]]).unwrap()))))
     }
-
-    fn known(&self) -> Vec<TableName> {
-        Vec::new()
-    }
 }
 
 /// `name = table.column …` for each column, one a line; `~` marks what is transformed, `*` what is aggregated.
