@@ -6,12 +6,12 @@
 use std::sync::Arc;
 
 use arrow::array::ArrayRef;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 use async_trait::async_trait;
 use chrono::DateTime;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::stats::Precision;
-use datafusion::common::{ColumnStatistics, ScalarValue, Statistics};
+use datafusion::common::{ColumnStatistics, ScalarValue, Statistics, project_schema};
 use datafusion::datasource::TableType;
 use datafusion::datasource::file_format::FileFormat;
 use datafusion::datasource::file_format::parquet::ParquetFormat;
@@ -20,6 +20,7 @@ use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, Pa
 use datafusion::error::Result;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::empty::EmptyExec;
 use object_store::ObjectMeta;
 use object_store::path::Path;
 
@@ -57,6 +58,9 @@ impl TableProvider for TableScan {
         _filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
+        if self.files.is_empty() {
+            return Ok(Arc::new(EmptyExec::new(project_schema(&self.schema, projection)?)));
+        }
         let store = self.layout.store_url();
         state.runtime_env().register_object_store(store.as_ref(), self.layout.store.clone());
         let statistics: Vec<Arc<Statistics>> = self.files.iter().map(|file| Arc::new(self.statistics(file, projection))).collect();
@@ -93,7 +97,9 @@ impl TableScan {
                 continue;
             }
             let mut column = ColumnStatistics::new_unknown();
-            if let Some((least, greatest)) = file.stats.bounds(field.name(), field.data_type()) {
+            if is_exact(field.data_type())
+                && let Some((least, greatest)) = file.stats.bounds(field.name(), field.data_type())
+            {
                 let value = |bound: &ArrayRef| ScalarValue::try_from_array(bound, 0).map_or(Precision::Absent, Precision::Exact);
                 (column.min_value, column.max_value) = (value(&least), value(&greatest));
             }
@@ -102,6 +108,11 @@ impl TableScan {
         }
         statistics
     }
+}
+
+/// Where a file's bounds are equal, its values are not read. Others write decimals as floats, which have 15 digits.
+fn is_exact(data_type: &DataType) -> bool {
+    !matches!(data_type, DataType::Decimal128(precision, _) | DataType::Decimal256(precision, _) if *precision > 15)
 }
 
 /// Bounds enclose a table's values and need not be among them: a text may be cut, a time rounded.

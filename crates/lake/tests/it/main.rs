@@ -11,5 +11,6 @@ mod modes;
 mod object_store;
 mod python;
 mod round_trip;
+mod scan;
 mod schema_change;
 mod source;

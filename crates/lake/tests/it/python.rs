@@ -85,3 +85,18 @@ async fn others_see_a_merged_table() {
         assert_eq!(got, ["1=a", "2=B", "3=c", "4=D"], "{reader}");
     }
 }
+
+/// Columns that the files do not have: the library's scan gives them.
+#[tokio::test(flavor = "multi_thread")]
+async fn partitions_of_others_are_seen() {
+    let python = python();
+    let bench = Bench::new().await;
+    let code = format!(
+        "import pyarrow as pa; from deltalake import write_deltalake; \
+         write_deltalake(r'{}', pa.table({{'id': pa.array([1, 2, 3], pa.int64()), 'name': ['a', 'b', 'b']}}), partition_by=['name'])",
+        bench.folder("main.orders").display()
+    );
+    run(Command::new(&python).args(["-c", &code]));
+    assert_eq!(bench.content().await, ["1=a", "2=b", "3=b"]);
+    assert_eq!(bench.query("select id from orders where name = 'b' order by 1").await, ["2", "3"]);
+}
