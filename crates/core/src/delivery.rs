@@ -223,6 +223,12 @@ pub trait Delivers: Send + Sync {
     /// The requests that rows with this key would make, without secrets, one JSON object each: method, URL, headers and body. Sends nothing.
     async fn requests(&self, object: &str, key: &[String], rows: BatchStream) -> Result<Vec<serde_json::Value>>;
 
+    /// The delivery of a sync that is under way ends: no further call goes out, and those that are waiting give up.
+    fn stop(&self, sync: &str);
+
+    /// Why calls of a sync's delivery have to wait, if that has changed since the last time that somebody asked.
+    fn trouble(&self, sync: &str) -> Option<String>;
+
     /// From now on requests of a sync's stream are kept with their answers, without secrets.
     fn keep_requests(&self, sync: &str, scope: &str);
 

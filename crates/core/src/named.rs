@@ -170,6 +170,16 @@ impl Delivers for Named<dyn Destination> {
         self.named(self.delivering()?.list().await)
     }
 
+    fn stop(&self, sync: &str) {
+        if let Some(inner) = self.inner.deliveries() {
+            inner.stop(sync);
+        }
+    }
+
+    fn trouble(&self, sync: &str) -> Option<String> {
+        self.inner.deliveries().and_then(|inner| inner.trouble(sync))
+    }
+
     fn keep_requests(&self, sync: &str, scope: &str) {
         if let Some(inner) = self.inner.deliveries() {
             inner.keep_requests(sync, scope);

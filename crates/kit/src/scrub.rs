@@ -56,6 +56,14 @@ pub fn without(text: &str, secrets: impl IntoIterator<Item = impl AsRef<str>>) -
     })
 }
 
+/// What is secret about an address that is: what follows its host. Many services take whoever knows it for somebody who may.
+pub fn parts_of_address(secret: &str) -> Vec<String> {
+    let Ok(url) = Url::parse(secret) else { return Vec::new() };
+    let values = url.query_pairs().map(|(_, value)| value.into_owned());
+    let parts = [url.path().to_owned(), url.password().unwrap_or_default().to_owned()].into_iter().chain(values);
+    parts.filter(|part| part.len() >= 6).collect()
+}
+
 /// Secrets that are known, those among them that answers have told.
 #[derive(Debug, Default)]
 pub struct Scrub(Mutex<BTreeSet<Longest>>);

@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::Utc;
 use trib_core::protocol::{Aftermath, Known, Recovery, aftermath, recover};
@@ -20,6 +21,9 @@ use crate::retry;
 use crate::step::Step;
 use crate::task::{Refresh, Runtime, StreamTask, SyncTask};
 use crate::track::Track;
+
+/// How often a delivery is asked what keeps it.
+const TROUBLE: Duration = Duration::from_secs(2);
 
 /// The scope of streams that share loads. No stream has this name, since it is a pattern.
 pub const TOGETHER: &str = "*";
@@ -286,13 +290,37 @@ impl<'a> ScopeRun<'a> {
         self.runtime.store.reject(&self.runtime.run, &self.lease().sync, &self.scope, &load.id, &rows).await
     }
 
+    /// A delivery to an API takes as long as the API lets it: it is told to end, and what keeps it is passed on.
+    async fn commit(&self, load: &Load) -> Result<Outcome> {
+        let commit = self.task.destination.commit(load, self.lease());
+        let Some(api) = self.task.destination.deliveries() else { return commit.await };
+        let sync = &self.lease().sync;
+        let mut asked = tokio::time::interval(TROUBLE);
+        tokio::pin!(commit);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut commit => return done,
+                () = self.keeper.lost.cancelled() => {
+                    api.stop(sync);
+                    return commit.await;
+                }
+                _ = asked.tick() => {
+                    if let Some(why) = api.trouble(sync) {
+                        self.tell(&Event::Note(why));
+                    }
+                }
+            }
+        }
+    }
+
     /// Commit, state, acknowledgement.
     pub async fn publish(&mut self, load: &Load) -> Result<()> {
         if self.keeper.lost.is_cancelled() {
             return Err(cancelled(self.runtime));
         }
         self.tell(&Event::Committing { load: load.id.clone(), rows: load.rows() });
-        let outcome = match self.task.destination.commit(load, self.lease()).await {
+        let outcome = match self.commit(load).await {
             Ok(outcome) => outcome,
             Err(e) => self.settle(load, e).await?,
         };

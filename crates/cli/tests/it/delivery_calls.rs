@@ -1,5 +1,7 @@
 //! Calls of a delivery as their receiver sees them, and as they are kept: signed bodies, and a log without secrets.
 
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use hmac::{Hmac, KeyInit, Mac};
@@ -143,5 +145,73 @@ fn requests_are_kept_without_secrets() {
     assert!(kept.lines().count() == 3 && kept.contains("id=1") && kept.contains("once more"), "{kept}");
     for secret in secrets() {
         assert!(!kept.contains(&secret), "{secret}: {kept}");
+    }
+}
+
+const ADDRESS: &str = "/hooks/Pl4ntedPath?key=Pl4ntedKey";
+
+/// For many services the address is all that a caller has to know.
+#[test]
+fn an_address_that_is_a_secret_is_shown_nowhere() {
+    let api = StandIn::start(|asked| {
+        let refused = asked.body.contains("bad");
+        if refused {
+            Answer::text(422, &json!({"message": format!("no bad ones at {}", asked.path)}).to_string())
+        } else {
+            Answer::json(&json!({}))
+        }
+    });
+    let mut folder = Folder::with(&[
+        ("tributary.yaml", "name: out\n"),
+        ("connections.yaml", "hook: {connector: webhook, url: \"${HOOK_URL}\"}\n"),
+        (
+            "models/events.sql",
+            "/*---\nschema: marts\n---*/\nselect column1 as id, column2 as name from (values (1, 'good'), (2, 'bad')) as v\n",
+        ),
+        ("syncs/hook.yaml", "from: warehouse\nto: hook\nstreams:\n  marts.events: {into: record, key: {id: id}, log: requests}\n"),
+    ]);
+    // Nobody listens there.
+    folder.set("HOOK_URL", &format!("http://127.0.0.1:1{ADDRESS}"));
+    folder.ok(&["run", "events"]);
+    let mut child = folder.command(&["run", "hook"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap());
+    let mut heard = String::new();
+    while !heard.contains("sent again in") {
+        assert_ne!(said.read_line(&mut heard).unwrap(), 0, "{heard}");
+    }
+    assert!(heard.contains("http://127.0.0.1:1"), "{heard}");
+    // It does not wait for its tries to be used up.
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    said.read_to_string(&mut heard).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{heard}");
+    assert!(heard.contains("the delivery was stopped") && !heard.contains("tried 9 times"), "{heard}");
+
+    folder.set("HOOK_URL", &format!("{}{ADDRESS}", api.url().trim_end_matches('/')));
+    let mut shown = heard;
+    for args in [
+        &["check", "hook"][..],
+        &["plan", "hook"],
+        &["preview", "hook", "--row", "1"],
+        &["run", "hook", "--verbose"],
+        &["rejected", "list"],
+        &["rejected", "show", "1"],
+        &["runs"],
+        &["logs"],
+        &["query", "select * from _trib.logs"],
+        &["docs"],
+    ] {
+        let said = folder.trib(args).all();
+        assert!(!said.contains("Pl4nted"), "trib {}: {said}", args.join(" "));
+        shown += &said;
+    }
+    assert!(shown.contains("no bad ones at ***"), "{shown}");
+    let asked = api.take();
+    assert!(
+        asked.iter().filter(|a| a.path == "/hooks/Pl4ntedPath" && a.param("key").as_deref() == Some("Pl4ntedKey")).count() >= 2,
+        "{shown}"
+    );
+    for file in folder.files() {
+        let bytes = std::fs::read(&file).unwrap();
+        assert!(!bytes.windows(7).any(|w| w == b"Pl4nted"), "{}", file.display());
     }
 }

@@ -55,9 +55,12 @@ impl Env {
         budget: Option<Budget>,
         pace: Pace,
         jobs: usize,
-        secrets: Vec<String>,
+        mut secrets: Vec<String>,
         keepsake: Option<Keepsake>,
     ) -> Self {
+        let parts: Vec<String> = secrets.iter().flat_map(|secret| scrub::parts_of_address(secret)).collect();
+        secrets.extend(parts);
+        secrets.sort_by_key(|s| std::cmp::Reverse(s.len()));
         Self {
             config: Arc::new(config),
             client,

@@ -90,6 +90,12 @@ pub(super) trait Witness: Send + Sync {
     /// All waiting is over, and the request is the next to go. An error keeps it here.
     async fn leaving(&self) -> Result<()>;
 
+    /// Before the next try, `wait` goes by because of what the last one came to.
+    fn waits(&self, wait: Duration, why: String);
+
+    /// Comes when there is no point in waiting any longer.
+    async fn stopped(&self);
+
     /// What came of it; an error is that no answer came.
     async fn answered(&self, request: &Request, sent: &Result<Response>) -> Result<()>;
 }
@@ -133,6 +139,20 @@ struct Tried {
     sent: Result<Response>,
     resolution: Resolution,
     attempt: u32,
+}
+
+/// `None`: there is no point in waiting any longer.
+async fn unless_stopped<T>(witness: Option<&dyn Witness>, waiting: impl Future<Output = T>) -> Option<T> {
+    let Some(witness) = witness else { return Some(waiting.await) };
+    tokio::select! {
+        done = waiting => Some(done),
+        () = witness.stopped() => None,
+    }
+}
+
+/// What says only that somebody has ended the work.
+pub(super) fn stopped() -> Error {
+    Error::new(Code::Cancelled, "the delivery was stopped")
 }
 
 /// The request cannot have reached anybody.
@@ -308,12 +328,23 @@ impl Requester {
             // A wait that somebody asked for gets a second on top: clocks differ.
             let wait = seconds.map_or_else(|| growing(attempt), |s| s + 1.0).clamp(0.0, 86_400.0);
             let wait = Duration::from_secs_f64(wait);
-            tracing::info!(url = shown(&request.url), attempt, seconds = wait.as_secs_f64(), "the request is sent again");
+            tracing::info!(
+                url = env.without_secrets(&shown(&request.url)),
+                attempt,
+                seconds = wait.as_secs_f64(),
+                "the request is sent again"
+            );
             if limited {
                 let budgeted = env.budget.as_ref().is_some_and(|budget| budget.covers(&request));
                 env.pace.limited(&request.url, wait, budgeted);
             }
-            tokio::time::sleep(wait).await;
+            if let Some(witness) = call.witness {
+                let why = sent.as_ref().map_or_else(ToString::to_string, |r| format!("{} answered {}", shown(&request.url), r.status));
+                witness.waits(wait, env.without_secrets(&why));
+            }
+            if unless_stopped(call.witness, tokio::time::sleep(wait)).await.is_none() {
+                return Ok(Tried { request, sent, resolution, attempt });
+            }
         }
     }
 
@@ -324,11 +355,15 @@ impl Requester {
         {
             return Ok(Ok(kept));
         }
-        let _under_way = env.pace.enter(&request.url).await;
-        let _spending = match &env.budget {
-            Some(budget) => budget.acquire(request).await,
-            None => None,
+        let turn = async {
+            let under_way = env.pace.enter(&request.url).await;
+            let spending = match &env.budget {
+                Some(budget) => budget.acquire(request).await,
+                None => None,
+            };
+            (under_way, spending)
         };
+        let Some(_turn) = unless_stopped(witness, turn).await else { return Err(stopped()) };
         let client = match self.connect_timeout {
             None => env.client.clone(),
             Some(limit) => env.client_within(limit)?,
@@ -336,7 +371,10 @@ impl Requester {
         if let Some(witness) = witness {
             witness.leaving().await?;
         }
-        let sent = client.send(request.clone()).await;
+        let sent = client.send(request.clone()).await.map_err(|e| {
+            let detail = env.without_secrets(e.detail_text().unwrap_or_default());
+            e.detail(detail)
+        });
         if let Some(witness) = witness {
             witness.answered(request, &sent).await?;
         }

@@ -3,19 +3,21 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use serde_json::Value;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
+use tokio_util::sync::CancellationToken;
 use trib_core::delivery::{Changes, Fate, Operation};
 use trib_core::{Error, Lease, Result, TableLoad};
 use trib_kit::http::{Request, Response};
 use trib_kit::journal::Journal;
 
 use super::super::env::Env;
-use super::super::requester::{Reply, Witness};
+use super::super::requester::{Reply, Witness, stopped};
 use super::call::Outgoing;
 use super::exchanges::Exchanges;
 use super::feed::{Feed, Turn, Work};
@@ -28,6 +30,8 @@ use super::resolve::{Parents, Resolver};
 
 /// A call that nobody answers is repeated so often, where a look-up has shown that it did nothing.
 const MOST_LOST: u32 = 2;
+/// A shorter wait between two tries is nobody's concern.
+const WORTH_TELLING: Duration = Duration::from_secs(4);
 
 pub(super) struct Delivery<'a> {
     pub(super) env: &'a Arc<Env>,
@@ -46,8 +50,17 @@ pub(super) struct Delivery<'a> {
     pub(super) side_by_side: usize,
     /// As many.
     pub(super) turns: Semaphore,
-    /// A call has failed for a reason that is not its records'.
+    pub(super) attention: Arc<Attention>,
+    /// No further call goes out: one has failed for a reason that is not its records', or somebody wants it so.
     pub(super) stopped: AtomicBool,
+}
+
+/// Between a delivery and who looks after it.
+#[derive(Default)]
+pub(super) struct Attention {
+    pub(super) stop: CancellationToken,
+    /// Why calls wait, until somebody has asked.
+    pub(super) trouble: Mutex<Option<String>>,
 }
 
 impl Delivery<'_> {
@@ -63,10 +76,15 @@ impl Delivery<'_> {
             }
         };
         let (mut delivered, mut failed) = (Changes::default(), None);
+        let stop = &self.attention.stop;
         let working = async {
             let (mut under_way, mut more) = (FuturesUnordered::new(), true);
             while more || !under_way.is_empty() {
                 tokio::select! {
+                    () = stop.cancelled(), if failed.is_none() => {
+                        self.stopped.store(true, Ordering::Relaxed);
+                        failed = Some(stopped());
+                    }
                     work = take.recv(), if more => match work {
                         Some(work) => under_way.push(self.done(work)),
                         None => more = false,
@@ -118,8 +136,15 @@ impl Delivery<'_> {
         self.finish(&started, records, true).await
     }
 
-    /// What follows when a job has its data.
+    /// What follows when a job has its data, unless the delivery is stopped: the next run asks after the same job.
     async fn finish(&self, started: &Started, records: Vec<Record>, is_open: bool) -> Result<Changes> {
+        tokio::select! {
+            done = self.to_its_end(started, records, is_open) => done,
+            () = self.attention.stop.cancelled() => Err(stopped()),
+        }
+    }
+
+    async fn to_its_end(&self, started: &Started, records: Vec<Record>, is_open: bool) -> Result<Changes> {
         let operation = self.object.operation(started.operation)?;
         let Some(job) = &operation.job else { return Err(Error::internal("the manifest knows a job no longer that was begun")) };
         let about = About { env: self.env, names: &self.names, operation };
@@ -266,6 +291,17 @@ impl Witness for Departure<'_> {
             self.left.store(true, Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    fn waits(&self, wait: Duration, why: String) {
+        if wait >= WORTH_TELLING {
+            let told = format!("{why}; sent again in {}s", wait.as_secs());
+            *self.delivery.attention.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(told);
+        }
+    }
+
+    async fn stopped(&self) {
+        self.delivery.attention.stop.cancelled().await;
     }
 
     async fn answered(&self, request: &Request, sent: &Result<Response>) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arrow::array::{BooleanArray, RecordBatch};
@@ -17,7 +17,7 @@ use trib_core::destination::{Capabilities, ColumnType, ExistingTable};
 use trib_core::load::{MOST_REJECTED, TableOutcome, too_many_rejected};
 use trib_core::{
     BatchStream, Code, Context, Destination, Error, Lease, Load, LoadId, Marker, Outcome, Part, Receipt, RejectedRow, Result, Table,
-    TableName, WriteMode,
+    TableLoad, TableName, WriteMode,
 };
 use trib_kit::http::shown;
 use trib_kit::journal::{Journal, remove};
@@ -26,7 +26,7 @@ use trib_kit::spool;
 
 use super::super::opened::Opened;
 use super::call::Outgoing;
-use super::delivery::{Delivery, unfinished};
+use super::delivery::{Attention, Delivery, unfinished};
 use super::exchanges::{self, Exchanges};
 use super::log::Log;
 use super::object::{self, ANY, ApiObject};
@@ -43,6 +43,8 @@ pub struct ApiDestination {
     described: tokio::sync::Mutex<HashMap<String, Object>>,
     /// Syncs and scopes whose requests are kept.
     kept: Mutex<HashSet<(String, String)>>,
+    /// Of each sync, the last delivery.
+    under_way: Mutex<HashMap<String, Arc<Attention>>>,
     capabilities: Capabilities,
 }
 
@@ -70,11 +72,16 @@ impl ApiDestination {
             parents: Parents::default(),
             described: tokio::sync::Mutex::default(),
             kept: Mutex::default(),
+            under_way: Mutex::default(),
             capabilities,
         })
     }
 
-    async fn deliver(&self, load: &Load, lease: &Lease, share: &trib_core::TableLoad) -> Result<Changes> {
+    fn under_way(&self) -> MutexGuard<'_, HashMap<String, Arc<Attention>>> {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn deliver(&self, load: &Load, lease: &Lease, share: &TableLoad, attention: Arc<Attention>) -> Result<Changes> {
         let (staged, kept) = (self.journal.stage(&lease.sync, &load.id), self.journal.keep(&lease.sync, &load.id));
         if Settled::open(&kept)?.is_some() {
             // Everything was sent, and the marker was all that was missing.
@@ -98,6 +105,7 @@ impl ApiDestination {
             exchanges,
             side_by_side,
             turns: Semaphore::new(side_by_side),
+            attention,
             stopped: AtomicBool::new(false),
         };
         let delivered = delivery.run(share).await.map_err(unfinished)?;
@@ -147,6 +155,8 @@ impl Destination for ApiDestination {
     }
 
     async fn commit(&self, load: &Load, lease: &Lease) -> Result<Outcome> {
+        let attention = Arc::<Attention>::default();
+        self.under_way().insert(lease.sync.clone(), attention.clone());
         let locked = self.journal.lock().await?;
         if self.journal.gate(load, lease).await?.is_none() {
             return Ok(Outcome { tables: Vec::new(), already_committed: true });
@@ -155,7 +165,7 @@ impl Destination for ApiDestination {
         drop(locked);
         let mut outcome = Outcome::default();
         for share in load.tables.iter().filter(|t| t.receipts.iter().any(|r| r.rows > 0)) {
-            let Changes { created, updated, deleted } = self.deliver(load, lease, share).await?;
+            let Changes { created, updated, deleted } = self.deliver(load, lease, share, attention.clone()).await?;
             let table = share.table.name.clone();
             outcome.tables.push(TableOutcome { inserted: created, updated, deleted, ..TableOutcome::new(table) });
         }
@@ -225,6 +235,17 @@ impl Delivers for ApiDestination {
             objects.extend(news);
         }
         Ok(objects)
+    }
+
+    fn stop(&self, sync: &str) {
+        if let Some(delivery) = self.under_way().get(sync) {
+            delivery.stop.cancel();
+        }
+    }
+
+    fn trouble(&self, sync: &str) -> Option<String> {
+        let delivery = self.under_way().get(sync).cloned()?;
+        delivery.trouble.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     fn keep_requests(&self, sync: &str, scope: &str) {
