@@ -25,10 +25,6 @@ impl Tables for Large {
         let sql = "select value as id, nullif(lpad(cast(value as varchar), 400, '0'), '') as text from generate_series(1, 20000)";
         Ok((name.name == "large").then(|| Relation::View(sql.to_owned())))
     }
-
-    fn known(&self) -> Vec<TableName> {
-        Vec::new()
-    }
 }
 
 fn spill() -> PathBuf {
@@ -95,10 +91,6 @@ fn mixed(mut seed: u64) -> MemTable {
 impl Tables for Small {
     async fn find(&self, name: &TableName) -> Result<Option<Relation>> {
         Ok(Some(Relation::Table(Arc::new(mixed(u64::from(name.name == "l"))))))
-    }
-
-    fn known(&self) -> Vec<TableName> {
-        Vec::new()
     }
 }
 

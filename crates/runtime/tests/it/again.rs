@@ -21,10 +21,6 @@ impl Tables for Wide {
         let sql = "select value as id, lpad(cast(value as varchar), 200, '0') as text from generate_series(1, 300000)";
         Ok(name.name.ends_with("_side").then(|| Relation::View(sql.to_owned())))
     }
-
-    fn known(&self) -> Vec<TableName> {
-        Vec::new()
-    }
 }
 
 /// Attempts that have failed, and lines of the run's log.
