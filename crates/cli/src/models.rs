@@ -8,12 +8,14 @@ use arrow::datatypes::{Field, Schema, SchemaRef};
 use chrono::TimeDelta;
 use trib_core::error::closest;
 use trib_core::load::{RowScope, Rows};
-use trib_core::name::Naming;
+use trib_core::name::{Naming, system};
 use trib_core::source::{Cursor, NullCursor};
 use trib_core::{Code, Destination, Error, Read, Source, SqlEngine, TableName, WriteMode};
+use trib_engine::catalog::leaves_ours_out;
 use trib_engine::script::{Format, Made, Script};
 use trib_engine::{Batches, InsideSource, Queries, QuerySource, StreamSpec};
 use trib_kit::process::Program;
+use trib_kit::sql::ANSI;
 use trib_project::config::amount::Lookback;
 use trib_project::config::model::{Materialized, ScriptFormat};
 use trib_project::graph::GraphNode;
@@ -52,12 +54,20 @@ impl Computing {
         })
     }
 
-    async fn schema(&self, model: &Model) -> trib_core::Result<SchemaRef> {
+    async fn schema(&mut self, model: &Model) -> trib_core::Result<SchemaRef> {
         match self {
             Computing::Here(queries) => queries.schema(&model.sql).await.map_err(|e| model.mark(e)),
             Computing::Script(made) => Ok(made.schema.clone()),
             Computing::Inside(destination, sql) => match destination.sql() {
-                Some(engine) => engine.describe(sql).await.map_err(|e| model.mark(e.connection(&model.spec.connection))),
+                Some(engine) => {
+                    let described = engine.describe(sql).await.map_err(|e| model.mark(e.connection(&model.spec.connection)))?;
+                    let schema = without_ours(model, &described);
+                    if schema.fields().len() < described.fields().len() {
+                        let columns: Vec<String> = schema.fields().iter().map(|f| ANSI.identifier(f.name())).collect();
+                        *sql = format!("select {} from ({sql}) as q", columns.join(", "));
+                    }
+                    Ok(schema)
+                }
                 None => Err(Error::internal("a model inside a system that knows no SQL")),
             },
         }
@@ -99,7 +109,7 @@ pub fn renamed(project: &Project, engine: &dyn SqlEngine, model: &Model, inlined
 
 /// The model as a load of its query; `None` where there is nothing to store, and the query was only checked (or the database has made a view
 /// of it).
-pub async fn model(session: &Session, model: &Model, computing: Computing, ask: &Ask) -> Result<Option<SyncTask>> {
+pub async fn model(session: &Session, model: &Model, mut computing: Computing, ask: &Ask) -> Result<Option<SyncTask>> {
     model.ready()?;
     enabled(session, &model.spec.connection)?;
     let schema = computing.schema(model).await?;
@@ -251,7 +261,8 @@ pub async fn here(session: &Session, model: &Model) -> Result<Option<Queries>> {
         let error = Error::new(Code::Unsupported, "what a database is asked for cannot look into another connection");
         return Err(model.at.mark(error.connection(connection).setting("materialized").hint("make it a `table`")).into());
     }
-    session.queries_across(connection).await.map(Some)
+    let queries = session.queries_across(connection).await?;
+    Ok(Some(if model.is_script { queries } else { queries.of_model() }))
 }
 
 /// The same, or an error.
@@ -341,6 +352,15 @@ fn check_mode(destination: &dyn Destination, write: WriteMode) -> trib_core::Res
     Err(Error::new(Code::Unsupported, "the destination cannot write in this way").detail(write.as_str()).setting("materialized"))
 }
 
+/// The columns of a model's result: those of ours that only a `*` has brought are not among them.
+pub fn without_ours(model: &Model, schema: &SchemaRef) -> SchemaRef {
+    if !leaves_ours_out(&model.sql) {
+        return schema.clone();
+    }
+    let kept = schema.fields().iter().filter(|f| !f.name().starts_with(system::PREFIX)).cloned();
+    Arc::new(Schema::new(kept.collect::<Vec<_>>()))
+}
+
 /// Every column of a table has a name, and one of its own.
 pub fn check_columns(model: &Model, schema: &SchemaRef) -> trib_core::Result<()> {
     let wrong = |message, name: &str, hint: &str| {
@@ -355,7 +375,7 @@ pub fn check_columns(model: &Model, schema: &SchemaRef) -> trib_core::Result<()>
         if !seen.insert(name.to_lowercase()) {
             return wrong("two columns of the model have one name", name, "give one of them another: `c.id as customer_id`");
         }
-        if name.starts_with(trib_core::name::system::PREFIX) {
+        if name.starts_with(system::PREFIX) {
             let hint = "name the columns that you want, or give this one another name with `as`";
             return wrong("a column of the model has a name that is kept for Tributary's own", name, hint);
         }

@@ -13,7 +13,7 @@ use trib_project::{Graph, Model, NodeKind, Selection};
 
 use crate::app::Session;
 use crate::exit::{Failure, Result};
-use crate::models::{check_columns, is_here, queries, renamed};
+use crate::models::{check_columns, is_here, queries, renamed, without_ours};
 use crate::tables::CONTROL;
 
 /// Tables that nobody makes, columns that are not there, types that do not fit. Models that read what a selected sync, seed, command or script is about to change
@@ -84,7 +84,7 @@ async fn inside(session: &Session, graph: &Graph, selection: &Selection, model: 
     };
     let sql = renamed(session.project()?, engine, model, &written)?;
     let error = match engine.describe(&sql).await {
-        Ok(schema) => return Ok(Ok(Some(schema))),
+        Ok(schema) => return Ok(Ok(Some(without_ours(model, &schema)))),
         Err(e) => e.connection(&model.spec.connection),
     };
     if !matches!(error.code(), C::ConfigInvalid | C::UsageInvalid | C::NotFound | C::SystemError | C::Unsupported | C::DataInvalid) {

@@ -5,17 +5,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::{CastOptions, cast_with_options};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use datafusion::catalog::{CatalogProvider, SchemaProvider, TableProvider};
+use datafusion::common::Column;
 use datafusion::dataframe::DataFrame;
 use datafusion::datasource::ViewTable;
 use datafusion::error::DataFusionError;
 use datafusion::execution::context::SQLOptions;
+use datafusion::logical_expr::Expr;
 use datafusion::prelude::SessionContext;
 use futures::StreamExt;
 use futures::future::BoxFuture;
+use trib_core::name::system;
 use trib_core::{BatchStream, Code, Error, Result, TableName};
 
 use crate::clock;
@@ -110,11 +113,20 @@ pub struct Queries {
     clock: Option<DateTime<Utc>>,
     /// Joins sort, and so spill what does not fit into memory.
     sorting: bool,
+    /// Columns of ours that only a `*` has brought are left out of a result.
+    of_model: bool,
 }
 
 impl Queries {
     pub fn new(engine: Engine, tables: Arc<dyn Tables>) -> Self {
-        Self { engine, tables, clock: None, sorting: false }
+        Self { engine, tables, clock: None, sorting: false, of_model: false }
+    }
+
+    /// For the queries of models: their tables get columns of ours of their own, so that those of the tables that `*` stands for are left out.
+    #[must_use]
+    pub fn of_model(mut self) -> Self {
+        self.of_model = true;
+        self
     }
 
     /// With a clock that stands still.
@@ -148,7 +160,8 @@ impl Queries {
             let asked = Asked { tables: self.tables.clone(), known: Arc::new(known), missing: Arc::default() };
             let context = self.context(&asked);
             let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
-            context.sql_with_options(sql, options).await.map_err(|e| asked.explain(e))
+            let frame = context.sql_with_options(sql, options).await.map_err(|e| asked.explain(e))?;
+            if self.of_model && leaves_ours_out(sql) { without_ours(frame) } else { Ok(frame) }
         })
     }
 
@@ -199,6 +212,25 @@ impl Queries {
         context.register_catalog(CATALOG, Arc::new(Names { queries: self.clone(), asked: asked.clone() }));
         context
     }
+}
+
+/// Whether columns of ours in a model's result can only have come by a `*`; one that is asked for by name is a mistake that somebody has to hear of.
+pub fn leaves_ours_out(sql: &str) -> bool {
+    let stands_for_all = |at: usize| {
+        let before = sql[..at].trim_end().to_ascii_lowercase();
+        before.ends_with(['.', ',']) || ["select", "distinct", "all"].iter().any(|word| before.ends_with(word))
+    };
+    !sql.contains(system::PREFIX) || sql.match_indices('*').any(|(at, _)| stands_for_all(at))
+}
+
+fn without_ours(frame: DataFrame) -> Result<DataFrame> {
+    let is_ours = |field: &FieldRef| field.name().starts_with(system::PREFIX);
+    if !frame.schema().fields().iter().any(is_ours) {
+        return Ok(frame);
+    }
+    let kept = frame.schema().iter().filter(|(_, field)| !is_ours(field)).map(|column| Expr::Column(Column::from(column)));
+    let kept: Vec<Expr> = kept.collect();
+    frame.select(kept).map_err(query_error)
 }
 
 /// Runs what was planned: batches of [`result_schema`].

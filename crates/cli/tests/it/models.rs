@@ -248,3 +248,31 @@ fn inside(connector: &str, settings: &str, orders: &str, day: &str) -> Folder {
         ),
     ])
 }
+
+/// Every table that is loaded has columns of ours; whoever takes all columns of one means its own.
+#[test]
+fn a_star_does_not_bring_our_columns() {
+    let folder = orders();
+    folder.write("models/staged.sql", "select * from shop.orders");
+    folder.write("models/both.sql", "select o.*, v.* from shop.orders as o join versions as v on v.customer = o.customer || 'x' or true where v._trib_valid_to is null and o.id = 1 and v.customer = 'bob'");
+    folder.write("models/times.sql", "select id, _trib_loaded_at as loaded_at from shop.orders");
+    folder.write("models/made.sql", "/*---\nconnection: shop\n---*/\nselect id, amount * 2 as double from orders");
+    folder.write("models/again.sql", "/*---\nconnection: shop\n---*/\nselect m.* from made as m");
+    let run = folder.trib(&["run"]);
+    assert!(run.all().contains("two columns of the model have one name"), "{}", run.all());
+    folder.write("models/both.sql", "select o.*, v.total from shop.orders as o cross join versions as v where v._trib_valid_to is null and o.id = 1 and v.customer = 'bob'");
+    let run = folder.trib(&["run"]);
+    assert_eq!(run.status, Some(0), "{}", run.all());
+    assert_eq!(
+        query(&folder, "select id, customer, amount from analytics.staged order by id"),
+        "id,customer,amount\n1,ann,10\n2,bob,20\n3,ann,5\n"
+    );
+    assert_eq!(query(&folder, "select id, total from analytics.both"), "id,total\n1,20\n");
+    assert_eq!(query(&folder, "select count(loaded_at) as n from analytics.times"), "n\n3\n");
+    let inside = folder.trib(&["query", "-c", "shop", "--format", "csv", "select sum(double) as n from analytics__again"]);
+    assert_eq!(inside.out, "n\n70\n", "{}", inside.all());
+    // Asked for by name, it would stand beside the table's own.
+    folder.write("models/times.sql", "select id, _trib_loaded_at from shop.orders");
+    let refused = folder.trib(&["run", "times"]);
+    assert!(refused.all().contains("kept for Tributary's own") && refused.status == Some(2), "{}", refused.all());
+}
