@@ -11,19 +11,19 @@ use tokio::sync::Mutex;
 use trib_core::{Code, Error};
 use trib_project::graph::GraphNode;
 use trib_project::{Command, Graph, Model, NodeKind, Project, Seed, Selection, StreamPlan, Sync};
-use trib_runtime::{Runtime, StreamTask, SyncReport, SyncTask, new_id, run_sync};
+use trib_runtime::{Runtime, StreamTask, SyncReport, SyncTask, new_id, retry, run_sync};
 use trib_store::{Pause, RunEnd, RunStart, Tested, Verdict};
 
 use crate::app::{Session, holder};
-use crate::assemble::Ask;
+use crate::assemble::{Ask, limits};
 use crate::audit::{Auditor, Place};
-use crate::exit::{Exit, Result};
+use crate::exit::{Exit, Failure, Result};
 use crate::models::{self, Computing};
 use crate::observe::Watch;
 use crate::openlineage::OpenLineage;
 use crate::output;
 use crate::preflight;
-use crate::prepare::{self, Wanted, admit};
+use crate::prepare::{self, Prepared, Wanted, admit};
 use crate::program;
 use crate::render;
 use crate::summary::Summary;
@@ -274,15 +274,7 @@ impl Conductor<'_> {
     async fn sync(&self, sync: &Sync) -> Ran {
         let mut ran = Ran::default();
         let wanted = Wanted { selection: self.selection, ask: self.ask, paused: &self.paused };
-        let preparing = prepare::sync(self.session, sync, &wanted);
-        tokio::pin!(preparing);
-        let prepared = loop {
-            tokio::select! {
-                prepared = &mut preparing => break prepared,
-                () = tokio::time::sleep(PATIENCE) => self.watch.note(&sync.name, None, "still asking the source what it offers"),
-                () = self.runtime.cancel.cancelled() => return Ran::failed(vec![stopped()]),
-            }
-        };
+        let Some(prepared) = self.prepared(sync, &wanted).await else { return Ran::failed(vec![stopped()]) };
         for one in prepared {
             let mut one = match one {
                 Ok(one) => one,
@@ -313,6 +305,34 @@ impl Conductor<'_> {
             }
         }
         ran
+    }
+
+    /// The sync's sources, asked what they offer: again where waiting may help. `None`: the run was stopped.
+    async fn prepared(&self, sync: &Sync, wanted: &Wanted<'_>) -> Option<Vec<Result<Prepared>>> {
+        let limits = limits(&sync.spec, None, usize::MAX);
+        let mut attempt = 1;
+        loop {
+            let preparing = prepare::sync(self.session, sync, wanted);
+            tokio::pin!(preparing);
+            let prepared = loop {
+                tokio::select! {
+                    prepared = &mut preparing => break prepared,
+                    () = tokio::time::sleep(PATIENCE) => self.watch.note(&sync.name, None, "still asking the source what it offers"),
+                    () = self.runtime.cancel.cancelled() => return None,
+                }
+            };
+            let failed = prepared.iter().find_map(|one| match one {
+                Err(Failure(errors)) => errors.iter().find_map(|e| retry::pause(e, attempt, &limits).map(|pause| (e, pause))),
+                Ok(_) => None,
+            });
+            let Some((error, pause)) = failed else { return Some(prepared) };
+            let told = format!("{error}; attempt {attempt} of {}, next in {} s", limits.attempts, pause.as_secs());
+            self.watch.note(&sync.name, None, &told);
+            tokio::select! {
+                () = tokio::time::sleep(pause) => attempt += 1,
+                () = self.runtime.cancel.cancelled() => return None,
+            }
+        }
     }
 
     async fn sync_audits(&self, sync: &Sync, plans: &[StreamPlan], task: &mut SyncTask) -> Result<Vec<Audited>> {

@@ -36,6 +36,8 @@ pub enum Verified {
     Emulator,
     /// Against a stand-in of ours that talks the documented protocol.
     StandIn,
+    /// By nobody but its author: a project's own.
+    Unverified,
 }
 
 /// Which edition of a manifest a connector is, where the manifest ships with Tributary.

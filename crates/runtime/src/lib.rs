@@ -13,7 +13,7 @@ mod narrow;
 mod outline;
 mod promote;
 mod prune;
-mod retry;
+pub mod retry;
 mod scope;
 mod step;
 mod sync;

@@ -75,7 +75,10 @@ async fn requests(args: &Args, session: &Session, prepared: &Prepared, changes: 
     let rows = changes.rows(&task.spec.stream, args.limit.max(1)).await?;
     let requests = api.requests(&task.spec.table.name, &task.spec.key, rows).await?;
     if requests.is_empty() {
-        session.output.note("nothing would be sent: what was delivered is what there is".to_owned());
+        session.output.note(match &args.row {
+            Some(key) => format!("nothing would be sent: no row with the key {key} differs from what was delivered"),
+            None => "nothing would be sent: what was delivered is what there is".to_owned(),
+        });
     }
     let text = || requests.iter().map(|r| format!("{r:#}")).collect::<Vec<_>>().join("\n");
     session.output.either(|| requests.clone().into(), text);
@@ -89,7 +92,7 @@ async fn one_stream(session: &Session, args: &Args) -> Result<Prepared> {
     let project = session.project()?;
     let mut errors: Vec<Error> = Vec::new();
     let mut found: Vec<Prepared> = Vec::new();
-    let ask = Ask { row: args.row.clone(), ..Ask::default() };
+    let ask = Ask { row: args.row.clone(), counts: true, ..Ask::default() };
     let wanted = Wanted { selection: &selection, ask: &ask, paused: &[] };
     for sync in project.syncs().iter().filter(|s| selection.contains(&s.name)) {
         for prepared in prepare::sync(session, sync, &wanted).await {
@@ -107,7 +110,9 @@ async fn one_stream(session: &Session, args: &Args) -> Result<Prepared> {
     match (streams.len(), errors.is_empty()) {
         (1, _) => found.into_iter().find(|p| !p.task.streams.is_empty()).ok_or_else(|| Error::internal("a stream was just found").into()),
         (0, false) => Err(Failure(errors)),
-        (0, true) => Err(usage("nothing is selected by this").detail(node).into()),
+        (0, true) => {
+            Err(usage("this is neither a model nor a stream of a sync").detail(node).hint("`trib query` shows what a table has").into())
+        }
         _ => Err(usage("a preview shows one stream").detail(streams.join(", ")).hint("name one of them").into()),
     }
 }

@@ -318,3 +318,16 @@ fn ctrl_c_ends_a_run_at_a_safe_place() {
     assert_eq!(json(&folder, &["runs"])[0]["status"], "cancelled");
     assert_eq!(folder.trib(&["query", "select * from raw.slow"]).status, Some(2));
 }
+
+/// A database that starts again just when a run begins.
+#[test]
+fn a_source_that_is_not_there_at_first_is_asked_again() {
+    let folder = Folder::with(&[
+        ("tributary.yaml", "name: late\n"),
+        ("connections.yaml", "shop: {connector: postgres, url: \"postgres://u:p@127.0.0.1:1/shop\"}\n"),
+        ("syncs/late.yaml", "from: shop\nstreams: [public.orders]\nretry: {attempts: 2, backoff: 100ms}\n"),
+    ]);
+    let said = folder.trib(&["run"]);
+    assert_eq!(said.status, Some(1), "{}", said.all());
+    assert_eq!(said.all().matches("attempt 1 of 2, next in").count(), 1, "{}", said.all());
+}

@@ -48,7 +48,7 @@ fn entry(name: &str, description: &str, schema: Value, (source, destination): (O
         name: name.to_owned(),
         title: name.to_owned(),
         description: description.to_owned(),
-        verified: Verified::StandIn,
+        verified: Verified::Unverified,
         edition: None,
         pushes_filter: false,
         schema: Schema::try_from(schema).unwrap_or_default(),

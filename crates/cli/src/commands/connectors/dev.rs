@@ -110,22 +110,7 @@ async fn one(
     loop {
         tokio::select! {
             biased;
-            started = &mut reading, if events.is_none() => {
-                events = Some(started.map_err(|_| Error::internal("reading has panicked"))??);
-            }
-            event = next(&mut events) => match event {
-                Event::Records { records: page, .. } => {
-                    let page: Vec<Value> = page.into_iter().collect();
-                    records += page.len();
-                    view.records(&page, &scrub);
-                }
-                Event::State { state, .. } => view.say(&json!({"state": state}), || format!("  state {state}")),
-                Event::Ended { error, .. } => {
-                    view.say(&json!({"ended": stream, "requests": asked, "records": records}), || format!("end of {stream}: {asked} requests, {records} records\n"));
-                    return error.map_or(Ok(true), Err);
-                }
-                Event::Started { .. } | Event::ConfigChanged(_) => {}
-            },
+            // An answer comes before what is made of it.
             Some(step) = steps.recv() => match step {
                 Step::Asking(..) if pages.is_some_and(|most| asked >= most) => {
                     view.say(&json!({"stopped": stream, "requests": asked, "records": records}), || format!("stopped after {asked} requests, {records} records: there is more\n"));
@@ -141,6 +126,22 @@ async fn one(
                 }
                 Step::Answered(kept, took) => view.answer(&kept, took),
                 Step::Failed(why) => view.say(&json!({"failed": why}), || format!("  <- {why}")),
+            },
+            started = &mut reading, if events.is_none() => {
+                events = Some(started.map_err(|_| Error::internal("reading has panicked"))??);
+            }
+            event = next(&mut events) => match event {
+                Event::Records { records: page, .. } => {
+                    let page: Vec<Value> = page.into_iter().collect();
+                    records += page.len();
+                    view.records(&page, &scrub);
+                }
+                Event::State { state, .. } => view.say(&json!({"state": state}), || format!("  state {state}")),
+                Event::Ended { error, .. } => {
+                    view.say(&json!({"ended": stream, "requests": asked, "records": records}), || format!("end of {stream}: {asked} requests, {records} records\n"));
+                    return error.map_or(Ok(true), Err);
+                }
+                Event::Started { .. } | Event::ConfigChanged(_) => {}
             },
         }
     }

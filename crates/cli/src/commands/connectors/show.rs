@@ -58,10 +58,11 @@ fn ends(connector: &Connector) -> &'static str {
 
 fn verified(connector: &Connector) -> &'static str {
     match connector.verified {
-        Verified::Live => "the vendor's own service",
-        Verified::RealSystem => "the real system",
-        Verified::Emulator => "an emulator",
-        Verified::StandIn => "a stand-in of ours",
+        Verified::Live => "verified against the vendor's own service",
+        Verified::RealSystem => "verified against the real system",
+        Verified::Emulator => "verified against an emulator",
+        Verified::StandIn => "verified against a stand-in of ours",
+        Verified::Unverified => "not verified by us",
     }
 }
 
@@ -90,7 +91,7 @@ fn text(connector: &Connector, pin: Option<&Pin>, width: Option<usize>) -> Strin
     };
     let rows: Vec<Vec<String>> = properties.into_iter().flatten().map(row).collect();
     format!(
-        "{} ({})\n{}\n{}; verified against {}{}{pinned}\n\n{}",
+        "{} ({})\n{}\n{}; {}{}{pinned}\n\n{}",
         connector.title,
         connector.name,
         connector.description,
