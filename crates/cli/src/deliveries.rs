@@ -124,7 +124,7 @@ pub async fn delivery(
 ) -> trib_core::Result<Delivery> {
     let asked = plan.asked(object)?;
     let map = mapped(queries, plan).await?;
-    plan.check_fields(object, &map, asked.creates())?;
+    plan.check_fields(object, &map, asked)?;
     plan.check_look_ups(object, |name| api.object(name))?;
     let operations = Operations { created: asked.created, updated: asked.updated, deleted: asked.deleted, rows_delete: asked.rows_delete };
     Ok(Delivery {
@@ -160,7 +160,7 @@ pub async fn check_mappings(session: &Session, connection: &str, api: &dyn Deliv
             let object = described(api, &plan.object, notes).await?;
             let asked = plan.asked(&object)?;
             match &plan.map {
-                Some(map) => plan.check_fields(&object, map, asked.creates()),
+                Some(map) => plan.check_fields(&object, map, asked),
                 None => Ok(()),
             }
         };

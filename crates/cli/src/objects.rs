@@ -49,7 +49,13 @@ fn fields(object: &Object, width: Option<usize>) -> String {
     out.push('\n');
     let row = |f: &ObjectField| {
         let is_key = object.keys.iter().flatten().any(|k| *k == f.name);
-        let marks = [is_key.then_some("key"), f.required.then_some("required"), (!f.writable).then_some("read only")];
+        let marks = [
+            is_key.then(|| "key".to_owned()),
+            f.required.then(|| "required".to_owned()),
+            (!f.writable).then(|| "read only".to_owned()),
+            f.max_length.map(|most| format!("at most {most} characters")),
+            f.relationship.as_ref().map(|name| format!("or `{name}.FIELD`, what identifies that record")),
+        ];
         vec![f.name.clone(), f.kind.clone().unwrap_or_default(), marks.into_iter().flatten().collect::<Vec<_>>().join(", ")]
     };
     out += &render(&[left("field"), left("type"), left("")], &object.fields.iter().map(row).collect::<Vec<_>>(), width);

@@ -178,9 +178,19 @@ pub struct Object {
     pub operations: BTreeMap<Operation, u64>,
     /// Records can be found by their key.
     pub can_be_looked_up: bool,
+    /// They can be by any field, whatever `keys` says: who only inserts is free to choose one.
+    #[serde(skip)]
+    pub found_by_any: bool,
 }
 
 impl Object {
+    /// The field of this name, the one that `address.city` is within, or the one that `Account.Number` points with.
+    pub fn field(&self, name: &str) -> Option<&ObjectField> {
+        let within = |of: &str| name.strip_prefix(of).is_some_and(|rest| rest.starts_with('.'));
+        let named = self.fields.iter().find(|f| f.name == name);
+        named.or_else(|| self.fields.iter().find(|f| within(&f.name) || f.relationship.as_deref().is_some_and(within)))
+    }
+
     /// The one field that names a record of it, where another record points to it.
     pub fn own_key(&self) -> Option<&str> {
         self.keys.iter().find_map(|key| match key.as_slice() {
@@ -200,6 +210,12 @@ pub struct ObjectField {
     pub required: bool,
     /// Somebody other than the API itself may set it.
     pub writable: bool,
+    /// Characters that a text in it may have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_length: Option<u64>,
+    /// Of a field that holds another record's identifier: the name under which that record is told by a field of its own, `Account.Number`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub relationship: Option<String>,
 }
 
 /// The part of a destination that knows about objects and fates.

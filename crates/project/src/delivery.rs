@@ -45,6 +45,11 @@ pub struct Asked {
 }
 
 impl Asked {
+    /// Nothing is matched with what is there, but by a look-up.
+    fn only_inserts(self) -> bool {
+        self == Self { created: Some(Operation::Insert), ..Self::default() }
+    }
+
     /// Records may be made that were not there.
     pub fn creates(self) -> bool {
         matches!(self.created, Some(Operation::Insert | Operation::Upsert))
@@ -231,10 +236,8 @@ impl DeliveryPlan {
     }
 
     /// Fields that are sent, held against those that the object has. `map` are the mapped ones.
-    pub fn check_fields(&self, object: &Object, map: &[(String, String)], creates: bool) -> Result<()> {
-        // `address.city` is within `address`.
-        let field = |name: &str| object.fields.iter().find(|f| f.name == name || name.starts_with(&format!("{}.", f.name)));
-        let known = |name: &str| object.open || field(name).is_some();
+    pub fn check_fields(&self, object: &Object, map: &[(String, String)], asked: Asked) -> Result<()> {
+        let known = |name: &str| object.open || object.field(name).is_some();
         if let Some((field, _)) = self.key.iter().chain(map).find(|(field, _)| !known(field)) {
             let error =
                 Error::new(Code::NotFound, "the object has no such field").detail(format!("{}.{field}", object.name)).setting("map");
@@ -243,27 +246,27 @@ impl DeliveryPlan {
                 None => error.hint(format!("`trib discover` lists the fields of {}", object.name)),
             });
         }
-        if let Some((name, _)) = map.iter().find(|(name, _)| field(name).is_some_and(|f| !f.writable)) {
+        if let Some((name, _)) = map.iter().find(|(name, _)| object.field(name).is_some_and(|f| !f.writable)) {
             return Err(Error::new(Code::ConfigInvalid, "the field can only be read")
                 .detail(format!("{}.{name}", object.name))
                 .setting("map")
                 .hint("the API sets it by itself: leave it out of `map`"));
         }
         let keys: Vec<&str> = self.key.iter().map(|(field, _)| field.as_str()).collect();
-        if !object.keys.is_empty() && !object.keys.iter().any(|key| *key == keys) {
+        let free = object.keys.is_empty() || object.found_by_any && asked.only_inserts();
+        if !free && !object.keys.iter().any(|key| *key == keys) {
             let there: Vec<String> = object.keys.iter().map(|key| key.join(" + ")).collect();
             return Err(Error::new(Code::ConfigInvalid, "the object's records are not matched by these fields")
                 .detail(keys.join(" + "))
                 .setting("key")
                 .hint(format!("they are by {}", there.join(", or by "))));
         }
-        let sent = |name: &str| self.key.iter().chain(map).any(|(field, _)| field == name);
-        match object.fields.iter().find(|f| f.required && creates && !sent(&f.name)) {
-            None => Ok(()),
-            Some(missing) => Err(Error::new(Code::ConfigInvalid, "a field that new records need is not mapped")
-                .detail(format!("{}.{}", object.name, missing.name))
-                .setting("map")
-                .hint("map it, or use `write: update`")),
-        }
+        let sent = |name: &str| self.key.iter().chain(map).any(|(field, _)| object.field(field).is_some_and(|f| f.name == name));
+        let Some(missing) = object.fields.iter().find(|f| f.required && asked.creates() && !sent(&f.name)) else { return Ok(()) };
+        let can_update = object.operations.contains_key(&Operation::Update);
+        Err(Error::new(Code::ConfigInvalid, "a field that new records need is not mapped")
+            .detail(format!("{}.{}", object.name, missing.name))
+            .setting("map")
+            .hint(if can_update { "map it, or use `write: update`" } else { "map it" }))
     }
 }

@@ -37,6 +37,10 @@ impl Org {
         if asked.path.ends_with("/oauth2/token") {
             return Answer::json(&json!({"access_token": "00D-session", "instance_url": "unused"}));
         }
+        // https://developer.salesforce.com/docs/atlas.en-us.api_rest.meta/api_rest/resources_sobject_describe.htm
+        if asked.path.ends_with("/sobjects/Contact/describe") {
+            return Answer::json(&described());
+        }
         self.asked += 1;
         if asked.header("authorization") != Some("Bearer 00D-session") {
             return Answer::status(401);
@@ -71,7 +75,8 @@ impl Org {
                 let header = lines.next().unwrap_or_default();
                 (job.taken, job.refused) =
                     (format!("\"sf__Id\",\"sf__Created\",{header}\n"), format!("\"sf__Id\",\"sf__Error\",{header}\n"));
-                assert_eq!(header, "Email__c,LastName,Score__c");
+                // What is related is named by its external id: https://developer.salesforce.com/docs/platform/api-asynch/guide/datafiles-csv-rel-field-header-row.html
+                assert_eq!(header, "Email__c,LastName,Score__c,Team__r.Number__c");
                 for line in lines {
                     self.processed += 1;
                     let (email, name) = line.split_once(',').unwrap();
@@ -105,6 +110,22 @@ impl Org {
     }
 }
 
+fn described() -> Value {
+    let field = |name: &str, kind: &str, required: bool, relationship: Value| {
+        let to: Vec<&str> = relationship.as_str().map(|_| "Team__c").into_iter().collect();
+        json!({
+            "name": name, "type": kind, "length": 0, "nillable": !required, "createable": true, "updateable": true, "defaultedOnCreate": false,
+            "externalId": name == "Email__c", "idLookup": name == "Email__c", "relationshipName": relationship, "referenceTo": to,
+        })
+    };
+    json!({"name": "Contact", "fields": [
+        field("Email__c", "email", false, Value::Null),
+        field("LastName", "string", true, Value::Null),
+        field("Score__c", "double", false, Value::Null),
+        field("Team__c", "reference", true, json!("Team__r")),
+    ]})
+}
+
 /// The first delivery goes in one job. Later ones are killed after each of its requests: no record is worked on twice, and none is lost.
 #[test]
 fn a_bulk_job_survives_a_crash_between_any_two_steps() {
@@ -119,7 +140,7 @@ fn a_bulk_job_survives_a_crash_between_any_two_steps() {
         ),
         (
             "syncs/sf.yaml",
-            "from: warehouse\nto: sf\nstreams:\n  marts.people: {into: Contact, key: {Email__c: email}, map: {LastName: name, Score__c: score}}\n",
+            "from: warehouse\nto: sf\nstreams:\n  marts.people: {into: Contact, key: {Email__c: email}, map: {LastName: name, Score__c: score, Team__r.Number__c: team}}\n",
         ),
     ]);
     let counts = || {
@@ -128,7 +149,7 @@ fn a_bulk_job_survives_a_crash_between_any_two_steps() {
     };
     let model = |name: &str| {
         folder.write("models/people.sql", &format!(
-            "/*---\nschema: marts\n---*/\nselect 'p' || value || '@x' as email, case value when 7 then null else '{name}' end as name, value * 0.5 as score from (select unnest(generate_series(1, {ROWS})) as value)"
+            "/*---\nschema: marts\n---*/\nselect 'p' || value || '@x' as email, case value when 7 then null else '{name}' end as name, value * 0.5 as score, 't' || (value % 9) as team from (select unnest(generate_series(1, {ROWS})) as value)"
         ));
         folder.ok(&["run", "people"]);
     };
@@ -138,7 +159,7 @@ fn a_bulk_job_survives_a_crash_between_any_two_steps() {
     assert_eq!(counts(), (7, ROWS));
     let listed = folder.ok(&["rejected", "list", "--json"]);
     assert!(listed.out.contains("REQUIRED_FIELD_MISSING") && listed.out.contains("p7@x"), "{}", listed.all());
-    assert_eq!(org.lock().unwrap().contacts["p8@x"], "N0,4.0");
+    assert_eq!(org.lock().unwrap().contacts["p8@x"], "N0,4.0,t8");
 
     for step in 1..=7 {
         model(&format!("N{step}"));

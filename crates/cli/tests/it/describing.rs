@@ -13,9 +13,10 @@ static FIELDS: LazyLock<Value> = LazyLock::new(|| {
     json!([
         {"label": "id", "type": "id", "updateable": false, "nillable": true},
         {"label": "Email", "type": "email", "updateable": true, "nillable": false, "unique": true},
-        {"label": "LastName", "type": "string", "updateable": true, "nillable": false},
+        {"label": "LastName", "type": "string", "updateable": true, "nillable": false, "length": 3},
         {"label": "Score__c", "type": "double", "updateable": true, "nillable": true},
         {"label": "Address", "type": "address", "updateable": true, "nillable": true},
+        {"label": "TeamId", "type": "reference", "updateable": true, "nillable": true, "length": 0, "parent": "Team"},
         {"label": "CreatedDate", "type": "datetime", "updateable": false, "nillable": true},
     ])
 });
@@ -25,7 +26,8 @@ fn answer(asked: &Asked, forbidden: &AtomicBool) -> Answer {
         ("GET", "/objects/Contact/fields") if forbidden.load(Ordering::SeqCst) => {
             Answer::text(403, r#"{"message": "no right to describe"}"#)
         }
-        ("GET", "/objects/Contact/fields") => {
+        ("GET", "/found") => Answer::json(&json!({"found": []})),
+        ("GET", "/objects/Contact/fields" | "/objects/Found/fields") => {
             let from: usize = asked.param("from").map_or(0, |from| from.parse().unwrap());
             let page: Vec<&Value> = FIELDS.as_array().unwrap().iter().skip(from).take(4).collect();
             let next = (from + 4 < FIELDS.as_array().unwrap().len()).then_some(from + 4);
@@ -67,7 +69,17 @@ objects:
       required: "{{ not result['nillable'] }}"
       writable: "{{ result['updateable'] }}"
       key: "{{ result.get('unique') }}"
+      max_length: "{{ result.get('length', 0) }}"
+      relationship: "{{ result.get('parent', '') }}"
     operations: [{$ref: "#/definitions/write"}]
+  - name: Found
+    discover_fields: {$ref: "#/objects/0/discover_fields"}
+    look_up:
+      retriever: {requester: {$ref: "#/definitions/to", path: found}, record_selector: {extractor: {field_path: [found]}}}
+      record_key: "{{ record[key[0]] }}"
+      result_key: "{{ result[key[0]] }}"
+      id: "{{ result['id'] }}"
+    operations: [{operation: insert, requester: {$ref: "#/definitions/to", path: "{{ object }}", http_method: POST}}]
   # The first row of a sheet: names alone.
   - name: Sheet
     discover_fields:
@@ -146,7 +158,9 @@ fn a_mapping_is_checked_before_anything_is_sent() {
         assert!(bench.sent().is_empty(), "{stream}");
     }
     for stream in [
-        "{into: Contact, key: {Email: email}, map: {LastName: name, Score__c: score, Address.city: name}}",
+        "{into: Contact, key: {Email: email}, map: {LastName: name, Score__c: score, Address.city: name, Team.Number: score}}",
+        // Who only inserts may look records up by any field.
+        "{into: Found, key: {LastName: name}, map: {Email: email}, write: insert}",
         "{into: Sheet, key: {email: email}, map: {score: score}}",
     ] {
         let bench = Bench::new();
@@ -155,12 +169,33 @@ fn a_mapping_is_checked_before_anything_is_sent() {
         bench.folder.ok(&["run", "crm"]);
         assert_eq!(bench.sent().len(), 1, "{stream}");
     }
-    // Who may not ask sends all the same, and is told.
+}
+
+#[test]
+fn who_may_not_ask_is_told_and_sends() {
     let bench = Bench::new();
     bench.forbidden.store(true, Ordering::SeqCst);
     bench.sync("{into: Contact, key: {Email: email}, map: {LastName: name, Scor__c: score}}");
-    let said = bench.folder.ok(&["run", "crm"]);
-    assert!(bench.sent().len() == 1 && said.all().contains("the fields of Contact are not checked"), "{}", said.all());
+    for command in ["plan", "run"] {
+        let said = bench.folder.ok(&[command, "crm"]);
+        assert!(said.all().contains("the fields of Contact are not checked"), "{}", said.all());
+    }
+    assert_eq!(bench.sent().len(), 1);
+}
+
+#[test]
+fn a_text_that_is_too_long_is_not_sent() {
+    let bench = Bench::new();
+    bench.sync("{into: Contact, key: {Email: email}, map: {LastName: \"name || 'é'\"}}");
+    let says = "LastName: it has 4 characters, and the API takes 3";
+    let said = bench.folder.ok(&["preview", "crm"]);
+    assert!(said.out.contains(says), "{}", said.all());
+    bench.folder.ok(&["run", "crm"]);
+    let listed = bench.folder.ok(&["rejected", "list", "--json"]);
+    assert!(listed.out.contains(says) && bench.sent().is_empty(), "{}", listed.all());
+    bench.sync("{into: Contact, key: {Email: email}, map: {LastName: \"substr(name, 1, 2) || 'é'\"}}");
+    bench.folder.ok(&["run", "crm"]);
+    assert_eq!(bench.sent().len(), 1, "characters are counted, not bytes");
 }
 
 #[test]
@@ -172,10 +207,15 @@ fn objects_and_fields_are_listed() {
     let shown: Value = serde_json::from_str(&shown).unwrap();
     let field = |name: &str| shown["fields"].as_array().unwrap().iter().find(|f| f["name"] == name).unwrap().clone();
     assert_eq!(field("CreatedDate"), json!({"name": "CreatedDate", "type": "datetime", "required": false, "writable": false}));
-    assert_eq!(field("LastName"), json!({"name": "LastName", "type": "string", "required": true, "writable": true}));
+    assert_eq!(field("LastName"), json!({"name": "LastName", "type": "string", "required": true, "writable": true, "max_length": 3}));
+    assert_eq!(field("TeamId")["relationship"], "Team");
     assert_eq!(shown["keys"], json!([["Email"]]));
     let said = bench.folder.ok(&["discover", "crm", "Contact"]);
-    assert!(said.out.contains("read only") && said.out.contains("key, required"), "{}", said.all());
+    assert!(
+        ["read only", "key, required", "at most 3 characters", "`Team.FIELD`"].iter().all(|part| said.out.contains(part)),
+        "{}",
+        said.all()
+    );
     let said = bench.folder.trib(&["discover", "crm", "Ordr__c"]);
     assert!(said.status.is_some_and(|s| s > 0) && said.all().contains("did you mean `Order__c`?"), "{}", said.all());
 }

@@ -259,6 +259,7 @@ fn prove(shipped: &Shipped) {
         case.is_replayed(shipped);
     }
     case.deliver();
+    case.is_described();
     case.is_troubled();
     case.conforms(shipped, &case.objects(&shipped.connector().unwrap()));
     case.is_published(shipped);

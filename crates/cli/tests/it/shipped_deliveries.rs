@@ -2,8 +2,12 @@
 //! limits of a call, and a second run.
 //!
 //! `deliver` in a file of `tests/stand_ins` lists deliveries: the `stream` as a sync has it, the `columns` of its model, and for the `first` run and the
-//! `second` their `rows` (`of`: so many, by the number `n`), what the vendor has `kept` afterwards, which reasons stand beside what was `rejected`, the keys that were
+//! `second` their `rows` (`of`: so many, by the number `n`), what the vendor has `kept` afterwards (`fields`: some of it), which reasons stand beside what was `rejected`, the keys that were
 //! `taken` or how many were `sent`, how many `calls` it took, and what somebody else has removed there before (`gone`).
+
+//!
+//! `mistakes` are streams that a plan, a check and a run refuse, with what they say. `undescribed` is a call that asks for an object's fields, with the answer to
+//! credentials that may not, and a stream that is sent all the same.
 
 use serde_json::{Value, json};
 
@@ -37,6 +41,12 @@ impl Case {
         for (collection, records) in expected["kept"].as_object().into_iter().flatten() {
             assert_eq!(&json!(kept.records.get(collection).cloned().unwrap_or_default()), records, "{at}: {collection}");
         }
+        for (collection, records) in expected["fields"].as_object().into_iter().flatten() {
+            for (key, fields) in records.as_object().unwrap() {
+                let found = &kept.records[collection][key];
+                assert!(fields.as_object().unwrap().iter().all(|(name, value)| found[name] == *value), "{at}: {collection} {key}: {found}");
+            }
+        }
         let mut taken: Vec<String> = kept.taken.into_iter().map(|(_, key)| key).collect();
         taken.sort();
         let rejected = expected["rejected"].as_array().map_or(0, Vec::len);
@@ -55,6 +65,37 @@ impl Case {
         self.vendor.begin(false);
         let said = self.trib(&["run", &format!("to{number}")]);
         assert_eq!((said.status, self.vendor.kept().taken.len()), (Some(0), 0), "{at}, again: {}", said.all());
+    }
+
+    /// Mappings that do not fit are told before anything is sent, by what the vendor says of its objects; who may not ask is told that, and sends.
+    pub(crate) fn is_described(&self) {
+        let undescribed = &self.document["undescribed"];
+        if undescribed.is_null() {
+            return;
+        }
+        self.model("described", &json!(["email", "name", "score"]), "('z9@x.example', 'Zoe', 1)", None);
+        self.trib_well(&["run", "described"]);
+        let deliver = |stream: &Value| {
+            let sync = json!({"from": "warehouse", "to": self.name, "streams": {"marts.described": stream}});
+            self.folder.write("syncs/to_described.yaml", &sync.to_string());
+            self.vendor.begin(false);
+        };
+        for mistake in self.document["mistakes"].as_array().unwrap() {
+            deliver(&mistake["stream"]);
+            for command in [["plan", "to_described"], ["check", self.name], ["run", "to_described"]] {
+                let said = self.trib(&command);
+                let told = mistake["says"].as_array().unwrap().iter().all(|says| said.all().contains(says.as_str().unwrap()));
+                assert!(said.status.is_some_and(|s| s > 0) && told, "{}: {command:?} {mistake}: {}", self.name, said.all());
+            }
+            assert!(self.vendor.kept().taken.is_empty(), "{}: {mistake}", self.name);
+        }
+        deliver(&undescribed["stream"]);
+        self.vendor.close(undescribed["path"].as_str().unwrap(), undescribed["answer"].clone());
+        for command in ["plan", "run"] {
+            let said = self.trib_well(&[command, "to_described"]);
+            assert!(said.all().contains("are not checked"), "{}: {command}: {}", self.name, said.all());
+        }
+        assert_eq!(self.vendor.kept().taken.len(), 1, "{}", self.name);
     }
 
     /// Writes a model of these rows; `of`: of so many that `n` counts.

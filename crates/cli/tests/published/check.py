@@ -151,22 +151,26 @@ class HubSpot(Published):
     # The document has texts there; the guide, and the service, objects: https://developers.hubspot.com/docs/api-reference/search/guide#sort-search-results
     OTHERWISE = {("PublicObjectSearchRequest", "sorts"): {"kind": "list", "of": ANY}}
 
+    # https://developers.hubspot.com/docs/api-reference/crm-sensitive-data/guide
+    NEWER = {"/crm/v3/properties/{objectType}": {"dataSensitivity"}}
+
     def __init__(self):
         super().__init__()
         self.folder = PACKAGES / "hubspot/crm/objects"
-        for file in [*self.folder.glob("api/*_api.py"), PACKAGES / "hubspot/crm/owners/api/owners_api.py"]:
+        others = [PACKAGES / "hubspot/crm/owners/api/owners_api.py", PACKAGES / "hubspot/crm/properties/api/core_api.py"]
+        for file in [*self.folder.glob("api/*_api.py"), *others]:
             for function in re.split(r"\n    def ", file.read_text()):
                 if not (call := re.search(r'call_api\(\s*"([^"]+)",\s*"([A-Z]+)"', function)):
                     continue
                 body = re.search(r":type (\w+): ((?!str|int|bool|list)[A-Z]\w+)", function)
                 answers = {int(status): typed(name) for status, name in re.findall(r'(\d{3}): "(\w[^"]*)"', function)}
-                query = set(re.findall(r'query_params.append\(\("(\w+)"', function))
+                query = set(re.findall(r'query_params.append\(\("(\w+)"', function)) | self.NEWER.get(call[1], set())
                 self.add(call[2], call[1], query, typed(body[2]) if body else None, {**answers, "error": {"ref": "Error"}})
 
     @cache
     def shape(self, name):
-        file = self.folder / f"models/{snake(name)}.py"
-        if not file.exists():
+        files = [PACKAGES / f"hubspot/crm/{part}/models/{snake(name)}.py" for part in ["objects", "properties"]]
+        if not (file := next((file for file in files if file.exists()), None)):
             return ANY
         text = file.read_text()
         types, names = (ast.literal_eval(re.search(rf"{part} = (\{{.*?\}})\n", text, re.S)[1]) for part in ("openapi_types", "attribute_map"))
@@ -175,6 +179,8 @@ class HubSpot(Published):
         # `status: error` comes with each fault, the others with 429: https://developers.hubspot.com/docs/developer-tooling/platform/usage-guidelines
         if name == "Error":
             fields |= dict.fromkeys(["status", "errorType", "policyName"], TEXT)
+        if name == "ModelProperty":
+            fields["dataSensitivity"] = TEXT
         return {"kind": "object", "fields": fields, "required": required}
 
 

@@ -89,6 +89,8 @@ struct State {
     instead: Option<Value>,
     /// `limit` does not count in this run.
     unlimited: bool,
+    /// The answer to every call of a path.
+    closed: Option<(String, Value)>,
     /// Of all runs.
     seen: deeds::Seen,
 }
@@ -179,6 +181,11 @@ impl Vendor {
         state.unlimited = true;
     }
 
+    /// Every call of this path is answered with this `{status, headers, body}`, until the next run begins.
+    pub fn close(&self, path: &str, answer: Value) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).closed = Some((path.to_owned(), answer));
+    }
+
     /// Whether it has not come to that.
     pub fn waits_to_answer(&self) -> bool {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).instead.is_some()
@@ -247,6 +254,9 @@ fn answer_by_rules(document: &Value, state: &mut State, asked: &Asked) -> Answer
 fn serve(document: &Value, state: &mut State, asked: &Asked) -> Result<Answer, Refusal> {
     for rule in list(&document["every"]) {
         demand::headers(rule, asked)?;
+    }
+    if let Some((_, answer)) = state.closed.as_ref().filter(|(path, _)| *path == asked.path) {
+        return Ok(send(answer, &Variables::new(), ""));
     }
     let found = list(&document["routes"]).iter().find_map(|r| Some((r, demand::path(r, asked)?)));
     let Some((route, mut variables)) = found else { return Err(Refusal::new("there is no such route")) };

@@ -21,6 +21,8 @@ pub(super) struct FieldDiscovery {
     writable: Option<Expr>,
     /// It identifies a record.
     key: Option<Expr>,
+    max_length: Option<Expr>,
+    relationship: Option<Expr>,
 }
 
 /// How the API is asked for the objects that it has.
@@ -39,6 +41,8 @@ impl FieldDiscovery {
             required: node.expr("required")?,
             writable: node.expr("writable")?,
             key: node.expr("key")?,
+            max_length: node.expr("max_length")?,
+            relationship: node.expr("relationship")?,
         })
     }
 
@@ -46,24 +50,32 @@ impl FieldDiscovery {
     pub(super) async fn describe(&self, env: &Env, known: &Object) -> Result<Object> {
         let mut object = known.clone();
         let mut keys = Vec::new();
-        let slice = Slice::default().with_extra("object", Value::from(known.name.as_str()));
-        each(&self.retriever, env, slice, |result| {
-            let scope = env.scope().with("result", result);
+        let called = Value::from(known.name.as_str());
+        each(&self.retriever, env, Slice::default().with_extra("object", called.clone()), |result| {
+            let scope = env.scope().with("result", result).with("object", &called);
             let yes = |expr: &Option<Expr>, usual| expr.as_ref().map_or(Ok(usual), |e| e.truthy(&scope));
-            let kind = self.kind.as_ref().map(|kind| kind.text(&scope)).transpose()?;
+            let text = |expr: &Option<Expr>| -> Result<Option<String>> {
+                let text = expr.as_ref().map(|e| e.text(&scope)).transpose()?;
+                Ok(text.filter(|text| !text.is_empty()))
+            };
             let field = ObjectField {
                 name: self.name.text(&scope)?,
-                kind: kind.filter(|kind| !kind.is_empty()),
+                kind: text(&self.kind)?,
                 required: yes(&self.required, false)?,
                 writable: yes(&self.writable, true)?,
+                // 0 is how APIs say that there is none.
+                max_length: text(&self.max_length)?.and_then(|n| n.parse().ok()).filter(|n| *n > 0),
+                relationship: text(&self.relationship)?,
             };
+            if field.name.is_empty() {
+                return Ok(());
+            }
             if yes(&self.key, false)? {
                 keys.push(vec![field.name.clone()]);
             }
             match object.fields.iter_mut().find(|f| f.name == field.name) {
                 Some(declared) => *declared = ObjectField { required: field.required || declared.required, ..field },
-                None if !field.name.is_empty() => object.fields.push(field),
-                None => {}
+                None => object.fields.push(field),
             }
             Ok(())
         })

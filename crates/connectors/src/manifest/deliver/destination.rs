@@ -148,7 +148,8 @@ impl Destination for ApiDestination {
         object::find(&self.objects, &table.name.name)?;
         let rejected: Arc<Mutex<Vec<RejectedRow>>> = Arc::default();
         let (refused, objects, table_of) = (rejected.clone(), self.objects.clone(), table.clone());
-        let valid = rows.map(move |batch| valid_rows(&batch?, &objects, &table_of, &refused));
+        let described = self.described.lock().await.get(&table.name.name).cloned();
+        let valid = rows.map(move |batch| valid_rows(&batch?, &objects, &table_of, described.as_ref(), &refused));
         let mut receipt = spool::stage(&self.journal.stage(&part.sync, &part.load), part, table, Box::pin(valid)).await?;
         receipt.rejected = std::mem::take(&mut *rejected.lock().unwrap_or_else(PoisonError::into_inner));
         Ok(receipt)
@@ -274,6 +275,7 @@ impl Delivers for ApiDestination {
 
     async fn requests(&self, object: &str, key: &[String], mut rows: BatchStream) -> Result<Vec<Value>> {
         let names = Names { object: object.into(), key: key.into() };
+        let described = self.described.lock().await.get(object).cloned();
         let object = object::find(&self.objects, object)?;
         let scrub = Scrub::new(self.opened.env.secrets());
         let mut requests = Vec::new();
@@ -281,7 +283,7 @@ impl Delivers for ApiDestination {
             for mut record in of_batch(&batch?, 0)? {
                 let operation = object.operation(object.carried_out(record.operation, record.id.is_some()))?;
                 record.stand_for_parents()?;
-                if let Some(why) = object.invalid(&record) {
+                if let Some(why) = object.invalid(&record, described.as_ref()) {
                     requests.push(json!({"invalid": why, "record": record.value()}));
                     continue;
                 }
@@ -364,6 +366,7 @@ fn valid_rows(
     batch: &RecordBatch,
     objects: &BTreeMap<String, ApiObject>,
     table: &Table,
+    described: Option<&Object>,
     refused: &Mutex<Vec<RejectedRow>>,
 ) -> Result<RecordBatch> {
     let object = object::find(objects, &table.name.name)?;
@@ -371,7 +374,7 @@ fn valid_rows(
     for record in of_batch(batch, 0)? {
         object.operation(object.carried_out(record.operation, record.id.is_some()))?;
         let value = record.value();
-        let problem = object.invalid(&record);
+        let problem = object.invalid(&record, described);
         keep.push(problem.is_none());
         if let Some(reason) = problem {
             let row = RejectedRow { place: place(&value, &table.key), reason, row: value };

@@ -206,10 +206,11 @@ impl Job {
     }
 
     fn data(&self, about: &About<'_>, records: &[Record]) -> String {
-        let sent: Vec<Vec<(String, String)>> = records.iter().map(|r| r.sent_fields(about.operation, about.names)).collect();
+        let (operation, names) = (about.operation, about.names);
         match &self.form {
-            Form::Jsonl => sent.iter().map(|fields| super::record::object(fields) + "\n").collect(),
-            Form::Csv { null } => csv(&sent, null),
+            Form::Jsonl => records.iter().map(|r| super::record::object(&r.sent_fields(operation, names)) + "\n").collect(),
+            // A column each.
+            Form::Csv { null } => csv(&records.iter().map(|r| r.flat_fields(operation, names)).collect::<Vec<_>>(), null),
         }
     }
 }

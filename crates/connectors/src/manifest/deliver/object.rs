@@ -116,6 +116,8 @@ impl ApiObject {
             kind: kind(schema),
             required: required.contains(&name.as_str()),
             writable: true,
+            max_length: None,
+            relationship: None,
         };
         let discover_objects = node.get("discover_objects").map(|d| ObjectDiscovery::build(env, &d)).transpose()?;
         if discover_objects.is_some() && name != ANY {
@@ -128,6 +130,7 @@ impl ApiObject {
             fields: properties.iter().filter(|(k, _)| !k.starts_with('$')).map(field).collect(),
             // Until the API is asked, it may have any field.
             open: node.flag("open") || discover_fields.is_some(),
+            found_by_any: look_up.is_some() && keys.is_empty(),
             keys,
             operations: most,
             can_be_looked_up: look_up.is_some(),
@@ -166,8 +169,8 @@ impl ApiObject {
         })
     }
 
-    /// Why a record would not be taken, as far as its declared fields tell.
-    pub(super) fn invalid(&self, record: &Record) -> Option<String> {
+    /// Why a record would not be taken, as far as its declared fields tell, and those that the API has `described`.
+    pub(super) fn invalid(&self, record: &Record, described: Option<&Object>) -> Option<String> {
         let (value, operation) = (record.value(), record.operation);
         if matches!(operation, Operation::Delete | Operation::Clear | Operation::Archive) {
             return None;
@@ -175,12 +178,17 @@ impl ApiObject {
         // What is NULL is not there.
         let present = value.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
         let present: Map<String, Value> = present.map(|(name, value)| (name.clone(), value.clone())).collect();
-        let problems = json_schema::problems(&self.schema, &Value::Object(present));
+        let present = Value::Object(present);
+        let problems = json_schema::problems(&self.schema, &present);
         // A changed record need not say what the API knows already.
         let counts = |p: &&json_schema::Problem| operation != Operation::Update || !p.path.is_empty();
         // What stands for a parent is not yet what is sent.
-        let is_parent = |p: &json_schema::Problem| record.look_ups.as_ref().is_some_and(|l| l.parents.contains_key(&p.path));
-        problems.iter().filter(counts).find(|p| !is_parent(p)).map(ToString::to_string)
+        let is_parent = |name: &str| record.look_ups.as_ref().is_some_and(|l| l.parents.contains_key(name));
+        if let Some(problem) = problems.iter().filter(counts).find(|p| !is_parent(&p.path)) {
+            return Some(problem.to_string());
+        }
+        let mut own = present.as_object().into_iter().flatten().filter(|(name, _)| !is_parent(name));
+        own.find_map(|(name, value)| too_long(name, value.as_str()?, described?))
     }
 }
 
@@ -234,6 +242,13 @@ impl ApiOperation {
     pub(super) fn most_bytes(&self) -> usize {
         self.batch.map_or(usize::MAX, |b| b.bytes)
     }
+}
+
+/// What is wrong with a text that has more characters than the API takes. `Account.Number` is the other record's field.
+fn too_long(name: &str, text: &str, described: &Object) -> Option<String> {
+    let most = described.fields.iter().find(|f| f.name == name)?.max_length?;
+    let length = text.chars().count() as u64;
+    (length > most).then(|| format!("{name}: it has {length} characters, and the API takes {most}"))
 }
 
 /// The types that a JSON Schema allows, in words.

@@ -114,12 +114,18 @@ impl Record {
         Ok(object(&[own, fields].concat()))
     }
 
-    /// Names with their JSON text.
+    /// Names with their JSON text, as they stand in a body.
     pub(super) fn sent_fields(&self, operation: &ApiOperation, names: &Names) -> Vec<(String, String)> {
+        let flat = self.flat_fields(operation, names);
+        if operation.forms.nested { nested(flat) } else { flat }
+    }
+
+    /// Names with their JSON text, `a.b` under that name.
+    pub(super) fn flat_fields(&self, operation: &ApiOperation, names: &Names) -> Vec<(String, String)> {
         let changed = |name: &String| self.changed.as_ref().is_none_or(|changed| changed.contains(name));
         let is_key = |name: &str| names.key.as_array().is_some_and(|key| key.iter().any(|k| k == name));
         let pair = |(name, raw): &(String, Box<RawValue>)| (name.clone(), written(raw.get(), &operation.forms));
-        let sent: Vec<(String, String)> = match operation.fields {
+        match operation.fields {
             Fields::None => Vec::new(),
             Fields::Key => self.fields.iter().filter(|(name, _)| is_key(name)).map(pair).collect(),
             Fields::Emptied => {
@@ -130,8 +136,7 @@ impl Record {
             }
             Fields::Changed => self.fields.iter().filter(|(name, _)| changed(name)).map(pair).collect(),
             Fields::All => self.fields.iter().map(pair).collect(),
-        };
-        if operation.forms.nested { nested(sent) } else { sent }
+        }
     }
 
     /// About as many bytes as it takes.
