@@ -28,6 +28,8 @@ pub struct Ask {
     pub columns: Vec<String>,
     /// Nothing is sent to an API: what would be is counted.
     pub counts: bool,
+    /// What was delivered is to be forgotten: it is not held against.
+    pub forget: bool,
     /// Of a delivery: the one record whose key has this text.
     pub row: Option<String>,
 }

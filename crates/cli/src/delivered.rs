@@ -103,6 +103,10 @@ impl Delivered {
         let (Some(tables), Some(queries)) = (session.native(&self.from)?, session.queries(&self.from).await?) else { return Ok(None) };
         let name = ledger_name(&session.project()?.environment.schema_prefix, &self.plan.sync, &self.plan.stream);
         let Some(provider) = tables.provider(&name, None).await? else { return Ok(None) };
+        // What was delivered by another key says nothing of these records.
+        if self.plan.key.iter().any(|(field, _)| provider.schema().field_with_name(field).is_err()) {
+            return Ok(None);
+        }
         Ok(Some(queries.with(vec![(TableName::new(None, LEDGER), Over::Table(provider))])))
     }
 }

@@ -48,7 +48,10 @@ pub async fn prepare(session: &Session, sync: &Sync, from: &str, wanted: &Wanted
         let resend = plan.send == Send::All || (wanted.ask.full_refresh && plan.full_refresh);
         let ledger = ledger_name(&project.environment.schema_prefix, &sync.name, &plan.stream);
         let made = match described(delivers, &plan.object, &mut notes).await {
-            Ok(object) => delivery(delivers, &queries, &plan, &object, resend, ledger).await.map(|delivery| (object, delivery)),
+            Ok(object) => {
+                let places = Places { connection: sync.spec.to.clone(), ledger };
+                delivery(delivers, &queries, &plan, &object, resend, places).await.map(|delivery| (object, delivery))
+            }
             Err(e) => Err(e),
         };
         match made {
@@ -63,7 +66,8 @@ pub async fn prepare(session: &Session, sync: &Sync, from: &str, wanted: &Wanted
     let identity = identity(project, &sync.name, from);
     let ends = Ends { queries, tables, lake, api: api.clone() };
     let sent = ready.iter().map(|(_, _, delivery)| delivery.clone()).collect();
-    let changes = Arc::new(ChangeSource::new(ends, identity.clone(), sent).only(wanted.ask.row.clone()));
+    let changes = ChangeSource::new(ends, identity.clone(), sent).only(wanted.ask.row.clone()).anew(wanted.ask.forget);
+    let changes = Arc::new(changes);
     let store = session.store().await?;
     let mut streams = Vec::new();
     for (plan, object, delivery) in ready {
@@ -113,6 +117,12 @@ pub async fn prepare(session: &Session, sync: &Sync, from: &str, wanted: &Wanted
     Ok(Prepared { task, plans: Vec::new(), errors, notes, changes: Some(changes) })
 }
 
+/// Where a delivery goes, and where it is noted what was delivered.
+pub struct Places {
+    pub connection: String,
+    pub ledger: TableName,
+}
+
 /// Everything about one delivery that can be known without reading a row.
 pub async fn delivery(
     api: &dyn Delivers,
@@ -120,7 +130,7 @@ pub async fn delivery(
     plan: &DeliveryPlan,
     object: &Object,
     resend: bool,
-    ledger: TableName,
+    places: Places,
 ) -> trib_core::Result<Delivery> {
     let asked = plan.asked(object)?;
     let map = mapped(queries, plan).await?;
@@ -128,7 +138,10 @@ pub async fn delivery(
     plan.check_look_ups(object, |name| api.object(name))?;
     let operations = Operations { created: asked.created, updated: asked.updated, deleted: asked.deleted, rows_delete: asked.rows_delete };
     Ok(Delivery {
+        node: format!("{}/{}", plan.sync, plan.stream),
         stream: plan.stream.clone(),
+        connection: places.connection,
+        object: plan.object.clone(),
         table: plan.table.clone(),
         key: plan.key.clone(),
         map,
@@ -136,7 +149,7 @@ pub async fn delivery(
         resend,
         skip_empty: plan.empty == Empty::Skip,
         look_ups: plan.look_ups.clone(),
-        ledger,
+        ledger: places.ledger,
     })
 }
 

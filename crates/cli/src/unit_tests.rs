@@ -19,7 +19,7 @@ use trib_project::{Model, Project, UnitTest};
 
 use crate::app::Session;
 use crate::assemble::{Ask, stream_task};
-use crate::deliveries;
+use crate::deliveries::{self, Places};
 use crate::exit::{Failure, Result};
 use crate::render::verdicts::cell;
 use crate::sample::transformed;
@@ -177,7 +177,9 @@ async fn of_delivery(session: &Session, test: &UnitTest) -> Result<Option<Vec<Va
     }
     // Nobody is asked: the object is as the manifest has it.
     let object = api.object(&plan.object)?;
-    let delivery = deliveries::delivery(api, &queries, &plan, &object, true, TableName::new(None, "")).await?;
+    let delivery =
+        deliveries::delivery(api, &queries, &plan, &object, true, Places { connection: String::new(), ledger: TableName::new(None, "") })
+            .await?;
     let (_, changes) = queries.rows(&delivery.changes_sql(None)).await?;
     let (mut sent, mut requests) = (Vec::new(), Vec::new());
     for batch in changes.try_collect::<Vec<RecordBatch>>().await? {

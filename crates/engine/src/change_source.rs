@@ -7,6 +7,7 @@ use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
+use datafusion::catalog::TableProvider;
 use futures::StreamExt;
 use trib_core::delivery::{Changes, Delivers, column};
 use trib_core::{
@@ -26,6 +27,8 @@ pub struct ChangeSource {
     deliveries: Vec<Delivery>,
     /// Only the record whose first key field has this text.
     only: Option<String>,
+    /// What was delivered is to be forgotten: it is not looked at.
+    anew: bool,
     /// Streams that end at the same time note their fates one after the other.
     noting: tokio::sync::Mutex<()>,
     /// What was read of each stream last.
@@ -45,13 +48,26 @@ pub struct Ends {
 impl ChangeSource {
     /// `sync` is the identity that the deliveries are kept under.
     pub fn new(ends: Ends, sync: String, deliveries: Vec<Delivery>) -> Self {
-        Self { ends, sync, deliveries, only: None, noting: tokio::sync::Mutex::default(), read: Mutex::default() }
+        Self { ends, sync, deliveries, only: None, anew: false, noting: tokio::sync::Mutex::default(), read: Mutex::default() }
     }
 
     /// With a key: no record but the one whose first key field has this text is looked at.
     #[must_use]
     pub fn only(self, key: Option<String>) -> Self {
         Self { only: key, ..self }
+    }
+
+    /// As if nothing had been delivered; see [`Self::forget`].
+    #[must_use]
+    pub fn anew(self, anew: bool) -> Self {
+        Self { anew, ..self }
+    }
+
+    /// Forgets what was delivered of a stream. Records that are there stay, and are sent anew.
+    pub async fn forget(&self, stream: &str) -> Result<()> {
+        let (delivery, rows) = (self.delivery(stream)?, self.schema(stream).await?);
+        let _one = self.noting.lock().await;
+        ledger::forget(self.ends.lake.as_ref(), self.api()?, &self.sync, delivery, &rows).await
     }
 
     /// The columns of a stream's rows.
@@ -80,13 +96,21 @@ impl ChangeSource {
 
     /// The query for what has to be sent, and where it is asked.
     async fn changes(&self, delivery: &Delivery) -> Result<(Queries, String)> {
-        let ledger = self.ends.tables.provider(&delivery.ledger, None).await?;
-        let mut sql = delivery.changes_sql(ledger.as_ref().map(|l| ledger::columns(l.as_ref())).as_ref());
+        let ledger = self.ledger(delivery).await?;
+        let mut sql = delivery.changes_sql(ledger.as_ref().map(|l| l.schema()).as_deref());
         if let (Some(key), Some((field, _))) = (&self.only, delivery.key.first()) {
             sql = format!("select * from ({sql}) as c where cast({} as varchar) = '{}'", ident(field), key.replace('\'', "''"));
         }
         let over = ledger.map(|ledger| (TableName::new(None, LEDGER), Over::Table(ledger)));
         Ok((self.ends.queries.with(over.into_iter().collect()).by_sorting(), sql))
+    }
+
+    /// What was delivered, where it was.
+    async fn ledger(&self, delivery: &Delivery) -> Result<Option<Arc<dyn TableProvider>>> {
+        if self.anew {
+            return Ok(None);
+        }
+        ledger::open(self.ends.lake.as_ref(), self.ends.tables.as_ref(), &self.sync, delivery).await
     }
 
     /// What a run would send.
@@ -109,7 +133,7 @@ impl ChangeSource {
     pub async fn sizes(&self, stream: &str) -> Result<(u64, u64)> {
         let delivery = self.delivery(stream)?;
         let rows = self.count(&self.ends.queries, &format!("select count(*) from ({}) as m", delivery.model_sql())).await?;
-        let Some(ledger) = self.ends.tables.provider(&delivery.ledger, None).await? else { return Ok((rows, 0)) };
+        let Some(ledger) = self.ledger(delivery).await? else { return Ok((rows, 0)) };
         let queries = self.ends.queries.with(vec![(TableName::new(None, LEDGER), Over::Table(ledger))]);
         Ok((rows, self.count(&queries, &format!("select count(*) from \"{LEDGER}\" where not \"_gone\"")).await?))
     }

@@ -24,7 +24,12 @@ pub const LEDGER: &str = "_trib_ledger";
 /// One table or model going to one object.
 #[derive(Clone, Debug)]
 pub struct Delivery {
+    /// As people call it: `sync/stream`.
+    pub node: String,
     pub stream: String,
+    /// The connection that it goes to, and the object there.
+    pub connection: String,
+    pub object: String,
     /// As queries name it.
     pub table: TableName,
     /// Fields that identify a record, each with the SQL expression of its value.

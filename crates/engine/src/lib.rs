@@ -36,6 +36,7 @@ pub mod shelf;
 pub mod source_table;
 mod spill;
 pub mod steps;
+mod subject;
 mod truncated;
 
 pub use batches::Batches;

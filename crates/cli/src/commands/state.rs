@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use trib_core::{Code, Error, State};
+use trib_engine::ChangeSource;
 use trib_project::NodeKind;
 use trib_runtime::{NoObserver, SyncTask, new_id, recover_state, reset};
 use trib_store::Store;
@@ -149,10 +150,11 @@ async fn mend(session: &Session, select: Vec<String>, recover: bool) -> Result<E
     let selection = session.select(&Select { select, exclude: Vec::new() }).await?;
     let project = session.project()?;
     let runtime = session.runtime(&new_id(), Arc::new(NoObserver), CancellationToken::new()).await?;
-    let wanted = Wanted { selection: &selection, ask: &Ask::default(), paused: &[] };
+    let ask = Ask { forget: !recover, ..Ask::default() };
+    let wanted = Wanted { selection: &selection, ask: &ask, paused: &[] };
     let mut errors: Vec<Error> = Vec::new();
     let mut mended: Vec<String> = Vec::new();
-    let mut tasks: Vec<SyncTask> = Vec::new();
+    let mut tasks: Vec<(SyncTask, Option<Arc<ChangeSource>>)> = Vec::new();
     for node in session.graph()?.nodes().iter().filter(|n| selection.contains(&n.name)) {
         match node.kind {
             NodeKind::Sync => {
@@ -161,20 +163,20 @@ async fn mend(session: &Session, select: Vec<String>, recover: bool) -> Result<E
                         Err(Failure(mut more)) => errors.append(&mut more),
                         Ok(prepared) => {
                             errors.extend(prepared.errors);
-                            tasks.push(prepared.task);
+                            tasks.push((prepared.task, prepared.changes));
                         }
                     }
                 }
             }
             NodeKind::Model | NodeKind::Seed => match models::task_of(session, node).await {
                 Err(Failure(mut more)) => errors.append(&mut more),
-                Ok(task) => tasks.extend(task),
+                Ok(task) => tasks.extend(task.map(|task| (task, None))),
             },
             NodeKind::Command => {}
         }
     }
-    for task in tasks.into_iter().filter(|t| !t.streams.is_empty()) {
-        match one(&runtime, &task, recover).await {
+    for (task, changes) in tasks.into_iter().filter(|(task, _)| !task.streams.is_empty()) {
+        match one(&runtime, &task, changes.as_deref(), recover).await {
             Ok(streams) => mended.extend(streams),
             Err(e) => errors.push(e),
         }
@@ -203,11 +205,22 @@ async fn mend(session: &Session, select: Vec<String>, recover: bool) -> Result<E
     Ok(Exit::of_run(mended.len(), &codes))
 }
 
-async fn one(runtime: &trib_runtime::Runtime, task: &SyncTask, recover: bool) -> trib_core::Result<Vec<String>> {
+/// `changes`: where the streams are deliveries, what was delivered of them is forgotten too.
+async fn one(
+    runtime: &trib_runtime::Runtime,
+    task: &SyncTask,
+    changes: Option<&ChangeSource>,
+    recover: bool,
+) -> trib_core::Result<Vec<String>> {
     let streams: Vec<String> = if recover {
         recover_state(runtime, task).await?.into_iter().map(|marker| marker.scope).collect()
     } else {
         reset(runtime, task).await?
     };
+    if let Some(changes) = changes.filter(|_| !recover) {
+        for stream in &streams {
+            changes.forget(stream).await?;
+        }
+    }
     Ok(streams.into_iter().map(|stream| node(&task.sync, &stream)).collect())
 }

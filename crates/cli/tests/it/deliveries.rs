@@ -113,6 +113,10 @@ objects:
       - operation: upsert
         requester: {$ref: "#/definitions/to", path: "contacts/{{ record['email'] }}", http_method: PUT}
         answers: {id: "{{ response['id'] }}"}
+  - name: Loose
+    open: true
+    operations:
+      - {operation: upsert, requester: {$ref: "#/definitions/to", path: "contacts/{{ record[key[0]] | urlencode }}", http_method: PUT}}
   - name: Task
     open: true
     operations:
@@ -229,6 +233,75 @@ fn what_differs_is_sent_and_nothing_else() {
     let (said, taken) = bench.deliver(&["--full-refresh"]);
     assert_eq!((said.status, taken.len()), (Some(0), 3), "everything is sent again: {}", said.all());
     assert!(bench.api.refusals().is_empty(), "{:?}", bench.api.refusals());
+}
+
+/// What was noted about some records says nothing about others: whoever goes to others is told, and told how to go on.
+#[test]
+fn a_key_an_object_and_a_connection_are_not_changed_in_passing() {
+    let stream = "{into: Loose, key: {email: email}, map: {name: name, score: score}}";
+    let bench = Bench::new(stream);
+    let write = |to: &str, stream: &str| {
+        bench.folder.write("syncs/crm.yaml", &format!("from: warehouse\nto: {to}\nstreams:\n  marts.people: {stream}\n"));
+    };
+    bench.folder.write("connections.yaml", "crm: {connector: crm, token: \"${TOKEN}\"}\ncrm2: {connector: crm, token: \"${TOKEN}\"}\n");
+    bench.model("('a@x', 'Ann', 1), ('b@x', 'Bob', 2)");
+    assert_eq!(bench.deliver(&[]).1, ["a@x", "b@x"]);
+
+    let by_name = "{into: Loose, key: {name: name}, map: {email: email, score: score}}";
+    let cases = [
+        ("crm", by_name, "by another key: `email` before, `name` now"),
+        ("crm", "{into: Single, key: {email: email}, map: {name: name}}", "to another object: `Loose` before, `Single` now"),
+        ("crm2", stream, "to another connection: `crm` before, `crm2` now"),
+    ];
+    for (to, stream, says) in cases {
+        write(to, stream);
+        for command in [&["plan", "crm"][..], &["preview", "crm"], &["run", "crm"], &["run", "crm", "--full-refresh"]] {
+            bench.api.begin(false);
+            let said = bench.folder.trib(command);
+            let told = [says, "trib state reset crm/marts.people", "syncs/crm.yaml:4"].iter().all(|part| said.all().contains(part));
+            assert!(said.status.is_some_and(|s| s > 0) && told && bench.taken().is_empty(), "{command:?} {stream}: {}", said.all());
+        }
+    }
+    write("crm", by_name);
+    shown("a_key_is_another", &bench.folder.trib(&["run", "crm"]).all());
+
+    // As it was: nothing is sent. Forgotten: all is.
+    write("crm", stream);
+    assert!(bench.deliver(&[]).1.is_empty());
+    write("crm", by_name);
+    bench.folder.ok(&["state", "reset", "crm/marts.people"]);
+    let said = bench.folder.ok(&["plan", "crm"]);
+    assert!(said.out.contains("2 created, 0 updated, 0 deleted"), "{}", said.all());
+    assert_eq!(bench.deliver(&[]).1, ["a@x", "b@x"]);
+    bench.model("('c@x', 'Ann', 1), ('b@x', 'Bob', 2)");
+    assert_eq!(bench.deliver(&[]).1, ["c@x"], "what is delivered now is noted by the new key");
+
+    write("crm2", stream);
+    bench.folder.ok(&["state", "reset", "crm"]);
+    assert_eq!(bench.deliver(&[]).1, ["b@x", "c@x"]);
+    // Where nothing is noted there is nothing to forget.
+    bench.folder.ok(&["state", "reset", "crm"]);
+    bench.folder.ok(&["state", "reset", "crm"]);
+    assert_eq!(bench.deliver(&[]).1.len(), 2);
+}
+
+/// Mapped fields come and go: who gets a new one is sent again, and nobody because of one that is left out.
+#[test]
+fn mapped_fields_may_change() {
+    let bench = Bench::new("{into: Contact, key: {email: email}, map: {name: name}}");
+    let map = |map: &str| {
+        let stream = format!("{{into: Contact, key: {{email: email}}, map: {map}}}");
+        bench.folder.write("syncs/crm.yaml", &format!("from: warehouse\nto: crm\nstreams:\n  marts.people: {stream}\n"));
+        bench.deliver(&[]).1
+    };
+    bench.model("('a@x', 'Ann', 1), ('b@x', 'Bob', 2)");
+    assert_eq!(map("{name: name}").len(), 2);
+    assert_eq!(map("{name: name, score: score}").len(), 2, "nobody has a score yet");
+    assert_eq!(map("{score: score}").len(), 0);
+    bench.model("('a@x', 'Anna', 1), ('b@x', 'Bob', 3)");
+    assert_eq!(map("{score: score}"), ["b@x"], "what is not mapped does not count");
+    assert_eq!(map("{name: name, score: score}"), ["a@x", "b@x"], "it is not known what the name was when a record was sent without it");
+    assert_eq!(map("{name: name, score: score}").len(), 0);
 }
 
 #[test]
