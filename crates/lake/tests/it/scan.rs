@@ -148,8 +148,8 @@ async fn files_out_of_bounds_are_not_opened() {
     load(&bench, &[row(0, "0", "2024-01-01T00:00:00Z", "A", 1.0, true), row(1, "1", "2024-01-02T00:00:00Z", "a", 1.0, true)]).await;
     load(&bench, &[row(2, "2", "2025-01-01T00:00:00Z", "b", 2.0, true), row(3, "3", "2025-01-02T00:00:00Z", "c", 2.0, true)]).await;
     let (here, queries) = queries(bench);
-    let first = std::fs::read_dir(here.0.folder("main.orders")).unwrap().map(|e| e.unwrap().path());
-    let first = first.filter(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("load0001"))).next().unwrap();
+    let mut first = std::fs::read_dir(here.0.folder("main.orders")).unwrap().map(|e| e.unwrap().path());
+    let first = first.find(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("load0001"))).unwrap();
     std::fs::remove_file(first).unwrap();
     for condition in ["n >= 2", "day > date '2024-06-01'", "name = 'b'", "at > timestamp '2024-06-01T00:00:00Z'"] {
         let found = one(&queries, &format!("select name from orders where {condition}")).await;
