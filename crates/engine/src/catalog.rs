@@ -23,6 +23,7 @@ use trib_core::{BatchStream, Code, Error, Result, TableName};
 
 use crate::clock;
 use crate::field_hash;
+use crate::grouping;
 use crate::session::{CATALOG, Engine, NO_SCHEMA, query_error, unwrapped};
 
 /// What a name in a query stands for.
@@ -155,6 +156,7 @@ impl Queries {
     /// so again in every `async` function around it.
     pub fn frame<'a>(&'a self, sql: &'a str) -> BoxFuture<'a, Result<DataFrame>> {
         Box::pin(async move {
+            grouping::check(sql)?;
             let lists = sql.to_ascii_lowercase().contains("information_schema");
             let known = if lists { self.tables.known().await? } else { Vec::new() };
             let asked = Asked { tables: self.tables.clone(), known: Arc::new(known), missing: Arc::default() };
@@ -346,6 +348,10 @@ impl SchemaProvider for OneSchema {
         match self.asked.tables.find(&wanted).await {
             Ok(Some(Relation::Table(provider))) => Ok(Some(provider)),
             Ok(Some(Relation::View(sql))) => {
+                if let Err(e) = grouping::check(&sql) {
+                    self.asked.note(e);
+                    return Ok(None);
+                }
                 let view = view(self.queries.context(&self.asked), sql);
                 view.await.map(Some)
             }

@@ -16,6 +16,7 @@ pub mod conform;
 mod conformer;
 pub mod execute;
 mod field_hash;
+mod grouping;
 pub mod inside_source;
 pub mod json;
 pub mod ledger;

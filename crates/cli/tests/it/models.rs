@@ -82,6 +82,7 @@ fn mistakes_are_placed_before_anything_runs() {
         ("/*---\nmaterialized: view\n---*/\nselect 1 as a,\n  totl from totals", "models/wrong.sql:5:3", "did you mean total?"),
         ("select customer from total", "models/wrong.sql:1:22", "did you mean totals?"),
         ("select customer frm totals", "models/wrong.sql:1:21", ""),
+        ("select total from totals\nwhere customer is distinct from 'x' and total > 1", "models/wrong.sql:2:7", "into parentheses"),
         ("select summ(total) as t from totals", "models/wrong.sql:1", "sum"),
         ("select customer + true as x from totals", "models/wrong.sql:1", ""),
         ("select sum(total) from totals", "models/wrong.sql:1", "give it one: `sum(amount) as total`"),
