@@ -8,11 +8,12 @@ use arrow::datatypes::{DataType, Field, FieldRef, Schema};
 use arrow::json::writer::{EncoderOptions, make_encoder};
 use serde_json::{Map, Value};
 use trib_core::Result;
+use trib_kit::json::Exact;
 
 /// Each value of a column as one JSON text; NULL stays NULL.
 pub fn column(field: &FieldRef, array: &ArrayRef) -> Result<ArrayRef> {
     let (field, array) = encodable(field, array)?;
-    let options = EncoderOptions::default().with_explicit_nulls(true);
+    let options = EncoderOptions::default().with_explicit_nulls(true).with_encoder_factory(Arc::new(Exact));
     let mut encoder = make_encoder(&field, &array, &options)?;
     let mut texts = StringBuilder::with_capacity(array.len(), array.len() * 16);
     let mut buffer = Vec::new();

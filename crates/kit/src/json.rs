@@ -15,6 +15,8 @@ use base64::engine::general_purpose::STANDARD;
 use trib_core::Result;
 use trib_core::logical::{FieldExt, Logical};
 
+use crate::shown;
+
 /// Gives each row of a batch as the text of a JSON object, on one line. NULL is written too.
 pub fn records(batch: &RecordBatch, each: impl FnMut(usize, &[u8]) -> Result<()>) -> Result<()> {
     records_as(Forms::default(), batch, each)
@@ -56,10 +58,10 @@ impl EncoderFactory for Forms {
         &self,
         field: &'a FieldRef,
         array: &'a dyn Array,
-        _options: &'a EncoderOptions,
+        options: &'a EncoderOptions,
     ) -> Result<Option<NullableEncoder<'a>>, ArrowError> {
         let nulls = array.logical_nulls();
-        let encoder: Box<dyn Encoder> = match (field.logical(), array.data_type()) {
+        let encoder: Box<dyn Encoder + 'a> = match (field.logical(), array.data_type()) {
             (Some(Logical::Json), DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View) => {
                 Box::new(Raw(cast(array, &DataType::Utf8)?))
             }
@@ -68,11 +70,8 @@ impl EncoderFactory for Forms {
                 Box::new(Base64(cast(array, &DataType::Binary)?))
             }
             // JSON Schema's points in time have a zone.
-            (_, DataType::Timestamp(unit, None)) if !self.local_times => {
-                let zoned = cast(array, &DataType::Timestamp(*unit, Some("UTC".into())))?;
-                Box::new(Shown(zoned))
-            }
-            _ => return Ok(None),
+            (_, DataType::Timestamp(_, None)) if !self.local_times => Box::new(Shown::new(array, "Z")?),
+            _ => return Exact.make_default_encoder(field, array, options),
         };
         Ok(Some(NullableEncoder::new(encoder, nulls)))
     }
@@ -104,14 +103,84 @@ impl Encoder for Uuids {
     }
 }
 
-/// Values whose text needs no escapes.
-struct Shown(ArrayRef);
+/// Where Arrow's encoder fails, or writes its failure in the place of a value.
+#[derive(Clone, Copy, Debug)]
+pub struct Exact;
 
-impl Encoder for Shown {
+impl EncoderFactory for Exact {
+    fn make_default_encoder<'a>(
+        &self,
+        _field: &'a FieldRef,
+        array: &'a dyn Array,
+        _options: &'a EncoderOptions,
+    ) -> Result<Option<NullableEncoder<'a>>, ArrowError> {
+        let encoder: Box<dyn Encoder + 'a> = match array.data_type() {
+            DataType::Null => Box::new(Nothing),
+            DataType::Date32 | DataType::Date64 | DataType::Time32(_) | DataType::Time64(_) | DataType::Timestamp(..) => {
+                Box::new(Shown::new(array, "")?)
+            }
+            _ => return Ok(None),
+        };
+        Ok(Some(NullableEncoder::new(encoder, array.logical_nulls())))
+    }
+}
+
+/// A column without a type has no values.
+struct Nothing;
+
+impl Encoder for Nothing {
+    fn encode(&mut self, _row: usize, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"null");
+    }
+}
+
+/// Dates and times, whose text needs no escapes.
+struct Shown<'a> {
+    array: &'a dyn Array,
+    formatter: ArrayFormatter<'a>,
+    zone: &'static str,
+    text: String,
+}
+
+impl<'a> Shown<'a> {
+    fn new(array: &'a dyn Array, zone: &'static str) -> Result<Self, ArrowError> {
+        const OPTIONS: FormatOptions<'_> = FormatOptions::new();
+        Ok(Self { array, formatter: ArrayFormatter::try_new(array, &OPTIONS)?, zone, text: String::new() })
+    }
+}
+
+impl Encoder for Shown<'_> {
     fn encode(&mut self, row: usize, out: &mut Vec<u8>) {
-        const OPTIONS: FormatOptions<'_> = FormatOptions::new().with_display_error(true);
-        if let Ok(formatter) = ArrayFormatter::try_new(&self.0, &OPTIONS) {
-            let _ = write!(out, "\"{}\"", formatter.value(row));
-        }
+        self.text.clear();
+        // Every date and time has a text.
+        let _ = shown::write(&mut self.text, &self.formatter, self.array, row);
+        let _ = write!(out, "\"{}{}\"", self.text, self.zone);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::{Date32Array, NullArray, Time64MicrosecondArray, TimestampMicrosecondArray};
+
+    #[test]
+    fn what_arrow_cannot_write_is_no_error_in_the_place_of_a_value() {
+        let columns: [(&str, ArrayRef); 5] = [
+            ("nothing", Arc::new(NullArray::new(2))),
+            ("time", Arc::new(Time64MicrosecondArray::from(vec![86_400_000_000, 0]))),
+            ("day", Arc::new(Date32Array::from(vec![Some(i32::MAX), None]))),
+            ("local", Arc::new(TimestampMicrosecondArray::from(vec![0, i64::MAX]))),
+            ("zoned", Arc::new(TimestampMicrosecondArray::from(vec![0, i64::MAX]).with_timezone("UTC"))),
+        ];
+        let batch = RecordBatch::try_from_iter_with_nullable(columns.map(|(name, array)| (name, array, true))).unwrap();
+        let mut text = Vec::new();
+        lines(Forms::default(), &batch, "", "", &mut text).unwrap();
+        let expected = concat!(
+            r#"{"nothing":null,"time":"24:00:00","day":"+5881580-07-11","local":"1970-01-01T00:00:00Z","zoned":"1970-01-01T00:00:00Z"}"#,
+            "\n",
+            r#"{"nothing":null,"time":"00:00:00","day":null,"local":"+294247-01-10T04:00:54.775807Z","zoned":"+294247-01-10T04:00:54.775807Z"}"#,
+            "\n"
+        );
+        assert_eq!(String::from_utf8(text).unwrap(), expected);
     }
 }

@@ -1,5 +1,6 @@
 //! What connectors share. Nothing here knows a connector by name, and nothing here uses DataFusion.
 
+pub mod calendar;
 pub mod cause;
 pub mod cursor;
 pub mod environment;
@@ -17,6 +18,7 @@ pub mod records;
 pub mod relay;
 pub mod scrub;
 pub mod settings;
+pub mod shown;
 pub mod spool;
 pub mod sql;
 pub mod standing;

@@ -25,7 +25,7 @@ pub struct Args {
     /// The connection that is asked, in its own SQL; `warehouse` when left out
     #[arg(long, short, value_name = "NAME")]
     connection: Option<String>,
-    /// How the rows are written
+    /// How the rows are written. A table shows 300 characters of a value, the others all of it
     #[arg(long, value_enum)]
     format: Option<Format>,
     /// At most so many rows; 0 is all. A table shows 1000 when left out

@@ -9,10 +9,14 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use futures::StreamExt;
 use trib_core::{BatchStream, Error, Result};
+use trib_kit::shown;
 
 use crate::output::{self, Output};
 use crate::render::amount;
 use crate::render::table::{Column, render};
+
+/// Of a value in a table.
+const MOST_CHARS: usize = 300;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
@@ -83,7 +87,7 @@ async fn table(schema: &SchemaRef, rows: BatchStream, limit: Option<usize>, outp
     Ok(())
 }
 
-/// Each value as a person would write it. Decimals keep all their digits.
+/// Each value as a person would write it, long ones cut. Decimals keep all their digits.
 pub fn texts(batch: &RecordBatch) -> Result<Vec<Vec<String>>> {
     let options = FormatOptions::default()
         .with_null("NULL")
@@ -92,8 +96,21 @@ pub fn texts(batch: &RecordBatch) -> Result<Vec<Vec<String>>> {
     let formatters: Result<Vec<_>, _> = batch.columns().iter().map(|c| ArrayFormatter::try_new(c.as_ref(), &options)).collect();
     let formatters = formatters?;
     // Line breaks and terminal codes in values must not disturb the table.
-    let plain = |text: String| if text.contains(char::is_control) { text.escape_debug().to_string() } else { text };
-    Ok((0..batch.num_rows()).map(|row| formatters.iter().map(|f| plain(f.value(row).to_string())).collect()).collect())
+    let plain = |text: String| {
+        let text = cut(text);
+        if text.contains(char::is_control) { text.escape_debug().to_string() } else { text }
+    };
+    let value = |row: usize, (f, array): (&ArrayFormatter<'_>, &ArrayRef)| shown::text(f, array, row).map(plain);
+    (0..batch.num_rows()).map(|row| formatters.iter().zip(batch.columns()).map(|pair| value(row, pair)).collect()).collect()
+}
+
+/// A table is for looking at: no more of a value than a person reads in it.
+fn cut(mut text: String) -> String {
+    if let Some((end, _)) = text.char_indices().nth(MOST_CHARS) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
 }
 
 async fn csv(schema: &SchemaRef, rows: BatchStream, limit: Option<usize>, out: &mut impl Write) -> Result<()> {
@@ -153,4 +170,19 @@ async fn json(rows: BatchStream, limit: Option<usize>, out: &mut impl Write) -> 
     }
     writeln!(out, "\n]")?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::StringArray;
+
+    #[test]
+    fn a_table_shows_the_beginning_of_a_long_value() {
+        let values = StringArray::from(vec!["é".repeat(MOST_CHARS), "é".repeat(30 << 20)]);
+        let batch = RecordBatch::try_from_iter([("v", Arc::new(values) as ArrayRef)]).unwrap();
+        let shown = texts(&batch).unwrap();
+        assert_eq!(shown[0][0], "é".repeat(MOST_CHARS));
+        assert_eq!(shown[1][0], "é".repeat(MOST_CHARS) + "…");
+    }
 }

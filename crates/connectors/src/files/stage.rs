@@ -10,6 +10,7 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use trib_core::{Code, Error, Part, Result, Table, WriteMode};
+use trib_kit::shown;
 
 use super::csv::write::printable;
 use super::encoder::{Encoder, Style};
@@ -77,6 +78,11 @@ impl PartWriter {
                 Ok((name.clone(), whole.index_of(name).map_err(missing)?))
             })
             .collect::<Result<_>>()?;
+        if whole.fields().is_empty() {
+            return Err(Error::new(Code::DataInvalid, "the rows have no columns, and there is nothing to write")
+                .detail(table.name.to_string())
+                .hint("an empty file names no columns; one with a header does"));
+        }
         let kept: Vec<usize> = (0..whole.fields().len()).filter(|i| !partition_by.iter().any(|(_, at)| at == i)).collect();
         if kept.is_empty() {
             return Err(
@@ -182,7 +188,8 @@ impl PartWriter {
         let mut groups: Vec<(Values, Vec<u32>)> = Vec::new();
         let mut places: HashMap<Values, usize> = HashMap::new();
         for row in 0..batch.num_rows() {
-            let values: Values = columns.iter().zip(&formatters).map(|(c, f)| c.is_valid(row).then(|| f.value(row).to_string())).collect();
+            let value = |(c, f): (&ArrayRef, &ArrayFormatter<'_>)| c.is_valid(row).then(|| shown::text(f, c, row)).transpose();
+            let values: Values = columns.iter().zip(&formatters).map(value).collect::<Result<_>>()?;
             let at = *places.entry(values.clone()).or_insert_with(|| {
                 groups.push((values, Vec::new()));
                 groups.len() - 1

@@ -16,6 +16,7 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 use std::sync::Arc;
 use trib_core::{Error, RejectedRow, Result};
+use trib_kit::shown;
 
 use super::decode::{EPOCH_DAYS, EPOCH_MICROS};
 use super::numeric;
@@ -98,7 +99,7 @@ impl Rows<'_> {
         let text = |i: usize| {
             let array = &self.prepared.arrays[i];
             match ArrayFormatter::try_new(array.as_ref(), &options) {
-                Ok(formatter) if array.is_valid(row) => Value::String(formatter.value(row).to_string()),
+                Ok(formatter) if array.is_valid(row) => shown::text(&formatter, array, row).map_or(Value::Null, Value::String),
                 _ => Value::Null,
             }
         };

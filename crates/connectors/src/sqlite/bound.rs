@@ -6,9 +6,9 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use serde::{Deserialize, Serialize};
 use trib_core::{Code, Error, Result};
 
-use super::calendar;
 use super::decode::{instant, julian_day};
 use super::kind::{Kind, Stored};
+use trib_kit::calendar;
 
 /// A stored value as JSON keeps it without loss.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,13 +7,13 @@ use trib_core::load::{Rows, TableOutcome, table_gone};
 use trib_core::protocol::{CommitGate, commit_gate, lease_lost};
 use trib_core::{Code, Error, Lease, Load, Marker, Outcome, Receipt, Result, TableLoad, WriteMode};
 
-use super::calendar;
 use super::database::{At, Database, quoted};
 use super::ddl::{self, physical};
 use super::marker;
 use super::merge::{Merge, Step, Tally};
 use super::side_file::{self, ROWS, Staged};
 use super::table::{KeyIndex, describe};
+use trib_kit::calendar;
 
 /// SQLite attaches ten databases at most, as it is compiled; one is kept free for gathered parts, one in reserve.
 const ATTACHED: usize = 8;

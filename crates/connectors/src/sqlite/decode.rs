@@ -11,9 +11,9 @@ use arrow::datatypes::{DataType, IntervalMonthDayNano, TimeUnit};
 use rusqlite::types::ValueRef;
 use trib_core::{Code, Error, Result};
 
-use super::calendar::{self, DAY};
 use super::decimal;
 use super::kind::{Kind, Stored};
+use trib_kit::calendar::{self, DAY};
 
 /// Integers beyond this are not all doubles.
 const EXACT_IN_DOUBLE: u64 = 1 << 53;

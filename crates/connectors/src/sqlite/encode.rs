@@ -9,9 +9,9 @@ use arrow::datatypes::{DataType, Int64Type, IntervalMonthDayNanoType, IntervalUn
 use rusqlite::Statement;
 use trib_core::Result;
 
-use super::calendar;
 use super::decimal;
 use super::kind::Kind;
+use trib_kit::calendar;
 
 /// A value that SQLite cannot hold; the text says why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,7 +6,6 @@
 //! of [`merge`] in one transaction, after [`ddl`] has brought the tables into shape.
 
 mod bound;
-mod calendar;
 mod commit;
 mod computed;
 mod config;

@@ -1,6 +1,5 @@
 //! From batches to CSV: NULL is an empty field, an empty text is a quoted one.
 
-use std::fmt::Write as _;
 use std::io::Write;
 use std::sync::Arc;
 
@@ -12,6 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use trib_core::Result;
 use trib_core::logical::{FieldExt, Logical};
+use trib_kit::shown;
 
 use super::dialect::Dialect;
 
@@ -47,7 +47,7 @@ pub fn rows(batch: &RecordBatch, dialect: &Dialect, buffer: &mut Vec<u8>, out: &
                 // Numbers and times hold nothing that needs quotes, whatever the dialect.
                 Column::Other(array, formatter) if array.is_valid(row) => {
                     word.clear();
-                    let _ = write!(word, "{}", formatter.value(row));
+                    shown::write(&mut word, formatter, array.as_ref(), row)?;
                     text(buffer, &word, dialect);
                 }
                 _ => {}

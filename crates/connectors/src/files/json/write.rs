@@ -8,6 +8,7 @@ use arrow::datatypes::{DataType, Field, FieldRef};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use trib_core::logical::{FieldExt, Logical};
 use trib_core::{Error, Result};
+use trib_kit::shown;
 
 use super::super::csv::write::printable;
 
@@ -32,20 +33,21 @@ impl Writer {
             if !std::mem::take(&mut self.first) {
                 out.push_str(self.separator);
             }
-            object(&names, &columns, row, out);
+            object(&names, &columns, row, out)?;
         }
         Ok(())
     }
 }
 
-fn object(names: &[String], columns: &[Column<'_>], row: usize, out: &mut String) {
+fn object(names: &[String], columns: &[Column<'_>], row: usize, out: &mut String) -> Result<()> {
     for (i, (name, column)) in names.iter().zip(columns).enumerate() {
         out.push(if i == 0 { '{' } else { ',' });
         out.push_str(name);
         out.push(':');
-        column.write(row, out);
+        column.write(row, out)?;
     }
     out.push_str(if columns.is_empty() { "{}" } else { "}" });
+    Ok(())
 }
 
 /// Values in types that [`Column`] knows, all the way down.
@@ -115,7 +117,7 @@ impl<'a> Column<'a> {
         })
     }
 
-    fn write(&self, row: usize, out: &mut String) {
+    fn write(&self, row: usize, out: &mut String) -> Result<()> {
         let array: &dyn Array = match self {
             Column::Text(a) | Column::Json(a) => *a,
             Column::Boolean(a) => *a,
@@ -125,7 +127,7 @@ impl<'a> Column<'a> {
         };
         if array.is_null(row) {
             out.push_str("null");
-            return;
+            return Ok(());
         }
         match self {
             Column::Text(a) => quote(a.value(row), out),
@@ -139,11 +141,9 @@ impl<'a> Column<'a> {
                     let _ = write!(out, "{v:?}");
                 }
             },
-            Column::Number(_, formatter) => {
-                let _ = write!(out, "{}", formatter.value(row));
-            }
-            Column::Word(_, formatter) => quote(&formatter.value(row).to_string(), out),
-            Column::Struct { names, columns, .. } => object(names, columns, row, out),
+            Column::Number(a, formatter) => shown::write(out, formatter, a.as_ref(), row)?,
+            Column::Word(a, formatter) => quote(&shown::text(formatter, a.as_ref(), row)?, out),
+            Column::Struct { names, columns, .. } => object(names, columns, row, out)?,
             Column::List { array, items } => {
                 out.push('[');
                 let offsets = array.value_offsets();
@@ -151,11 +151,12 @@ impl<'a> Column<'a> {
                     if i > 0 {
                         out.push(',');
                     }
-                    items.write(item, out);
+                    items.write(item, out)?;
                 }
                 out.push(']');
             }
         }
+        Ok(())
     }
 }
 

@@ -14,6 +14,7 @@ use arrow::datatypes::SchemaRef;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use serde_json::Value;
 use trib_core::{Code, Error, RejectedRow, Result};
+use trib_kit::shown;
 
 use super::pg_type::{PgType, Rules};
 use column::Column;
@@ -124,7 +125,7 @@ impl Decoder {
     fn describe(&self, arrays: &[ArrayRef], bad: &[BadRow]) -> Result<Vec<RejectedRow>> {
         let options = FormatOptions::default();
         let formatters = arrays.iter().map(|a| ArrayFormatter::try_new(a.as_ref(), &options)).collect::<Result<Vec<_>, _>>()?;
-        let text = |column: usize, row: usize| formatters[column].value(row).to_string();
+        let text = |column: usize, row: usize| shown::text(&formatters[column], &arrays[column], row).unwrap_or_default();
         let name = |column: usize| self.schema.field(column).name();
         let one = |bad: &[BadRow]| {
             let row = bad.first().map_or(0, |b| b.row);

@@ -33,7 +33,7 @@ pub fn per_second(unit: TimeUnit) -> i64 {
     }
 }
 
-fn digits_of(unit: TimeUnit) -> usize {
+pub fn digits_of(unit: TimeUnit) -> usize {
     match unit {
         TimeUnit::Second => 0,
         TimeUnit::Millisecond => 3,
