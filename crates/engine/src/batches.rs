@@ -27,7 +27,7 @@ pub struct Batches {
 
 /// A stream's state.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 struct Computed {
     cursor: Option<String>,
     /// How long the intervals were.

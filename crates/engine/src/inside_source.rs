@@ -10,6 +10,7 @@ use trib_core::interval::Interval;
 use trib_core::{
     Catalog, Code, Destination, Emitter, Error, Read, ReadMode, Result, Source, Split, SplitEnd, SqlEngine, State, Stream, StreamRead,
 };
+use trib_kit::cursor::{same_cursor, stored};
 use trib_kit::sql::{ANSI, literal};
 
 use crate::batches::{Batch, Batches, Ends};
@@ -36,9 +37,19 @@ struct Piece {
 
 /// How far an incremental read has come, as the system writes the value.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Reached {
     cursor: String,
     value: String,
+}
+
+impl Reached {
+    /// `None` before the first run.
+    fn of(state: &State, read: &StreamRead) -> Result<Option<Self>> {
+        let before: Option<Self> = stored(state, read)?;
+        same_cursor(read, before.as_ref().map(|b| b.cursor.as_str()))?;
+        Ok(before)
+    }
 }
 
 impl InsideSource {
@@ -78,13 +89,8 @@ impl InsideSource {
     }
 
     /// What lies between the value that was reached and the greatest one now, both included; `None` when there is nothing.
-    async fn increment(&self, stream: &str, column: &str, state: &State) -> Result<Option<Piece>> {
-        let before: Option<Reached> = state.stream(stream).map(|value| serde_json::from_value(value.clone())).transpose()?;
-        if let Some(before) = before.as_ref().filter(|b| b.cursor != column) {
-            return Err(Error::new(Code::ConfigInvalid, "the cursor is another column than the one that the state belongs to")
-                .detail(format!("{column} now, {} in the state", before.cursor))
-                .hint("`trib run --full-refresh` computes everything with the new cursor"));
-        }
+    async fn increment(&self, read: &StreamRead, column: &str, state: &State) -> Result<Option<Piece>> {
+        let before = Reached::of(state, read)?;
         let schema = self.engine()?.describe(&self.sql).await?;
         let number = schema.field_with_name(column).is_ok_and(|f| f.data_type().is_numeric());
         let value = |text: &str| if number { text.to_owned() } else { literal(text) };
@@ -117,7 +123,7 @@ impl Source for InsideSource {
                 continue;
             }
             let piece = match &read.read {
-                Read::Incremental(cursor) => self.increment(&read.stream, &cursor.column, state).await?,
+                Read::Incremental(cursor) => self.increment(read, &cursor.column, state).await?,
                 Read::Range { column, since, until } => {
                     let bound = |sign: &str, value: &Option<String>| {
                         value.as_ref().map(|v| format!("{} {sign} {}", ANSI.identifier(column), literal(v)))
@@ -149,6 +155,7 @@ impl Source for InsideSource {
         }
         let mut next = state.clone();
         for read in reads {
+            Reached::of(state, read)?;
             for end in ends.iter().filter(|e| e.split.streams.contains(&read.stream)) {
                 let piece: Piece = serde_json::from_value(end.split.spec.clone())?;
                 match piece.reached {

@@ -22,6 +22,7 @@ const MOST_SEEN: usize = 100_000;
 
 /// State of one stream: how far it was read, and what is left of a read that was cut.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct CursorState {
     /// The column that the value belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -52,6 +53,9 @@ impl CursorState {
     /// The stream's state; empty when there is none. That of another cursor column is refused.
     pub fn of(state: &State, read: &StreamRead) -> Result<Self> {
         let found: Self = stored(state, read)?;
+        if found.cursor.is_none() && (found.value.is_some() || !found.seen.is_empty()) {
+            return Err(without_cursor(read));
+        }
         same_cursor(read, found.cursor.as_deref())?;
         Ok(found)
     }
@@ -62,12 +66,21 @@ pub fn stored<T: DeserializeOwned + Default>(state: &State, read: &StreamRead) -
     let Some(value) = state.stream(&read.stream) else {
         return Ok(T::default());
     };
-    serde_json::from_value(value.clone()).map_err(|e| {
-        Error::new(Code::DataInvalid, "the stored state is not one that this source has written")
-            .stream(&read.stream)
-            .source(e)
-            .hint("`trib state get` shows it; `trib state reset` starts the stream again")
-    })
+    if !value.is_object() {
+        return Err(foreign(read).detail("it is no object"));
+    }
+    serde_json::from_value(value.clone()).map_err(|e| foreign(read).source(e))
+}
+
+/// A value is nothing without the column that it is of.
+pub fn without_cursor(read: &StreamRead) -> Error {
+    foreign(read).detail("a `value` without the `cursor` that it belongs to")
+}
+
+fn foreign(read: &StreamRead) -> Error {
+    Error::new(Code::DataInvalid, "the state is not one that this source has written")
+        .stream(&read.stream)
+        .hint("`trib state get` with the stream's name shows the form; `trib state reset` starts the stream again")
 }
 
 /// Refuses a state that belongs to another cursor than the one that is read by: going on from it would skip rows.
@@ -271,6 +284,26 @@ mod tests {
         let state = advance(&[read()], &state, &[SplitEnd::finished(&rest, facts)]).unwrap();
         let done = CursorState::of(&state, &read()).unwrap();
         assert_eq!((done.value.as_deref(), done.left.len()), (Some("9"), 0));
+    }
+
+    #[test]
+    fn a_state_that_no_source_has_written_is_refused() {
+        let whole = json!({"streams": {"t": {"cursor": "at", "value": "1"}}});
+        for wrong in [
+            json!(null),
+            json!([]),
+            json!("1"),
+            json!({"cursr": "at", "value": "1"}),
+            json!({"value": "1"}),
+            json!({"cursor": "at", "value": 1}),
+            whole,
+        ] {
+            let state = State::default().with_stream("t", wrong.clone());
+            assert_eq!(advance(&[read()], &state, &[]).unwrap_err().code(), Code::DataInvalid, "{wrong}");
+        }
+        for right in [json!({}), json!({"cursor": "at"}), json!({"cursor": "at", "value": "1", "seen": ["00"]})] {
+            advance(&[read()], &State::default().with_stream("t", right), &[]).unwrap();
+        }
     }
 
     #[test]

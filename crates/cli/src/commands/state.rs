@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use trib_core::{Code, Error, State};
 use trib_engine::ChangeSource;
 use trib_project::NodeKind;
-use trib_runtime::{NoObserver, SyncTask, new_id, recover_state, reset};
+use trib_runtime::{NoObserver, SyncTask, TOGETHER, new_id, recover_state, reset};
 use trib_store::Store;
 
 use crate::app::{Session, holder, usage};
@@ -39,7 +39,7 @@ enum Command {
         /// A sync, or `sync/stream`
         node: Option<String>,
     },
-    /// Put another state in place of a stream's: what `get` gives for it, edited
+    /// Put another state in place of a stream's: what `get` gives for it, edited. The source is asked whether it could have written it
     #[command(before_help = "Example: trib state set shop/public.orders '{\"cursor\": \"updated_at\", \"value\": \"2025-01-01\"}'")]
     Set {
         /// `sync/stream`
@@ -125,8 +125,14 @@ async fn set(session: &Session, node: &str, value: &str) -> Result<Exit> {
     let (sync, stream) =
         node.split_once('/').ok_or_else(|| usage("the state of one stream is set at a time").detail(node).hint("write `sync/stream`"))?;
     let text = if value == "-" { std::io::read_to_string(std::io::stdin())? } else { value.to_owned() };
-    let value: Value =
-        serde_json::from_str(&text).map_err(|e| usage("the state is not JSON").source(e).hint("`trib state get` shows the form"))?;
+    let form = || format!("`trib state get {node}` shows the form");
+    let value: Value = serde_json::from_str(&text).map_err(|e| usage("the state is not JSON").source(e).hint(form()))?;
+    if value.get(sync).unwrap_or(&value).get("streams").is_some() {
+        return Err(usage("this is the state of a whole sync, and it is set stream by stream").hint(form()).into());
+    }
+    if !value.is_object() {
+        return Err(usage("the state of a stream is a JSON object").hint(form()).into());
+    }
     let store = session.store().await?;
     let known = identities(session, store).await?;
     let identity = known.get(sync).ok_or_else(|| {
@@ -136,45 +142,73 @@ async fn set(session: &Session, node: &str, value: &str) -> Result<Exit> {
             some => format!("there is state for {}", some.join(", ")),
         })
     })?;
+    let select = vec![sync.split('@').next().unwrap_or(sync).to_owned()];
+    let Tasks { tasks, errors } = Tasks::of(session, select, &Ask::default()).await?;
+    let task = tasks.iter().map(|(task, _)| task).find(|t| t.identity == *identity);
+    let asked = task.and_then(|t| Some((t, t.streams.iter().find(|s| s.spec.stream == stream)?)));
+    let Some((task, asked)) = asked else {
+        let unknown = || vec![Error::new(Code::NotFound, "the sync has no such stream").detail(node).hint("`trib ls` names them")];
+        return Err(Failure(if errors.is_empty() { unknown() } else { errors }));
+    };
+    let scope = if task.source.streams_together() { TOGETHER } else { stream };
     let lease = store.acquire(identity, &holder(), HOLD).await?;
-    let state = store.state_of(identity, stream).await?.with_stream(stream, value);
-    let changed = store.set_state(&lease, stream, &state).await;
+    let state = store.state_of(identity, scope).await?.with_stream(stream, value);
+    // The only one who writes this state is asked to go on from it.
+    let changed = match task.source.advance(&[asked.stream_read(1)], &state, &[]) {
+        Ok(_) => store.set_state(&lease, scope, &state).await,
+        Err(e) => Err(e),
+    };
     store.release(&lease).await?;
     changed?;
     session.output.either(|| json!({"node": node, "set": true}), || format!("{node}: set; the next run goes on from there"));
     Ok(Exit::Success)
 }
 
-/// Resets or recovers what is selected.
-async fn mend(session: &Session, select: Vec<String>, recover: bool) -> Result<Exit> {
-    let selection = session.select(&Select { select, exclude: Vec::new() }).await?;
-    let project = session.project()?;
-    let runtime = session.runtime(&new_id(), Arc::new(NoObserver), CancellationToken::new()).await?;
-    let ask = Ask { forget: !recover, ..Ask::default() };
-    let wanted = Wanted { selection: &selection, ask: &ask, paused: &[] };
-    let mut errors: Vec<Error> = Vec::new();
-    let mut mended: Vec<String> = Vec::new();
-    let mut tasks: Vec<(SyncTask, Option<Arc<ChangeSource>>)> = Vec::new();
-    for node in session.graph()?.nodes().iter().filter(|n| selection.contains(&n.name)) {
-        match node.kind {
-            NodeKind::Sync => {
-                for prepared in prepare::sync(session, project.sync(&node.name)?, &wanted).await {
-                    match prepared {
-                        Err(Failure(mut more)) => errors.append(&mut more),
-                        Ok(prepared) => {
-                            errors.extend(prepared.errors);
-                            tasks.push((prepared.task, prepared.changes));
+/// What is selected, ready to run.
+#[derive(Default)]
+struct Tasks {
+    /// With what has to be sent, where the streams are deliveries.
+    tasks: Vec<(SyncTask, Option<Arc<ChangeSource>>)>,
+    /// What keeps the others from running.
+    errors: Vec<Error>,
+}
+
+impl Tasks {
+    async fn of(session: &Session, select: Vec<String>, ask: &Ask) -> Result<Self> {
+        let selection = session.select(&Select { select, exclude: Vec::new() }).await?;
+        let project = session.project()?;
+        let wanted = Wanted { selection: &selection, ask, paused: &[] };
+        let mut found = Self::default();
+        for node in session.graph()?.nodes().iter().filter(|n| selection.contains(&n.name)) {
+            match node.kind {
+                NodeKind::Sync => {
+                    for prepared in prepare::sync(session, project.sync(&node.name)?, &wanted).await {
+                        match prepared {
+                            Err(Failure(mut more)) => found.errors.append(&mut more),
+                            Ok(prepared) => {
+                                found.errors.extend(prepared.errors);
+                                found.tasks.push((prepared.task, prepared.changes));
+                            }
                         }
                     }
                 }
+                NodeKind::Model | NodeKind::Seed => match models::task_of(session, node).await {
+                    Err(Failure(mut more)) => found.errors.append(&mut more),
+                    Ok(task) => found.tasks.extend(task.map(|task| (task, None))),
+                },
+                NodeKind::Command => {}
             }
-            NodeKind::Model | NodeKind::Seed => match models::task_of(session, node).await {
-                Err(Failure(mut more)) => errors.append(&mut more),
-                Ok(task) => tasks.extend(task.map(|task| (task, None))),
-            },
-            NodeKind::Command => {}
         }
+        Ok(found)
     }
+}
+
+/// Resets or recovers what is selected.
+async fn mend(session: &Session, select: Vec<String>, recover: bool) -> Result<Exit> {
+    let ask = Ask { forget: !recover, ..Ask::default() };
+    let Tasks { tasks, mut errors } = Tasks::of(session, select, &ask).await?;
+    let runtime = session.runtime(&new_id(), Arc::new(NoObserver), CancellationToken::new()).await?;
+    let mut mended: Vec<String> = Vec::new();
     for (task, changes) in tasks.into_iter().filter(|(task, _)| !task.streams.is_empty()) {
         match one(&runtime, &task, changes.as_deref(), recover).await {
             Ok(streams) => mended.extend(streams),

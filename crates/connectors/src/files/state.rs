@@ -11,6 +11,7 @@ use super::split::{FILE, Spec};
 
 /// State of one stream.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct StreamState {
     /// Files that were read to their end, each with its stamp.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -36,6 +37,9 @@ impl StreamState {
     /// The stream's state. That of another cursor is refused, since it would skip files or rows.
     pub fn of(state: &State, read: &StreamRead) -> Result<Self> {
         let found: Self = cursor::stored(state, read)?;
+        if found.cursor.is_none() && (found.value.is_some() || !found.seen.is_empty()) {
+            return Err(cursor::without_cursor(read));
+        }
         cursor::same_cursor(read, found.cursor.as_deref().or((!found.files.is_empty()).then_some(FILE)))?;
         Ok(found)
     }
