@@ -103,16 +103,23 @@ pub fn truncate(name: &str, max: usize) -> String {
     format!("{}_{digest}", &name[..end])
 }
 
-/// Gives each of `names` its identifier and refuses two that become one. The result has the same order.
-pub fn identifiers(names: &[&str], naming: Naming, max_bytes: usize, case_sensitive: bool) -> Result<Vec<String>> {
+/// A name as its source has it, and what has been made of it.
+#[derive(Clone, Debug)]
+pub struct Named {
+    pub original: String,
+    pub name: String,
+}
+
+/// Cuts each of `names` to an identifier and refuses two that become one. The result has the same order.
+pub fn identifiers(names: &[Named], max_bytes: usize, case_sensitive: bool) -> Result<Vec<String>> {
     let mut taken: HashMap<String, &str> = HashMap::new();
     let mut result = Vec::with_capacity(names.len());
-    for name in names {
-        let identifier = truncate(&naming.apply(name), max_bytes);
+    for Named { original, name } in names {
+        let identifier = truncate(name, max_bytes);
         let folded = if case_sensitive { identifier.clone() } else { identifier.to_lowercase() };
-        if let Some(other) = taken.insert(folded, name) {
+        if let Some(other) = taken.insert(folded, original) {
             return Err(Error::new(Code::ContractBroken, "two names become one identifier")
-                .detail(format!("{other:?} and {name:?} both become {identifier:?}"))
+                .detail(format!("{other:?} and {original:?} both become {identifier:?}"))
                 .hint("rename one of them under `columns:`, or set `naming: keep`"));
         }
         result.push(identifier);
@@ -179,7 +186,8 @@ mod tests {
 
     #[test]
     fn collisions_are_refused() {
-        let error = identifiers(&["Order Id", "order_id"], Naming::SnakeCase, 63, true).unwrap_err();
+        let named = |original: &str| Named { original: original.to_owned(), name: Naming::SnakeCase.apply(original) };
+        let error = identifiers(&["Order Id", "order_id"].map(named), 63, true).unwrap_err();
         assert!(error.to_string().contains("\"Order Id\" and \"order_id\""), "{error}");
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use trib_core::contract::{Contract, Landing, SchemaChange, is_variant, meet};
 use trib_core::load::{Deletes, Parent, RowScope};
-use trib_core::name::{Naming, identifiers, system, truncate};
+use trib_core::name::{Named, Naming, identifiers, system, truncate};
 use trib_core::transform::{Nesting, Transform};
 use trib_core::{Code, Destination, Error, Result, Table, TableName, WriteMode};
 
@@ -328,9 +328,11 @@ fn column_names(spec: &StreamSpec, steps: &Steps, shape: &Shape, max: usize, cas
     }
     // Names that the user gave stay; the others are normalised. All must differ in the end.
     let given = |c: &Column| shape.depth == 0 && c.parts.len() == 1 && steps.is_named(c.top);
-    let normal: Vec<String> =
-        shape.columns.iter().map(|c| if given(c) { c.field.name().clone() } else { joined(spec.naming, &c.parts) }).collect();
-    identifiers(&normal.iter().map(String::as_str).collect::<Vec<_>>(), Naming::Keep, max, case_sensitive)
+    let named = |c: &Column| Named {
+        original: c.parts.join("."),
+        name: if given(c) { c.field.name().clone() } else { joined(spec.naming, &c.parts) },
+    };
+    identifiers(&shape.columns.iter().map(named).collect::<Vec<_>>(), max, case_sensitive)
 }
 
 /// Each part normalised for itself, so that the joints stay visible.

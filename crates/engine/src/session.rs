@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Schema, SchemaRef, TimeUnit};
+use arrow::error::ArrowError;
 use datafusion::common::{Column, DFSchema, SchemaError};
 use datafusion::error::DataFusionError;
 use datafusion::execution::SessionStateBuilder;
@@ -117,23 +118,37 @@ pub fn plain_schema(schema: &Schema) -> SchemaRef {
 pub fn query_error(e: DataFusionError) -> Error {
     use DataFusionError as D;
     let at = e.diagnostic().and_then(|d| d.span).map(|span| span.start);
+    let said = said(&e);
     let error = match e.find_root() {
-        D::SQL(..) => Error::new(Code::ConfigInvalid, "the SQL cannot be parsed").detail(e.strip_backtrace()),
+        D::SQL(..) => Error::new(Code::ConfigInvalid, "the SQL cannot be parsed").detail(said),
         D::SchemaError(inner, _) => match inner.as_ref() {
             SchemaError::FieldNotFound { field, valid_fields } => unknown_column(field, valid_fields),
-            _ => Error::new(Code::ConfigInvalid, "the SQL does not fit the tables that it reads").detail(e.strip_backtrace()),
+            _ => Error::new(Code::ConfigInvalid, "the SQL does not fit the tables that it reads").detail(said),
         },
-        D::Plan(_) => Error::new(Code::ConfigInvalid, "the SQL does not fit the tables that it reads").detail(e.strip_backtrace()),
-        D::ResourcesExhausted(_) => {
-            Error::new(Code::ResourceExhausted, "the query needs more memory or spill space than it may have").detail(e.strip_backtrace())
+        // Where types do not go together, some rules call that a mistake of theirs.
+        D::Plan(_) | D::Internal(_) => Error::new(Code::ConfigInvalid, "the SQL does not fit the tables that it reads").detail(said),
+        D::Execution(_) => Error::new(Code::ConfigInvalid, "the SQL cannot be computed").detail(said),
+        D::ArrowError(inner, _) if !matches!(inner.as_ref(), ArrowError::IoError(..) | ArrowError::ExternalError(_)) => {
+            Error::new(Code::DataInvalid, "the SQL cannot be computed from these values").detail(said)
         }
-        D::NotImplemented(_) => Error::new(Code::Unsupported, "this SQL is not supported").detail(e.strip_backtrace()),
-        _ => Error::new(Code::SystemError, "the query failed").detail(e.strip_backtrace()),
+        D::ResourcesExhausted(_) => {
+            Error::new(Code::ResourceExhausted, "the query needs more memory or spill space than it may have").detail(said)
+        }
+        D::NotImplemented(_) => Error::new(Code::Unsupported, "this SQL is not supported").detail(said),
+        _ => Error::new(Code::SystemError, "the query failed").detail(said),
     };
     match at {
         Some(at) => error.file("", usize::try_from(at.line).ok(), usize::try_from(at.column).ok()),
         None => error,
     }
+}
+
+/// What DataFusion says, without where it would have its own mistakes reported: it is about SQL that a person has written.
+fn said(e: &DataFusionError) -> String {
+    const REPORT: &str = "This issue was likely caused by a bug in DataFusion's code";
+    let text = e.strip_backtrace();
+    let text = text.split(REPORT).next().unwrap_or_default().trim_end();
+    text.replace("Internal error: ", "")
 }
 
 fn unknown_column(field: &Column, valid: &[Column]) -> Error {
@@ -160,5 +175,31 @@ pub fn unwrapped(e: DataFusionError) -> Error {
             }
             _ => query_error(other),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use trib_core::Blame;
+
+    #[tokio::test]
+    async fn what_the_sql_asks_for_and_cannot_have_is_its_writers() {
+        let spill = tempfile::tempdir().unwrap();
+        let context = Engine::new(64 << 20, spill.path(), 1).unwrap().context();
+        for sql in [
+            "select sum(x) from (values ('a')) t(x)",
+            "select 1 / 0",
+            "select cast('x' as int)",
+            "select cast(x as int) from (values ('a')) t(x)",
+            "select date_trunc('dya', now())",
+            "select nothing(1)",
+        ] {
+            let result = async { context.sql(sql).await?.collect().await };
+            let error = query_error(result.await.unwrap_err());
+            assert_eq!(error.code().blame(), Blame::User, "{sql}: {error}");
+            assert!(!error.to_string().contains("DataFusion"), "{error}");
+            assert!(!error.to_string().contains("Internal"), "{error}");
+        }
     }
 }

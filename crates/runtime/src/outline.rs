@@ -1,6 +1,7 @@
 //! What a run would do with a stream, without doing it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::DateTime;
 use serde::Serialize;
@@ -156,14 +157,18 @@ pub fn blind_spots(stream: &StreamTask) -> Vec<String> {
             if !finds_deletes {
                 spots.push("rows deleted at the source stay (find them with `deletes: {detect: compare}`)".to_owned());
             }
-            if stream.spec.schema.field_with_name(column).is_err() {
-                // The source's own cursor, which is no column: it sees whatever is new by its own measure.
-                return spots;
-            }
+            // The source's own cursor, which is no column, sees whatever is new by its own measure.
+            let Ok(field) = stream.spec.schema.field_with_name(column) else { return spots };
             spots.push(format!("changes that do not move {column} are not seen"));
             match cursor.lookback {
                 None => spots.push(format!("rows committed late, with an older {column} than the state's, are not seen (set `lookback`)")),
-                Some(units) => spots.push(format!("rows committed more than {units} (seconds or units) late by {column} are not seen")),
+                Some(units) if field.data_type().is_numeric() => {
+                    spots.push(format!("rows committed late, with a {column} more than {units} below the state's, are not seen"));
+                }
+                Some(seconds) => {
+                    let time = humantime::format_duration(Duration::from_secs(seconds));
+                    spots.push(format!("rows committed more than {time} late by {column} are not seen"));
+                }
             }
             match cursor.null_cursor {
                 NullCursor::Exclude => spots.push(format!("rows whose {column} is NULL are left out (set `null_cursor`)")),
