@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use trib_core::{Code, Error, Read, TableName, WriteMode};
+use trib_core::{Code, Error, Read, RejectedRow, TableName, WriteMode};
 use trib_runtime::{Refresh, StreamTask, SyncReport};
 use trib_store::{Counts, Status, Tested};
 
@@ -38,6 +38,8 @@ pub struct Summary {
     pub tests: Vec<Tested>,
     /// Nodes that were left out, with the reason.
     pub skipped: Vec<(String, String)>,
+    /// The first rows that were rejected, where no project lists them.
+    pub rejected: Vec<RejectedRow>,
     pub took: Duration,
 }
 
@@ -120,11 +122,16 @@ impl Summary {
             })
             .collect();
         let skipped: Vec<Value> = self.skipped.iter().map(|(node, reason)| json!({"node": node, "reason": reason})).collect();
+        let rejected: Vec<Value> = self.rejected.iter().map(|r| json!({"place": r.place, "reason": r.reason})).collect();
         let errors: Vec<Value> = self.errors.iter().map(|e| e.to_json()).collect();
-        json!({
+        let mut value = json!({
             "event": "summary", "run": run, "status": self.status(), "exit": self.exit() as u8, "streams": streams,
             "views": self.views, "commands": self.commands, "tests": self.tests, "errors": errors, "skipped": skipped, "seconds": self.took.as_secs_f64(),
-        })
+        });
+        if !rejected.is_empty() {
+            value["rejected"] = rejected.into();
+        }
+        value
     }
 }
 

@@ -3,7 +3,7 @@
 use futures::TryStreamExt;
 use trib_core::name::system;
 use trib_core::protocol::may_add;
-use trib_core::{Code, Destination, Error, Result, Table, TableName};
+use trib_core::{Code, Destination, Error, RejectedRow, Result, Table, TableName};
 use trib_engine::plan::SharedPlan;
 use trib_kit::sql::{ANSI, literal};
 
@@ -32,18 +32,34 @@ pub fn check_tables(task: &SyncTask, filled: &[TableName], wanted: &Wanted, plan
     Ok(())
 }
 
-/// Nothing was read where something must have been: a table is not emptied without a yes.
-pub async fn check_not_emptied(destination: &dyn Destination, stream: &StreamTask, plan: &SharedPlan, rows: u64) -> Result<()> {
+/// Nothing was read where something must have been: a table is not emptied without a yes. `rejected` is how many rows of the load were, and the first of the
+/// stream's.
+pub async fn check_not_emptied(
+    destination: &dyn Destination,
+    stream: &StreamTask,
+    plan: &SharedPlan,
+    rows: u64,
+    rejected: (u64, Option<&RejectedRow>),
+) -> Result<()> {
     let Some(root) = plan.tables.first() else {
         return Ok(());
     };
     if rows > 0 || stream.allow_empty || !root.exists || !holds_rows(destination, root.table()).await? {
         return Ok(());
     }
-    Err(Error::new(Code::Held, "the source gave no rows, and this load would empty the table")
-        .detail(stream.spec.table.to_string())
-        .stream(&stream.spec.stream)
-        .hint("if that is right, run with `--allow-empty`, or set `allow_empty: true` in the sync"))
+    let table = &stream.spec.table;
+    let error = match rejected {
+        (count, Some(first)) => {
+            let place = if first.place.is_empty() { String::new() } else { format!("{}: ", first.place) };
+            Error::new(Code::Held, "no row of the source could be taken, and this load would empty the table")
+                .detail(format!("{table}; {count} rejected, the first {place}{}", first.reason))
+                .hint("mend the rows at the source, or the settings that they are read by; the table stays as it is until then")
+        }
+        _ => Error::new(Code::Held, "the source gave no rows, and this load would empty the table")
+            .detail(table.to_string())
+            .hint("if that is right, run with `--allow-empty`, or set `allow_empty: true` in the sync"),
+    };
+    Err(error.stream(&stream.spec.stream))
 }
 
 /// Whether the table has rows that a load could take away: those of its scope, without the marked ones and the past versions. Where the destination cannot be

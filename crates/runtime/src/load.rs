@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use trib_core::load::too_many_rejected;
 use trib_core::{Code, Error, Level, LoadId, Receipt, RejectedRow, Result, Split, SplitEnd};
 use trib_engine::conform::Stamp;
-use trib_engine::{Progress, Shelf, SplitResult, SplitTask, run_splits};
+use trib_engine::{Progress, Shelf, SplitResult, SplitTask, StreamPlan, run_splits};
 
 use crate::event::Event;
 use crate::task::{Limits, Runtime, SyncTask};
@@ -40,6 +40,16 @@ pub struct Staged {
     pub receipts: Vec<Receipt>,
     /// Rows that never came to a stage.
     pub rejected: u64,
+    /// Of them the first of each stream.
+    first: HashMap<String, RejectedRow>,
+}
+
+impl Staged {
+    /// The first row of a stream that was not taken, be it by the source or by its destination.
+    pub fn first_rejected(&self, stream: &str, plan: &StreamPlan) -> Option<&RejectedRow> {
+        let of_stream = |r: &&Receipt| plan.tables.iter().any(|t| t.table().name == r.table);
+        self.first.get(stream).or_else(|| self.receipts.iter().filter(of_stream).find_map(|r| r.rejected.first()))
+    }
 }
 
 impl Reading<'_> {
@@ -57,7 +67,7 @@ impl Reading<'_> {
         let keep = tokio::spawn(keep.run(received));
         let staged = self.splits(splits, rejects).await;
         let kept = keep.await.map_err(|_| Error::internal("keeping rejected rows has panicked"))?;
-        let ((ends, receipts), rejected) = match (staged, kept) {
+        let ((ends, receipts), (rejected, first)) = match (staged, kept) {
             // When rows can no longer be kept, reading is stopped, and only says so.
             (Err(stopped), Err(why)) if stopped.code() == Code::Cancelled => return Err(why),
             (staged, kept) => (staged?, kept?),
@@ -65,7 +75,7 @@ impl Reading<'_> {
         let by_destination: Vec<&RejectedRow> = receipts.iter().flat_map(|r| &r.rejected).collect();
         match by_destination.last() {
             Some(last) if rejected + by_destination.len() as u64 > most => Err(too_many_rejected(most, last)),
-            _ => Ok(Staged { ends, receipts, rejected }),
+            _ => Ok(Staged { ends, receipts, rejected, first }),
         }
     }
 
@@ -180,15 +190,18 @@ struct Keep {
 }
 
 impl Keep {
-    /// Until all senders are gone. Returns how many there were.
-    async fn run(self, mut received: mpsc::Receiver<(String, Vec<RejectedRow>)>) -> Result<u64> {
+    /// Until all senders are gone. Returns how many there were, and the first of each stream.
+    async fn run(self, mut received: mpsc::Receiver<(String, Vec<RejectedRow>)>) -> Result<(u64, HashMap<String, RejectedRow>)> {
         const CHUNK: usize = 500;
         let mut waiting: HashMap<String, Vec<RejectedRow>> = HashMap::new();
-        let mut count = 0;
+        let (mut count, mut first) = (0, HashMap::new());
         while let Some((stream, more)) = received.recv().await {
             count += more.len() as u64;
             if let Some(last) = more.last().filter(|_| count > self.most) {
                 return Err(too_many_rejected(self.most, last));
+            }
+            if let Some(row) = more.first().filter(|_| !first.contains_key(&stream)) {
+                first.insert(stream.clone(), row.clone());
             }
             let rows = waiting.entry(stream.clone()).or_default();
             rows.extend(more);
@@ -200,7 +213,7 @@ impl Keep {
         for (stream, rows) in &waiting {
             self.write(stream, rows).await?;
         }
-        Ok(count)
+        Ok((count, first))
     }
 
     async fn write(&self, stream: &str, rows: &[RejectedRow]) -> Result<()> {

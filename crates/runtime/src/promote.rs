@@ -86,7 +86,7 @@ impl Promoting<'_> {
         };
         fault::point("staged");
         for (load, lease) in &loads {
-            self.runtime.store.record_staged(lease, load, &[]).await?;
+            self.runtime.store.record_staged(lease, load, &[], &[]).await?;
         }
         fault::point("recorded");
         self.publish(&loads).await

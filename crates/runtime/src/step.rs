@@ -162,7 +162,8 @@ impl InProgress<'_, '_> {
         let next = wanted.next(source.as_ref(), &staged.ends)?;
         let more = staged.ends.iter().any(|e| e.rest.is_some());
         let step = if more || !run.waiting.is_empty() { Step::More } else { Step::Done };
-        let whole = |stream: &StreamTask| staged.ends.iter().any(|end| end.whole.contains(&stream.spec.stream));
+        let wholes: Vec<String> = staged.ends.iter().flat_map(|end| end.whole.clone()).collect();
+        let whole = |stream: &StreamTask| wholes.contains(&stream.spec.stream);
         if more && wanted.streams.iter().any(|s| s.spec.write.needs_complete_read() && !whole(s)) {
             if staged.receipts.iter().any(|r| r.rows > 0) {
                 return Err(Error::internal("a source stopped in the middle of a read that must be complete"));
@@ -190,7 +191,8 @@ impl InProgress<'_, '_> {
             if let Some(plan) = self.plan_of(stream).filter(|_| deletes) {
                 let of_stream = |r: &&Receipt| plan.tables.first().is_some_and(|root| root.table().name == r.table);
                 let rows = staged.receipts.iter().filter(of_stream).map(|r| r.rows).sum();
-                check_not_emptied(destination.as_ref(), stream, plan, rows).await?;
+                let rejected = (rejected, staged.first_rejected(&stream.spec.stream, plan));
+                check_not_emptied(destination.as_ref(), stream, plan, rows, rejected).await?;
             }
         }
         self.stage_nothing(&mut staged).await?;
@@ -223,7 +225,8 @@ impl InProgress<'_, '_> {
                 audit.audit(&load).await?;
             }
         }
-        run.runtime.store.record_staged(run.lease(), &load, &wanted.retries()).await?;
+        let read_whole = wanted.replaced(|stream| !more || whole(stream));
+        run.runtime.store.record_staged(run.lease(), &load, &wanted.retries(), &read_whole).await?;
         fault::point("recorded");
         Ok((Some(load), step))
     }

@@ -100,6 +100,16 @@ impl Wanted {
         Ok(next)
     }
 
+    /// Streams whose tables will hold what this load has read of them, and nothing else. `whole` says that one was read to its end.
+    pub fn replaced(&self, whole: impl Fn(&StreamTask) -> bool) -> Vec<String> {
+        let all_of_it = |s: &&StreamTask| {
+            matches!(s.spec.write, WriteMode::Replace | WriteMode::Mirror)
+                && s.read.moves_state()
+                && s.spec.scope.as_ref().is_none_or(|scope| scope.value().is_some())
+        };
+        self.streams.iter().filter(all_of_it).filter(|s| whole(s)).map(|s| s.spec.stream.clone()).collect()
+    }
+
     /// Rejected rows that are delivered by this load.
     pub fn retries(&self) -> Vec<u64> {
         self.streams.iter().flat_map(|s| s.retries.iter().copied()).collect()

@@ -1,4 +1,7 @@
 //! Rows that could not be delivered, kept with the reason until they are retried.
+//!
+//! A row is `staged` until its load is committed, then `waiting`. While another load is on its way with it, it is `retrying`, or `replacing` where that load has
+//! read its whole stream again; once that load is committed, `retried` or `superseded`.
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
@@ -97,11 +100,34 @@ impl Store {
         Ok(())
     }
 
-    /// The rows that a load has delivered wait no longer.
+    /// Rows of these streams that earlier loads have rejected: the load reads the streams to their ends, and what it rejects itself takes their place.
+    pub(crate) async fn supersede_rejected(
+        &self,
+        tx: &mut Transaction<'static, Any>,
+        (sync, load): (&str, &LoadId),
+        streams: &[String],
+    ) -> Result<()> {
+        for stream in streams {
+            sqlx::query(
+                "update trib_rejected set status = 'replacing', retried_by = $2
+                 where environment = $1 and status = 'waiting' and sync = $3 and scope = $4",
+            )
+            .bind(self.environment.as_str())
+            .bind(load.0.as_str())
+            .bind(sync)
+            .bind(stream.as_str())
+            .execute(&mut **tx)
+            .await
+            .map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// The rows that a load has delivered, or read again, wait no longer.
     pub(crate) async fn settle_rejected(&self, tx: &mut Transaction<'static, Any>, load: &LoadId, run: &str) -> Result<()> {
         sqlx::query(
-            "update trib_rejected set status = 'retried', retried_by = $3, retried_at = $4
-             where environment = $1 and retried_by = $2 and status = 'retrying'",
+            "update trib_rejected set status = case status when 'retrying' then 'retried' else 'superseded' end, retried_by = $3, retried_at = $4
+             where environment = $1 and retried_by = $2 and status in ('retrying', 'replacing')",
         )
         .bind(self.environment.as_str())
         .bind(load.0.as_str())
@@ -156,10 +182,10 @@ impl Store {
         Ok(())
     }
 
-    /// Of a load that will not be committed: what it rejected goes, and what it was to deliver waits again.
+    /// Of a load that will not be committed: what it rejected goes, and what it was to deliver or to replace waits again.
     pub(crate) async fn remove_rejected(&self, tx: &mut Transaction<'static, Any>, load: &LoadId) -> Result<()> {
         sqlx::query(
-            "update trib_rejected set status = 'waiting', retried_by = null where environment = $1 and retried_by = $2 and status = 'retrying'",
+            "update trib_rejected set status = 'waiting', retried_by = null where environment = $1 and retried_by = $2 and status in ('retrying', 'replacing')",
         )
         .bind(self.environment.as_str())
         .bind(load.0.as_str())

@@ -84,8 +84,8 @@ impl Store {
     }
 
     /// Remembers a load whose parts are all staged, before its commit. It takes the place of an earlier one. `retries` are the rejected rows that it
-    /// delivers: they are settled with it.
-    pub async fn record_staged(&self, lease: &Lease, load: &Load, retries: &[u64]) -> Result<()> {
+    /// delivers, and `whole` the streams that it replaces by all there is of them, rejected rows included: both are settled with it.
+    pub async fn record_staged(&self, lease: &Lease, load: &Load, retries: &[u64], whole: &[String]) -> Result<()> {
         let mut tx = self.begin().await?;
         self.guard(&mut tx, lease).await?;
         sqlx::query(
@@ -102,6 +102,7 @@ impl Store {
         .await
         .map_err(failed)?;
         self.claim_rejected(&mut tx, &load.id, retries).await?;
+        self.supersede_rejected(&mut tx, (&lease.sync, &load.id), whole).await?;
         tx.commit().await.map_err(failed)
     }
 

@@ -26,6 +26,8 @@ use crate::summary::Summary;
 const COPY: &str = "copy";
 /// Connections to each side.
 const THREADS: usize = 4;
+/// Rejected rows whose reasons are shown.
+const SHOWN: usize = 5;
 /// Somebody sits there and waits.
 const BACKOFF: Duration = Duration::from_secs(5);
 
@@ -120,8 +122,8 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit> {
     let start = RunStart { id: run.clone(), command, selection: args.streams.clone(), holder: holder(), ..RunStart::default() };
     store.start_run(&start).await?;
     let limits = Limits { backoff: BACKOFF, ..Limits::default() };
-    let task =
-        SyncTask { sync: COPY.to_owned(), identity: format!("{COPY}:{identity}"), source, destination, streams, renew: None, limits };
+    let sync = format!("{COPY}:{identity}");
+    let task = SyncTask { sync: COPY.to_owned(), identity: sync.clone(), source, destination, streams, renew: None, limits };
     let asked = task.streams.clone();
     let mut summary = Summary::default();
     match run_sync(&runtime, task).await {
@@ -129,6 +131,8 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit> {
         Err(e) => summary.add_errors([e.connection("target")]),
     }
     watch.finish().await;
+    let rejected = store.rejected(Some(&sync), None, u32::MAX).await?;
+    summary.rejected = rejected.into_iter().filter(|r| r.run == run).map(|r| r.row).take(SHOWN).collect();
     summary.took = began.elapsed();
     let error = summary.failures().next().map(|e| e.to_json());
     store.finish_run(&run, &RunEnd { status: summary.status(), error }).await?;

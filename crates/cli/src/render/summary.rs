@@ -1,11 +1,12 @@
 //! The table at the end of a run.
 
-use crate::render::amount::{count, duration};
+use crate::render::amount::{self, count, duration};
 use crate::render::error;
 use crate::render::name::node;
 use crate::render::table::{left, render, right};
 use crate::summary::Summary;
 use std::fmt::Write as _;
+use trib_core::RejectedRow;
 
 /// Streams with their counts, then schema changes, what was left out, errors in full, and one line for all.
 pub fn text(summary: &Summary, run: &str, width: Option<usize>) -> String {
@@ -46,10 +47,7 @@ pub fn text(summary: &Summary, run: &str, width: Option<usize>) -> String {
             let _ = writeln!(out, "{}: {change}", node(&stream.sync, &stream.stream));
         }
     }
-    let rejected: u64 = summary.streams.iter().map(|s| s.counts.rejected).sum();
-    if rejected > 0 {
-        let _ = writeln!(out, "{} rejected: `trib rejected list` shows them with their reasons", crate::render::amount::rows(rejected));
-    }
+    out.push_str(&rejected(summary));
     for view in &summary.views {
         let _ = writeln!(out, "{view}: a view, right as it is written");
     }
@@ -69,6 +67,33 @@ pub fn text(summary: &Summary, run: &str, width: Option<usize>) -> String {
         out.push('\n');
     }
     out.push_str(&last_line(summary, run));
+    out
+}
+
+/// Where the rows are that were not taken: listed, shown right here, or gone with their load.
+fn rejected(summary: &Summary) -> String {
+    let count = |failed: bool| summary.streams.iter().filter(|s| s.error.is_some() == failed).map(|s| s.counts.rejected).sum::<u64>();
+    let mut out = String::new();
+    match (count(false), summary.rejected.as_slice()) {
+        (0, _) => {}
+        (kept, []) => {
+            let _ = writeln!(out, "{} rejected: `trib rejected list` shows them with their reasons", amount::rows(kept));
+        }
+        (kept, shown) => {
+            let _ = writeln!(out, "{} rejected:", amount::rows(kept));
+            for RejectedRow { place, reason, .. } in shown {
+                let _ = writeln!(out, "  {place}{}{reason}", if place.is_empty() { "" } else { ": " });
+            }
+            if kept > shown.len() as u64 {
+                let _ = writeln!(out, "  … and {} more", amount::count(kept - shown.len() as u64));
+            }
+        }
+    }
+    let lost = count(true);
+    if lost > 0 {
+        let _ =
+            writeln!(out, "{} rejected by streams that failed: those of a load that was not published are not kept", amount::rows(lost));
+    }
     out
 }
 

@@ -34,6 +34,7 @@ mod promote;
 mod protocol;
 mod published;
 mod recovery;
+mod rejected;
 mod replays;
 mod scripts;
 mod secrets;

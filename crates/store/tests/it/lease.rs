@@ -80,7 +80,7 @@ async fn an_outdated_lease_writes_nothing(place: &Place) {
     store.release(&old).await.unwrap();
     let new = store.acquire("shop", "new", TTL).await.unwrap();
     let outcome = trib_core::Outcome::default();
-    assert_eq!(store.record_staged(&old, &load("a", 1), &[]).await.unwrap_err().code(), Code::LeaseLost);
+    assert_eq!(store.record_staged(&old, &load("a", 1), &[], &[]).await.unwrap_err().code(), Code::LeaseLost);
     assert_eq!(store.committed(&old, &load("a", 1), &outcome, "r").await.unwrap_err().code(), Code::LeaseLost);
     assert_eq!(store.reset(&old, &["orders".into()]).await.unwrap_err().code(), Code::LeaseLost);
     assert!(store.scopes("shop").await.unwrap().is_empty());

@@ -6,7 +6,13 @@ use trib_core::{Code, Load, LoadId, Outcome, RejectedRow};
 use crate::place::{Place, cases, lease, load};
 
 pub mod cases {
-    super::cases![rows_count_with_their_load, rows_wait_until_they_are_retried, many_rows, a_discarded_load_takes_its_rows_along];
+    super::cases![
+        rows_count_with_their_load,
+        rows_wait_until_they_are_retried,
+        rows_of_a_stream_that_is_read_again_wait_no_longer,
+        many_rows,
+        a_discarded_load_takes_its_rows_along
+    ];
 }
 
 fn rows(from: usize, to: usize) -> Vec<RejectedRow> {
@@ -37,15 +43,38 @@ async fn rows_wait_until_they_are_retried(place: &Place) {
     assert_eq!(store.take_rejected(&ids).await.unwrap().len(), 2);
     assert_eq!(store.take_rejected(&ids).await.unwrap().len(), 2, "a retry that died has lost nothing");
     let again = |id: &str| Load { tables: Vec::new(), ..load(id, 2) };
-    store.record_staged(&lease, &again("b"), &ids).await.unwrap();
+    store.record_staged(&lease, &again("b"), &ids, &[]).await.unwrap();
     assert!(store.take_rejected(&ids).await.unwrap().is_empty(), "they are on their way");
     store.discard_staged(&lease, "orders").await.unwrap();
     assert_eq!(store.take_rejected(&ids).await.unwrap().len(), 2, "the load died");
-    store.record_staged(&lease, &again("c"), &ids).await.unwrap();
-    assert_eq!(store.record_staged(&lease, &again("d"), &ids).await.unwrap_err().code(), Code::LeaseLost);
+    store.record_staged(&lease, &again("c"), &ids, &[]).await.unwrap();
+    assert_eq!(store.record_staged(&lease, &again("d"), &ids, &[]).await.unwrap_err().code(), Code::LeaseLost);
     store.committed(&lease, &again("c"), &Outcome::default(), "r2").await.unwrap();
     assert!(store.take_rejected(&ids).await.unwrap().is_empty());
     assert_eq!(store.rejected(None, None, 10).await.unwrap().len(), 1);
+}
+
+async fn rows_of_a_stream_that_is_read_again_wait_no_longer(place: &Place) {
+    let store = place.open().await;
+    let lease = lease(&store).await;
+    for stream in ["orders", "others"] {
+        store.reject("r", "shop", stream, &LoadId("a".into()), &rows(0, 2)).await.unwrap();
+    }
+    let only = |id: &str, number: u64| Load { tables: Vec::new(), ..load(id, number) };
+    store.committed(&lease, &only("a", 1), &Outcome::default(), "r").await.unwrap();
+    let waiting = async |stream: &str| store.rejected(Some("shop"), Some(stream), 10).await.unwrap();
+    let whole = ["orders".to_owned()];
+    store.reject("r2", "shop", "orders", &LoadId("b".into()), &rows(7, 8)).await.unwrap();
+    store.record_staged(&lease, &only("b", 2), &[], &whole).await.unwrap();
+    store.discard_staged(&lease, "orders").await.unwrap();
+    assert_eq!(waiting("orders").await.len(), 2, "the load died");
+    store.reject("r3", "shop", "orders", &LoadId("c".into()), &rows(8, 9)).await.unwrap();
+    store.record_staged(&lease, &only("c", 2), &[], &whole).await.unwrap();
+    store.committed(&lease, &only("c", 2), &Outcome::default(), "r3").await.unwrap();
+    let places: Vec<String> = waiting("orders").await.into_iter().map(|r| r.row.place).collect();
+    assert_eq!((places, waiting("others").await.len()), (vec!["line 8".to_owned()], 2));
+    let shown = store.rows("rejected").await.unwrap();
+    assert_eq!(shown.rows.len(), 5, "what was rejected once is not forgotten");
 }
 
 async fn many_rows(place: &Place) {
@@ -56,7 +85,7 @@ async fn many_rows(place: &Place) {
     let ids: Vec<u64> = store.rejected(None, None, 10_000).await.unwrap().iter().map(|r| r.id).collect();
     assert_eq!(ids.len(), 1235);
     let again = Load { tables: Vec::new(), ..load("b", 2) };
-    store.record_staged(&lease, &again, &ids).await.unwrap();
+    store.record_staged(&lease, &again, &ids, &[]).await.unwrap();
     store.committed(&lease, &again, &Outcome::default(), "r").await.unwrap();
     assert!(store.rejected(None, None, 1).await.unwrap().is_empty());
 }
@@ -65,7 +94,7 @@ async fn a_discarded_load_takes_its_rows_along(place: &Place) {
     let store = place.open().await;
     let lease = lease(&store).await;
     store.reject("r", "shop", "orders", &LoadId("a".into()), &rows(0, 1)).await.unwrap();
-    store.record_staged(&lease, &load("a", 1), &[]).await.unwrap();
+    store.record_staged(&lease, &load("a", 1), &[], &[]).await.unwrap();
     store.discard_staged(&lease, "orders").await.unwrap();
     store.reject("r", "shop", "orders", &LoadId("b".into()), &rows(0, 1)).await.unwrap();
     store.drop_rejected(&LoadId("b".into())).await.unwrap();

@@ -22,7 +22,7 @@ async fn a_load_from_staged_to_committed(place: &Place) {
     let store = place.open().await;
     let lease = lease(&store).await;
     assert!(store.known("shop", "orders").await.unwrap().is_none());
-    store.record_staged(&lease, &load("a", 1), &[]).await.unwrap();
+    store.record_staged(&lease, &load("a", 1), &[], &[]).await.unwrap();
     let known = place.open().await.known("shop", "orders").await.unwrap().unwrap();
     assert_eq!((known.number, known.load), (0, None));
     assert_eq!(serde_json::to_value(known.staged).unwrap(), serde_json::to_value(load("a", 1)).unwrap());
@@ -39,7 +39,7 @@ async fn what_a_crash_leaves_leads_to_the_right_step(place: &Place) {
     let store = place.open().await;
     let lease = lease(&store).await;
     store.committed(&lease, &load("a", 1), &Outcome::default(), "r").await.unwrap();
-    store.record_staged(&lease, &load("b", 2), &[]).await.unwrap();
+    store.record_staged(&lease, &load("b", 2), &[], &[]).await.unwrap();
     let step = |marker| async move {
         let known = place.open().await.known("shop", "orders").await.unwrap();
         recover(known.as_ref(), Some(&marker), false)
@@ -73,7 +73,7 @@ async fn state_by_hand(place: &Place) {
     assert_eq!(store.state_of("shop", "orders").await.unwrap(), state(json!({"value": "mine"})));
     assert_eq!(store.known("shop", "orders").await.unwrap().unwrap().number, 1);
     // From a marker that is further on, over a load that was on its way.
-    store.record_staged(&lease, &load("b", 2), &[]).await.unwrap();
+    store.record_staged(&lease, &load("b", 2), &[], &[]).await.unwrap();
     store.adopt(&lease, &marker("z", 7)).await.unwrap();
     let known = store.known("shop", "orders").await.unwrap().unwrap();
     assert!(matches!(recover(Some(&known), Some(&marker("z", 7)), false), Recovery::GoOn));
