@@ -7,12 +7,15 @@ use arrow::array::types::{
 };
 use arrow::array::{Array, ArrowPrimitiveType, AsArray};
 use arrow::datatypes::{DataType, TimeUnit};
-use arrow::util::display::ArrayFormatter;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
 use trib_core::{Code, Error, Result};
 
 use crate::calendar::{self, DAY};
 
-/// The text of a value, which is not NULL. `formatter` is the array's.
+/// What a formatter is made with whose failures are to be seen, those inside lists and structs included.
+pub const OPTIONS: FormatOptions<'static> = FormatOptions::new().with_display_error(false);
+
+/// The text of a value, which is not NULL. `formatter` is the array's, made with [`OPTIONS`].
 pub fn text(formatter: &ArrayFormatter<'_>, array: &dyn Array, row: usize) -> Result<String> {
     let mut out = String::new();
     write(&mut out, formatter, array, row)?;
@@ -84,7 +87,6 @@ mod tests {
     use std::sync::Arc;
 
     use arrow::array::{ArrayRef, Date32Array, Int64Array, ListArray, Time64MicrosecondArray, TimestampMicrosecondArray};
-    use arrow::util::display::FormatOptions;
 
     #[test]
     fn no_date_or_time_is_too_far() {
@@ -99,13 +101,12 @@ mod tests {
             (Arc::new(TimestampMicrosecondArray::from(vec![i64::MAX]).with_timezone("UTC")), "+294247-01-10T04:00:54.775807Z"),
             (Arc::new(Int64Array::from(vec![7])), "7"),
         ];
-        let options = FormatOptions::default();
         for (array, expected) in cases {
-            let formatter = ArrayFormatter::try_new(array.as_ref(), &options).unwrap();
+            let formatter = ArrayFormatter::try_new(array.as_ref(), &OPTIONS).unwrap();
             assert_eq!(text(&formatter, array.as_ref(), 0).unwrap(), expected);
         }
         let nested = ListArray::from_iter_primitive::<Date32Type, _, _>([Some([Some(i32::MAX)])]);
-        let formatter = ArrayFormatter::try_new(&nested, &options).unwrap();
+        let formatter = ArrayFormatter::try_new(&nested, &OPTIONS).unwrap();
         assert_eq!(text(&formatter, &nested, 0).unwrap_err().code(), Code::DataInvalid);
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::csv::WriterBuilder;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use arrow::util::display::{ArrayFormatter, FormatOptions};
+use arrow::util::display::ArrayFormatter;
 use futures::StreamExt;
 use trib_core::{BatchStream, Error, Result};
 use trib_kit::shown;
@@ -89,7 +89,7 @@ async fn table(schema: &SchemaRef, rows: BatchStream, limit: Option<usize>, outp
 
 /// Each value as a person would write it, long ones cut. Decimals keep all their digits.
 pub fn texts(batch: &RecordBatch) -> Result<Vec<Vec<String>>> {
-    let options = FormatOptions::default()
+    let options = shown::OPTIONS
         .with_null("NULL")
         .with_timestamp_format(Some("%Y-%m-%d %H:%M:%S%.f"))
         .with_timestamp_tz_format(Some("%Y-%m-%d %H:%M:%S%.f%:z"));

@@ -77,10 +77,10 @@ fn dates_and_times_that_only_postgres_has_are_rejected_wherever_they_go() {
     for to in ["./t.csv", "./t.jsonl", "lake:out", "./t.db"] {
         let said = folder.ok(&["copy", &server.url(&database), to, "--streams", "public.t"]);
         assert!(said.all().contains("3 rows rejected:\n  id=2: t: 24:00:00"), "{to}: {}", said.all());
-    }
-    for file in ["t.csv", "t.jsonl"] {
-        let text = std::fs::read_to_string(folder.path().join(file)).unwrap();
-        assert!(text.contains("23:59:00") && !text.contains("ERROR") && !text.contains("error"), "{text}");
+        if to.ends_with(".csv") || to.ends_with(".jsonl") {
+            let text = std::fs::read_to_string(folder.path().join(to)).unwrap();
+            assert!(text.contains("23:59:00") && !text.contains("rror"), "{text}");
+        }
     }
 }
 

@@ -33,7 +33,7 @@ pub fn header(schema: &Schema, dialect: &Dialect) -> Vec<u8> {
 /// Writes the rows of a batch.
 pub fn rows(batch: &RecordBatch, dialect: &Dialect, buffer: &mut Vec<u8>, out: &mut dyn Write) -> Result<()> {
     let plain: Vec<ArrayRef> = batch.schema().fields().iter().zip(batch.columns()).map(|(f, a)| printable(f, a)).collect::<Result<_>>()?;
-    let options = FormatOptions::default();
+    let options = shown::OPTIONS;
     let columns: Vec<Column<'_>> = plain.iter().map(|array| Column::of(array, &options)).collect::<Result<_>>()?;
     let mut word = String::new();
     buffer.clear();

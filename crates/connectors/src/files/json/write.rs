@@ -24,7 +24,7 @@ impl Writer {
     }
 
     pub fn rows(&mut self, batch: &RecordBatch, out: &mut String) -> Result<()> {
-        let options = FormatOptions::default();
+        let options = shown::OPTIONS;
         let fields = batch.schema();
         let trees: Vec<Tree> = fields.fields().iter().zip(batch.columns()).map(|(f, a)| Tree::new(f, a)).collect::<Result<_>>()?;
         let columns: Vec<Column<'_>> = trees.iter().map(|tree| Column::of(tree, &options)).collect::<Result<_>>()?;
