@@ -10,15 +10,18 @@ use arrow::datatypes::{DataType, SchemaRef};
 use async_trait::async_trait;
 use chrono::DateTime;
 use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::pruning::PrunableStatistics;
 use datafusion::common::stats::Precision;
-use datafusion::common::{ColumnStatistics, ScalarValue, Statistics, project_schema};
+use datafusion::common::{ColumnStatistics, DFSchema, ScalarValue, Statistics, project_schema};
 use datafusion::datasource::TableType;
 use datafusion::datasource::file_format::FileFormat;
 use datafusion::datasource::file_format::parquet::ParquetFormat;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::error::Result;
+use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
+use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use object_store::ObjectMeta;
@@ -55,17 +58,19 @@ impl TableProvider for TableScan {
         &self,
         state: &dyn Session,
         projection: Option<&Vec<usize>>,
-        _filters: &[Expr],
+        filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        if self.files.is_empty() {
-            return Ok(Arc::new(EmptyExec::new(project_schema(&self.schema, projection)?)));
-        }
         let store = self.layout.store_url();
         state.runtime_env().register_object_store(store.as_ref(), self.layout.store.clone());
         let statistics: Vec<Arc<Statistics>> = self.files.iter().map(|file| Arc::new(self.statistics(file, projection))).collect();
-        let table = Statistics::try_merge_iter(statistics.iter().map(AsRef::as_ref), &self.schema)?;
-        let files = self.files.iter().zip(statistics).map(|(file, bounds)| self.file(file).with_statistics(bounds)).collect();
+        let keep = self.may_have_rows(state, filters, &statistics);
+        let kept: Vec<_> = self.files.iter().zip(statistics).zip(keep).filter_map(|(file, keep)| keep.then_some(file)).collect();
+        let table = Statistics::try_merge_iter(kept.iter().map(|(_, bounds)| bounds.as_ref()), &self.schema)?;
+        let files: Vec<PartitionedFile> = kept.into_iter().map(|(file, bounds)| self.file(file).with_statistics(bounds)).collect();
+        if files.is_empty() {
+            return Ok(Arc::new(EmptyExec::new(project_schema(&self.schema, projection)?)));
+        }
         let config = FileScanConfigBuilder::new(store, Arc::new(ParquetSource::new(self.schema.clone())))
             .with_file_groups(FileGroup::new(files).split_files(state.config().target_partitions()))
             .with_statistics(bounds_only(table))
@@ -77,6 +82,20 @@ impl TableProvider for TableScan {
 }
 
 impl TableScan {
+    /// Which files may have rows that the filters want. What a query finds out only while it runs, the reader of a file looks at.
+    fn may_have_rows(&self, state: &dyn Session, filters: &[Expr], statistics: &[Arc<Statistics>]) -> Vec<bool> {
+        let all = || vec![true; statistics.len()];
+        let Some(condition) = conjunction(filters.to_vec()) else { return all() };
+        let kept = || -> Result<Vec<bool>> {
+            let schema = DFSchema::try_from(self.schema.clone())?;
+            let condition = state.create_physical_expr(condition, &schema)?;
+            let bounds = PrunableStatistics::new(statistics.to_vec(), self.schema.clone());
+            PruningPredicateBuilder::new().with_file_schema(self.schema.clone()).try_build(condition)?.prune(&bounds)
+        };
+        // A condition that says nothing about bounds rules nothing out.
+        kept().unwrap_or_else(|_| all())
+    }
+
     fn file(&self, file: &LiveFile) -> PartitionedFile {
         PartitionedFile::new_from_meta(ObjectMeta {
             location: join(&self.folder, &file.path),

@@ -151,7 +151,7 @@ async fn files_out_of_bounds_are_not_opened() {
     let mut first = std::fs::read_dir(here.0.folder("main.orders")).unwrap().map(|e| e.unwrap().path());
     let first = first.find(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("load0001"))).unwrap();
     std::fs::remove_file(first).unwrap();
-    for condition in ["n >= 2", "day > date '2024-06-01'", "name = 'b'", "at > timestamp '2024-06-01T00:00:00Z'"] {
+    for condition in ["n >= 2", "ratio > 1.5 and n > 1", "day > date '2024-06-01'", "name = 'b'", "at > timestamp '2024-06-01T00:00:00Z'"] {
         let found = one(&queries, &format!("select name from orders where {condition}")).await;
         let found = found.unwrap_or_else(|e| panic!("{condition}: {e}"));
         assert!(found.contains("| b "), "{condition}: {found}");

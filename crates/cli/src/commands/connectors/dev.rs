@@ -110,8 +110,14 @@ async fn one(
     loop {
         tokio::select! {
             biased;
-            // An answer comes before what is made of it.
-            Some(step) = steps.recv() => match step {
+            // An answer comes before what is made of it, and that before the next question.
+            Some(step) = steps.recv() => {
+                while let (Step::Asking(..), Some(Ok(event))) = (&step, events.as_mut().map(mpsc::Receiver::try_recv)) {
+                    if let Some(ended) = told(event, view, &scrub, (stream, asked), &mut records) {
+                        return ended;
+                    }
+                }
+                match step {
                 Step::Asking(..) if pages.is_some_and(|most| asked >= most) => {
                     view.say(&json!({"stopped": stream, "requests": asked, "records": records}), || format!("stopped after {asked} requests, {records} records: there is more\n"));
                     return Ok(true);
@@ -126,25 +132,37 @@ async fn one(
                 }
                 Step::Answered(kept, took) => view.answer(&kept, took),
                 Step::Failed(why) => view.say(&json!({"failed": why}), || format!("  <- {why}")),
-            },
+                }
+            }
             started = &mut reading, if events.is_none() => {
                 events = Some(started.map_err(|_| Error::internal("reading has panicked"))??);
             }
-            event = next(&mut events) => match event {
-                Event::Records { records: page, .. } => {
-                    let page: Vec<Value> = page.into_iter().collect();
-                    records += page.len();
-                    view.records(&page, &scrub);
-                }
-                Event::State { state, .. } => view.say(&json!({"state": state}), || format!("  state {state}")),
-                Event::Ended { error, .. } => {
-                    view.say(&json!({"ended": stream, "requests": asked, "records": records}), || format!("end of {stream}: {asked} requests, {records} records\n"));
-                    return error.map_or(Ok(true), Err);
-                }
-                Event::Started { .. } | Event::ConfigChanged(_) => {}
+            event = next(&mut events) => if let Some(ended) = told(event, view, &scrub, (stream, asked), &mut records) {
+                return ended;
             },
         }
     }
+}
+
+/// Shows an event of a stream of which so much was asked. Gives how the stream has ended, when it has.
+fn told(event: Event, view: &View, scrub: &Scrub, (stream, asked): (&str, usize), records: &mut usize) -> Option<trib_core::Result<bool>> {
+    match event {
+        Event::Records { records: page, .. } => {
+            let page: Vec<Value> = page.into_iter().collect();
+            *records += page.len();
+            view.records(&page, scrub);
+        }
+        Event::State { state, .. } => view.say(&json!({"state": state}), || format!("  state {state}")),
+        Event::Ended { error, .. } => {
+            let count = *records;
+            view.say(&json!({"ended": stream, "requests": asked, "records": count}), || {
+                format!("end of {stream}: {asked} requests, {count} records\n")
+            });
+            return Some(error.map_or(Ok(true), Err));
+        }
+        Event::Started { .. } | Event::ConfigChanged(_) => {}
+    }
+    None
 }
 
 /// The next event; never, as long as the read has not begun.
