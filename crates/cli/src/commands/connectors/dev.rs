@@ -112,7 +112,8 @@ async fn one(
             biased;
             // An answer comes before what is made of it, and that before the next question.
             Some(step) = steps.recv() => {
-                while let (Step::Asking(..), Some(Ok(event))) = (&step, events.as_mut().map(mpsc::Receiver::try_recv)) {
+                let is_question = matches!(step, Step::Asking(..));
+                while let Some(event) = events.as_mut().filter(|_| is_question).and_then(|events| events.try_recv().ok()) {
                     if let Some(ended) = told(event, view, &scrub, (stream, asked), &mut records) {
                         return ended;
                     }
