@@ -331,3 +331,14 @@ fn a_source_that_is_not_there_at_first_is_asked_again() {
     assert_eq!(said.status, Some(1), "{}", said.all());
     assert_eq!(said.all().matches("attempt 1 of 2, next in").count(), 1, "{}", said.all());
 }
+
+#[test]
+fn a_copy_into_one_file_leaves_others_alone() {
+    let folder = Folder::with(&[("r.csv", "id,name\n1,a\n")]);
+    for to in ["./o/t.csv", "./o/t.jsonl", "./o/t.csv"] {
+        ok(&folder, &["copy", "./r.csv", to]);
+    }
+    for file in ["o/t.csv", "o/t.jsonl"] {
+        assert!(std::fs::read_to_string(folder.path().join(file)).unwrap().contains('a'), "{file}");
+    }
+}

@@ -143,7 +143,8 @@ async fn publish(
     manifest.partition_by.clone_from(&table.partition_by);
     let deleted = old.iter().map(|f| f.rows).sum();
     let live: BTreeSet<&str> = manifest.files.iter().map(|f| f.name.as_str()).collect();
-    manifest.replaced = old.into_iter().map(|f| f.name).filter(|name| !live.contains(name.as_str())).collect();
+    // Whoever names one file means that file and no other.
+    manifest.replaced = old.into_iter().map(|f| f.name).filter(|name| !single && !live.contains(name.as_str())).collect();
     manifest::put_table(place, &manifest, &version).await?;
     Ok((outcome(deleted), manifest.replaced))
 }
