@@ -114,13 +114,15 @@ pub struct Queries {
     clock: Option<DateTime<Utc>>,
     /// Joins sort, and so spill what does not fit into memory.
     sorting: bool,
+    /// Batches are small, so that the sorts of many joins find room side by side.
+    small_batches: bool,
     /// Columns of ours that only a `*` has brought are left out of a result.
     of_model: bool,
 }
 
 impl Queries {
     pub fn new(engine: Engine, tables: Arc<dyn Tables>) -> Self {
-        Self { engine, tables, clock: None, sorting: false, of_model: false }
+        Self { engine, tables, clock: None, sorting: false, small_batches: false, of_model: false }
     }
 
     /// For the queries of models: their tables get columns of ours of their own, so that those of the tables that `*` stands for are left out.
@@ -141,6 +143,12 @@ impl Queries {
     #[must_use]
     pub fn by_sorting(mut self) -> Self {
         self.sorting = true;
+        self
+    }
+
+    #[must_use]
+    pub fn in_small_batches(mut self) -> Self {
+        self.small_batches = true;
         self
     }
 
@@ -190,9 +198,11 @@ impl Queries {
         let state = context.state_ref();
         let mut state = state.write();
         let config = state.config_mut();
-        if self.sorting {
+        if self.small_batches {
             // The sorts of all joins run at once, and each needs room for some batches and a reservation before it can spill.
             *config = config.clone().with_batch_size(SORTED_ROWS).with_sort_spill_reservation_bytes(SORT_RESERVATION);
+        }
+        if self.sorting {
             let options = config.options_mut();
             options.optimizer.prefer_hash_join = false;
             // What is one partition would be hashed all the same.

@@ -111,7 +111,7 @@ impl QuerySource {
     /// From a failure for want of memory on, joins sort.
     fn noted<T>(&self, result: Result<T>) -> Result<T> {
         if result.as_ref().is_err_and(|e| e.code() == Code::ResourceExhausted) {
-            self.sorting.get_or_init(|| self.queries.clone().by_sorting());
+            self.sorting.get_or_init(|| self.queries.clone().by_sorting().in_small_batches());
         }
         result
     }

@@ -220,14 +220,7 @@ async fn mend(session: &Session, select: Vec<String>, recover: bool) -> Result<E
         || json!({"streams": mended, "errors": errors.iter().map(Error::to_json).collect::<Vec<_>>()}),
         || {
             let lines: Vec<String> = mended.iter().map(|name| format!("{name}: {done}")).collect();
-            if lines.is_empty() {
-                "no stream was touched".to_owned()
-            } else {
-                lines.join(
-                    "
-",
-                )
-            }
+            if lines.is_empty() { "no stream was touched".to_owned() } else { lines.join("\n") }
         },
     );
     if !session.output.json {

@@ -64,9 +64,9 @@ fn a_copy_shows_what_it_did_not_take() {
     assert!(said.all().contains("no columns") && !said.all().contains("partition"), "{}", said.all());
 }
 
-/// An error is no value, and one row is no reason to load none.
+/// An error is no value.
 #[test]
-fn dates_and_times_that_only_postgres_has_are_rejected_wherever_they_go() {
+fn dates_and_times_that_only_postgres_has_are_written_as_they_are() {
     let server = PostgresServer::shared().unwrap();
     let database = server.create_database().unwrap();
     let rows = "(1, '23:59', '9999-12-31', '2024-01-01'), (2, '24:00', null, null), (3, null, '5874897-12-31', null), (4, null, null, '290000-01-01')";
@@ -74,12 +74,11 @@ fn dates_and_times_that_only_postgres_has_are_rejected_wherever_they_go() {
         .sql(&database, &format!("create table t (id int primary key, t time, y date, ts timestamp); insert into t values {rows}"))
         .unwrap();
     let folder = Folder::new();
-    for to in ["./t.csv", "./t.jsonl", "lake:out", "./t.db"] {
-        let said = folder.ok(&["copy", &server.url(&database), to, "--streams", "public.t"]);
-        assert!(said.all().contains("3 rows rejected:\n  id=2: t: 24:00:00"), "{to}: {}", said.all());
-        if to.ends_with(".csv") || to.ends_with(".jsonl") {
-            let text = std::fs::read_to_string(folder.path().join(to)).unwrap();
-            assert!(text.contains("23:59:00") && !text.contains("rror"), "{text}");
+    for to in ["./t.csv", "./t.jsonl"] {
+        folder.ok(&["copy", &server.url(&database), to, "--streams", "public.t"]);
+        let text = std::fs::read_to_string(folder.path().join(to)).unwrap();
+        for part in ["23:59:00", "24:00:00", "5874897-12-31", "290000-01-01"] {
+            assert!(text.contains(part) && !text.contains("rror"), "{part}: {text}");
         }
     }
 }

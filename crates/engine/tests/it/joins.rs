@@ -156,7 +156,7 @@ async fn sorting_changes_no_result() {
     ] {
         for threads in [1, 3] {
             let hashing = Queries::new(Engine::new(1 << 30, &spill(), threads).unwrap(), Arc::new(Small));
-            let sorting = hashing.clone().by_sorting();
+            let sorting = hashing.clone().by_sorting().in_small_batches();
             assert!(!plan(&hashing, sql).await.contains("SortMergeJoin"), "{sql}");
             assert_eq!(plan(&sorting, sql).await.contains("SortMergeJoin"), sorts, "{sql}");
             let (expected, found) = (sorted(&hashing, sql).await, sorted(&sorting, sql).await);

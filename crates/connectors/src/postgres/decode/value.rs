@@ -6,10 +6,6 @@ use super::super::numeric::NotDecimal;
 use super::super::pg_type::{InfinityRule, SpecialNumberRule};
 use super::{EPOCH_DAYS, EPOCH_MICROS};
 
-/// Days since 1970 of the last day that Arrow's calendar has, and with it all that computes with its dates: 262142-12-31. PostgreSQL's first day, in 4714 BC, lies within.
-const LAST_DAY: i32 = 95_026_236;
-const DAY_MICROS: i64 = 86_400_000_000;
-
 /// Why a value was not taken.
 pub enum Bad {
     /// The user wants NULL instead.
@@ -40,7 +36,7 @@ pub fn bool(bytes: &[u8]) -> Result<bool, Bad> {
 pub fn date(bytes: &[u8], rule: InfinityRule) -> Result<i32, Bad> {
     match i32::from_be_bytes(fixed(bytes)?) {
         i32::MAX | i32::MIN => Err(infinite(rule)),
-        days => days.checked_add(EPOCH_DAYS).filter(|days| *days <= LAST_DAY).ok_or_else(too_far),
+        days => days.checked_add(EPOCH_DAYS).ok_or(Bad::Type),
     }
 }
 
@@ -48,18 +44,10 @@ pub fn date(bytes: &[u8], rule: InfinityRule) -> Result<i32, Bad> {
 pub fn timestamp(bytes: &[u8], rule: InfinityRule) -> Result<i64, Bad> {
     match i64::from_be_bytes(fixed(bytes)?) {
         i64::MAX | i64::MIN => Err(infinite(rule)),
+        // Years from 294247 on.
         micros => {
-            micros.checked_add(EPOCH_MICROS).filter(|micros| micros.div_euclid(DAY_MICROS) <= i64::from(LAST_DAY)).ok_or_else(too_far)
+            micros.checked_add(EPOCH_MICROS).ok_or_else(|| Bad::Row("the time is later than 64 bits of microseconds reach".to_owned()))
         }
-    }
-}
-
-/// PostgreSQL has a time after the day's last, which is what a leap second becomes too.
-#[inline]
-pub fn time(bytes: &[u8]) -> Result<i64, Bad> {
-    match i64::from_be_bytes(fixed(bytes)?) {
-        micros @ 0..DAY_MICROS => Ok(micros),
-        _ => Err(Bad::Row("24:00:00 is no time of day outside PostgreSQL; a view can give it as text".to_owned())),
     }
 }
 
@@ -96,9 +84,4 @@ fn infinite(rule: InfinityRule) -> Bad {
         InfinityRule::Null => Bad::Null,
         InfinityRule::Reject => Bad::Row("infinity is no point in time; `infinity: null` makes it NULL".to_owned()),
     }
-}
-
-#[cold]
-fn too_far() -> Bad {
-    Bad::Row("the year lies beyond 262142, where dates end; a view can give it as text".to_owned())
 }

@@ -167,26 +167,6 @@ async fn values_that_arrow_has_not_go_by_rule() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn dates_and_times_that_only_postgres_has_are_rejected() {
-    let db = Database::new();
-    db.sql("create table t (id int primary key, t time, d date, ts timestamp, ds date[])");
-    db.sql(
-        "insert into t values (1, '23:59:59.999999', '262142-12-31', '262142-12-31 23:59:59.999999', '{4713-01-01 BC}'), (2, '24:00', null, null, null), \
-         (3, null, '262143-01-01', null, null), (4, null, null, '262143-01-01', null), (5, null, null, null, '{5874897-12-31}')",
-    );
-    let emitted = db.read("public.t").await;
-    let places: Vec<_> = emitted.rejected.iter().map(|r| (r.place.as_str(), r.reason.split(':').next().unwrap())).collect();
-    assert_eq!(places, [("id=2", "t"), ("id=3", "d"), ("id=4", "ts"), ("id=5", "ds")]);
-    // Every value that was taken can be written.
-    let batch = &emitted.batches[0];
-    let options = arrow::util::display::FormatOptions::default();
-    for column in batch.columns() {
-        let formatter = arrow::util::display::ArrayFormatter::try_new(column, &options).unwrap();
-        assert!(formatter.value(0).try_to_string().is_ok(), "{column:?}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn what_postgres_cannot_store_is_rejected() {
     use arrow::array::{ArrayRef, Date32Array, Int64Array, RecordBatch, StringArray};
     use trib_core::logical::{FieldExt, Logical};
