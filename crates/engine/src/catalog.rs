@@ -101,7 +101,7 @@ impl fmt::Debug for Overlay {
 const TOO_LARGE: &str = "filter or aggregate before joining, or do a part in a model of its own; \
                          a join on anything but equal values holds one side whole";
 
-/// Rows of a batch, and bytes that a sort keeps free for merging what it has spilled, where joins sort.
+/// Rows of a small batch, and bytes that a sort keeps free beside it for merging what it has spilled.
 const SORTED_ROWS: usize = 1024;
 const SORT_RESERVATION: usize = 1 << 20;
 
@@ -146,6 +146,7 @@ impl Queries {
         self
     }
 
+    /// Slower, for where there is little memory.
     #[must_use]
     pub fn in_small_batches(mut self) -> Self {
         self.small_batches = true;

@@ -9,7 +9,7 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, FieldRef};
 use arrow::error::ArrowError;
 use arrow::json::writer::{Encoder, EncoderFactory, EncoderOptions, NullableEncoder, make_encoder};
-use arrow::util::display::{ArrayFormatter, FormatOptions};
+use arrow::util::display::ArrayFormatter;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use trib_core::Result;
@@ -144,8 +144,7 @@ struct Shown<'a> {
 
 impl<'a> Shown<'a> {
     fn new(array: &'a dyn Array, zone: &'static str) -> Result<Self, ArrowError> {
-        const OPTIONS: FormatOptions<'_> = FormatOptions::new();
-        Ok(Self { array, formatter: ArrayFormatter::try_new(array, &OPTIONS)?, zone, text: String::new() })
+        Ok(Self { array, formatter: ArrayFormatter::try_new(array, &shown::OPTIONS)?, zone, text: String::new() })
     }
 }
 

@@ -60,8 +60,7 @@ pub fn without(text: &str, secrets: impl IntoIterator<Item = impl AsRef<str>>) -
 pub fn parts_of_address(secret: &str) -> Vec<String> {
     let Ok(url) = Url::parse(secret) else { return Vec::new() };
     let values = url.query_pairs().map(|(_, value)| value.into_owned());
-    let parts = [url.path().to_owned(), url.password().unwrap_or_default().to_owned()].into_iter().chain(values);
-    parts.filter(|part| part.len() >= 6).collect()
+    [url.path().to_owned(), url.password().unwrap_or_default().to_owned()].into_iter().chain(values).collect()
 }
 
 /// Secrets that are known, those among them that answers have told.

@@ -55,13 +55,11 @@ impl Env {
         budget: Option<Budget>,
         pace: Pace,
         jobs: usize,
-        mut secrets: Vec<String>,
+        secrets: Vec<String>,
         keepsake: Option<Keepsake>,
     ) -> Self {
         let parts: Vec<String> = secrets.iter().flat_map(|secret| scrub::parts_of_address(secret)).collect();
-        secrets.extend(parts);
-        secrets.sort_by_key(|s| std::cmp::Reverse(s.len()));
-        Self {
+        let env = Self {
             config: Arc::new(config),
             client,
             budget,
@@ -74,7 +72,9 @@ impl Env {
             clients: Mutex::default(),
             secrets: Mutex::new(secrets),
             changes: Mutex::default(),
-        }
+        };
+        parts.iter().for_each(|part| env.hide(part));
+        env
     }
 
     pub(super) fn scope(&self) -> Scope<'_> {

@@ -10,7 +10,7 @@ use arrow::buffer::NullBuffer;
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Field, IntervalMonthDayNano, TimeUnit, i256};
 use arrow::json::{LineDelimitedWriter, WriterBuilder, writer::LineDelimited};
-use arrow::util::display::{ArrayFormatter, FormatOptions};
+use arrow::util::display::ArrayFormatter;
 use bytes::BufMut;
 use serde::de::IgnoredAny;
 use serde_json::Value;
@@ -94,11 +94,10 @@ impl Rows<'_> {
     }
 
     fn reject(&mut self, row: usize, column: usize, reason: &str) {
-        let options = FormatOptions::default();
         let targets = self.prepared.targets;
         let text = |i: usize| {
             let array = &self.prepared.arrays[i];
-            match ArrayFormatter::try_new(array.as_ref(), &options) {
+            match ArrayFormatter::try_new(array.as_ref(), &shown::OPTIONS) {
                 Ok(formatter) if array.is_valid(row) => shown::text(&formatter, array, row).map_or(Value::Null, Value::String),
                 _ => Value::Null,
             }

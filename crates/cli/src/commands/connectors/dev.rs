@@ -119,20 +119,20 @@ async fn one(
                     }
                 }
                 match step {
-                Step::Asking(..) if pages.is_some_and(|most| asked >= most) => {
-                    view.say(&json!({"stopped": stream, "requests": asked, "records": records}), || format!("stopped after {asked} requests, {records} records: there is more\n"));
-                    return Ok(true);
-                }
-                Step::Asking(sent, go) => {
-                    if asked > 0 && view.steps && !matches!(output::ask("next request? [Enter, q]").as_deref(), Some("")) {
-                        return Ok(false);
+                    Step::Asking(..) if pages.is_some_and(|most| asked >= most) => {
+                        view.say(&json!({"stopped": stream, "requests": asked, "records": records}), || format!("stopped after {asked} requests, {records} records: there is more\n"));
+                        return Ok(true);
                     }
-                    asked += 1;
-                    view.request(&sent);
-                    let _ = go.send(());
-                }
-                Step::Answered(kept, took) => view.answer(&kept, took),
-                Step::Failed(why) => view.say(&json!({"failed": why}), || format!("  <- {why}")),
+                    Step::Asking(sent, go) => {
+                        if asked > 0 && view.steps && !matches!(output::ask("next request? [Enter, q]").as_deref(), Some("")) {
+                            return Ok(false);
+                        }
+                        asked += 1;
+                        view.request(&sent);
+                        let _ = go.send(());
+                    }
+                    Step::Answered(kept, took) => view.answer(&kept, took),
+                    Step::Failed(why) => view.say(&json!({"failed": why}), || format!("  <- {why}")),
                 }
             }
             started = &mut reading, if events.is_none() => {

@@ -11,7 +11,7 @@ mod value;
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions};
 use arrow::compute;
 use arrow::datatypes::SchemaRef;
-use arrow::util::display::{ArrayFormatter, FormatOptions};
+use arrow::util::display::ArrayFormatter;
 use serde_json::Value;
 use trib_core::{Code, Error, RejectedRow, Result};
 use trib_kit::shown;
@@ -123,8 +123,7 @@ impl Decoder {
     }
 
     fn describe(&self, arrays: &[ArrayRef], bad: &[BadRow]) -> Result<Vec<RejectedRow>> {
-        let options = FormatOptions::default();
-        let formatters = arrays.iter().map(|a| ArrayFormatter::try_new(a.as_ref(), &options)).collect::<Result<Vec<_>, _>>()?;
+        let formatters = arrays.iter().map(|a| ArrayFormatter::try_new(a.as_ref(), &shown::OPTIONS)).collect::<Result<Vec<_>, _>>()?;
         let text = |column: usize, row: usize| shown::text(&formatters[column], &arrays[column], row).unwrap_or_default();
         let name = |column: usize| self.schema.field(column).name();
         let one = |bad: &[BadRow]| {
