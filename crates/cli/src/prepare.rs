@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use trib_core::{Catalog, Code, Connector, Error, Source, WriteMode};
-use trib_engine::ChangeSource;
+use trib_engine::steps::Steps;
+use trib_engine::{ChangeSource, Engine};
 use trib_project::select::Selection;
 use trib_project::{Connection, StreamPlan, Sync, check_writers};
 use trib_runtime::{Renew, StreamTask, SyncTask, TOGETHER, fill};
@@ -43,6 +44,13 @@ pub async fn sync(session: &Session, sync: &Sync, wanted: &Wanted<'_>) -> Vec<Re
     prepared
 }
 
+/// What the stream's SQL says has a place in the project only here: a run knows the text alone.
+async fn checked(engine: &Engine, plan: &StreamPlan, task: trib_core::Result<StreamTask>) -> trib_core::Result<StreamTask> {
+    let task = task?;
+    Steps::compile(engine, &task.spec.schema, &task.spec.transform).await.map_err(|e| plan.mark(e))?;
+    Ok(task)
+}
+
 /// Takes streams out that would write a table which another stream writes already; the others join `writers`.
 pub fn admit(prepared: &mut Prepared, writers: &mut Vec<StreamPlan>) {
     for plan in std::mem::take(&mut prepared.plans) {
@@ -77,11 +85,12 @@ async fn source_of(session: &Session, sync: &Sync, name: &str, wanted: &Wanted<'
     let identity = identity(project, &sync.name, name);
     let mut chosen = choose(sync, name, &catalog, wanted, &loaded_before(session.store().await?, &identity).await?)?;
 
+    let engine = session.engine()?;
     let mut streams = Vec::new();
     let mut plans = Vec::new();
     for plan in chosen.plans {
         let task = catalog.stream(&plan.stream).and_then(|s| stream_task(&plan, s, connector.pushes_filter, wanted.ask));
-        match task {
+        match checked(&engine, &plan, task).await {
             Ok(task) => {
                 streams.push(task);
                 plans.push(plan);
@@ -101,7 +110,6 @@ async fn source_of(session: &Session, sync: &Sync, name: &str, wanted: &Wanted<'
         limits: limits(&sync.spec, project.threads, connection.threads),
     };
     if !wanted.ask.columns.is_empty() {
-        let engine = session.engine()?;
         for stream in std::mem::take(&mut task.streams) {
             match fill(&engine, &task, &stream, &wanted.ask.columns).await {
                 Ok(stream) => task.streams.push(stream),

@@ -236,14 +236,18 @@ impl Error {
         self
     }
 
-    /// The text that the error is about stands in a file, from this line on. A place within the text (a line and column in a file
-    /// without a name) becomes a place in the file; an error without one is placed at the text's beginning.
+    /// The text that the error is about stands in a file: a place within the text (a line and column in a file without a name) becomes the one that
+    /// `place` gives for it, and so does none at all. An error that names a file keeps its place.
     #[must_use]
-    pub fn within(mut self, path: impl Into<String>, first_line: usize) -> Self {
-        let place = &mut self.0.place;
-        if place.file.as_ref().is_none_or(String::is_empty) {
-            place.line = Some(place.line.map_or(first_line, |line| first_line + line - 1));
-            place.file = Some(path.into());
+    pub fn within(
+        mut self,
+        path: impl Into<String>,
+        place: impl FnOnce(Option<usize>, Option<usize>) -> (Option<usize>, Option<usize>),
+    ) -> Self {
+        let own = &mut self.0.place;
+        if own.file.as_ref().is_none_or(String::is_empty) {
+            (own.line, own.column) = place(own.line, own.column);
+            own.file = Some(path.into());
         }
         self
     }

@@ -24,6 +24,7 @@ pub mod relation;
 pub mod secret;
 pub mod source;
 pub mod state;
+pub mod syntax;
 pub mod transform;
 pub mod turn;
 

@@ -13,9 +13,10 @@ use datafusion::common::Column;
 use datafusion::dataframe::DataFrame;
 use datafusion::datasource::ViewTable;
 use datafusion::error::DataFusionError;
-use datafusion::execution::context::SQLOptions;
+use datafusion::execution::SessionState;
 use datafusion::logical_expr::Expr;
 use datafusion::prelude::SessionContext;
+use datafusion::sql::parser::Statement;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use trib_core::name::system;
@@ -23,8 +24,8 @@ use trib_core::{BatchStream, Code, Error, Result, TableName};
 
 use crate::clock;
 use crate::field_hash;
-use crate::grouping;
 use crate::session::{CATALOG, Engine, NO_SCHEMA, query_error, unwrapped};
+use crate::sql;
 
 /// What a name in a query stands for.
 pub enum Relation {
@@ -165,13 +166,11 @@ impl Queries {
     /// so again in every `async` function around it.
     pub fn frame<'a>(&'a self, sql: &'a str) -> BoxFuture<'a, Result<DataFrame>> {
         Box::pin(async move {
-            grouping::check(sql)?;
             let lists = sql.to_ascii_lowercase().contains("information_schema");
             let known = if lists { self.tables.known().await? } else { Vec::new() };
             let asked = Asked { tables: self.tables.clone(), known: Arc::new(known), missing: Arc::default() };
             let context = self.context(&asked);
-            let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
-            let frame = context.sql_with_options(sql, options).await.map_err(|e| asked.explain(e))?;
+            let frame = sql::frame(&context, sql, |e| asked.explain(e)).await?;
             if self.of_model && leaves_ours_out(sql) { without_ours(frame) } else { Ok(frame) }
         })
     }
@@ -209,7 +208,6 @@ impl Queries {
             // What is one partition would be hashed all the same.
             options.execution.target_partitions = options.execution.target_partitions.max(2);
         }
-        config.options_mut().sql_parser.collect_spans = true;
         drop(state);
         context.register_udf(field_hash::function());
         if let Some(now) = self.clock {
@@ -334,9 +332,9 @@ impl CatalogProvider for Names {
     }
 }
 
-fn view(context: SessionContext, sql: String) -> BoxFuture<'static, Result<Arc<dyn TableProvider>, DataFusionError>> {
+fn view(state: SessionState, query: Statement, sql: String) -> BoxFuture<'static, Result<Arc<dyn TableProvider>, DataFusionError>> {
     Box::pin(async move {
-        let plan = context.state().create_logical_plan(&sql).await?;
+        let plan = state.statement_to_plan(query).await?;
         Ok(Arc::new(ViewTable::new(plan, Some(sql))) as Arc<dyn TableProvider>)
     })
 }
@@ -359,12 +357,14 @@ impl SchemaProvider for OneSchema {
         match self.asked.tables.find(&wanted).await {
             Ok(Some(Relation::Table(provider))) => Ok(Some(provider)),
             Ok(Some(Relation::View(sql))) => {
-                if let Err(e) = grouping::check(&sql) {
-                    self.asked.note(e);
-                    return Ok(None);
+                let state = self.queries.context(&self.asked).state();
+                match sql::statement(&state, &sql) {
+                    Ok(query) => view(state, query, sql).await.map(Some),
+                    Err(e) => {
+                        self.asked.note(e);
+                        Ok(None)
+                    }
                 }
-                let view = view(self.queries.context(&self.asked), sql);
-                view.await.map(Some)
             }
             Ok(None) => {
                 self.asked.note(Error::new(Code::NotFound, "there is no such table").detail(wanted.to_string()));

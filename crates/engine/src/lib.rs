@@ -36,6 +36,7 @@ pub mod session;
 pub mod shelf;
 pub mod source_table;
 mod spill;
+pub mod sql;
 pub mod steps;
 mod subject;
 mod truncated;

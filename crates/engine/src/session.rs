@@ -13,9 +13,9 @@ use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use trib_core::error::closest;
-use trib_core::{Code, Error, Result};
+use trib_core::{Code, Error, Result, syntax};
 
-use crate::truncated;
+use crate::{sql, truncated};
 
 /// The catalog of a session, and its schema for names without one.
 pub const CATALOG: &str = "tributary";
@@ -49,6 +49,7 @@ impl Engine {
             .with_default_catalog_and_schema(CATALOG, NO_SCHEMA);
         // Text stays Utf8, which every destination takes without another cast.
         config.options_mut().sql_parser.map_string_types_to_utf8view = false;
+        config.options_mut().sql_parser.collect_spans = true;
         config.options_mut().execution.time_zone = Some("UTC".into());
         let state = SessionStateBuilder::new()
             .with_config(config)
@@ -63,7 +64,7 @@ impl Engine {
     pub fn expression(&self, sql: &str, schema: &Schema) -> Result<Arc<dyn PhysicalExpr>> {
         let context = self.context();
         let schema = DFSchema::try_from(schema.clone()).map_err(query_error)?;
-        let expr = context.parse_sql_expr(sql, &schema).map_err(query_error)?;
+        let expr = sql::expression(&context.state(), sql, &schema)?;
         context.create_physical_expr(expr, &schema).map_err(query_error)
     }
 
@@ -120,7 +121,8 @@ pub fn query_error(e: DataFusionError) -> Error {
     let at = e.diagnostic().and_then(|d| d.span).map(|span| span.start);
     let said = said(&e);
     let error = match e.find_root() {
-        D::SQL(..) => Error::new(Code::ConfigInvalid, "the SQL cannot be parsed").detail(said),
+        // What is parsed only while it is planned has no place: a number's digits, say.
+        D::SQL(parser, _) => syntax::error("", &parser.to_string()),
         D::SchemaError(inner, _) => match inner.as_ref() {
             SchemaError::FieldNotFound { field, valid_fields } => unknown_column(field, valid_fields),
             _ => Error::new(Code::ConfigInvalid, "the SQL does not fit the tables that it reads").detail(said),

@@ -28,6 +28,7 @@ use crate::lineage;
 use crate::protect::Protection;
 use crate::rejected::Kept;
 use crate::session::{Engine, plain_schema, query_error, unwrapped};
+use crate::sql;
 
 /// A compiled [`Transform`] for one stream.
 pub struct Steps {
@@ -290,7 +291,7 @@ async fn query_schema(engine: &Engine, sql: &str, input: &SchemaRef) -> Result<S
 
 /// Boxed as [`crate::catalog::execute`] is.
 fn planned(context: SessionContext, sql: String) -> BoxFuture<'static, Result<DataFrame>> {
-    Box::pin(async move { context.sql(&sql).await.map_err(query_error) })
+    Box::pin(async move { sql::frame(&context, &sql, query_error).await })
 }
 
 fn with_input(engine: &Engine, schema: &SchemaRef, rows: BatchStream) -> Result<SessionContext> {
@@ -304,7 +305,7 @@ fn with_input(engine: &Engine, schema: &SchemaRef, rows: BatchStream) -> Result<
 fn run_query(engine: Engine, sql: String, schema: SchemaRef, rows: BatchStream) -> BatchStream {
     let start = async move {
         let context = with_input(&engine, &schema, rows)?;
-        let frame = context.sql(&sql).await.map_err(query_error)?;
+        let frame = planned(context, sql).await?;
         let plain = plain_schema(frame.schema().as_arrow());
         let stream = frame.execute_stream().await.map_err(query_error)?;
         Ok::<_, Error>(stream.map(move |batch| {

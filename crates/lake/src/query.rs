@@ -10,7 +10,6 @@ use datafusion::dataframe::DataFrame;
 use datafusion::datasource::empty::EmptyTable;
 use datafusion::error::DataFusionError;
 use datafusion::execution::TaskContext;
-use datafusion::execution::context::SQLOptions;
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::physical_plan::SendableRecordBatchStream;
@@ -135,10 +134,7 @@ pub(crate) fn provider<'a>(layout: &'a Layout, log: &'a TableLog, snapshot: Snap
 
 /// A query that changes nothing; boxed as [`provider`] is.
 fn read_only(session: SessionContext, sql: String) -> BoxFuture<'static, Result<BatchStream>> {
-    Box::pin(async move {
-        let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
-        rows(session.sql_with_options(&sql, options).await.map_err(failure::query)?).await
-    })
+    Box::pin(async move { rows(trib_engine::sql::frame(&session, &sql, failure::query).await?).await })
 }
 
 /// Starts what was planned; boxed as [`provider`] is.

@@ -252,7 +252,7 @@ fn snapshot_field<'a>(snapshot: &'a Snapshot, column: &str, read: &StreamRead) -
 /// The columns of those rows that filter and range let through.
 fn selected(mut frame: DataFrame, piece: &Piece, columns: &[String]) -> Result<(SchemaRef, DataFrame)> {
     if let Some(filter) = &piece.filter {
-        let condition = frame.parse_sql_expr(filter).map_err(failure::query)?;
+        let condition = trib_engine::sql::expression(&frame.clone().into_parts().0, filter, frame.schema())?;
         frame = frame.filter(condition).map_err(failure::query)?;
     }
     if let Some(range) = &piece.range {

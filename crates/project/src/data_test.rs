@@ -156,14 +156,16 @@ impl DataTest {
         let mut errors = Vec::new();
         let mut take = |test: Result<Self>, setting: String| match test {
             Ok(test) => tests.push(test),
+            // Only what is said of a test's own SQL has a place.
+            Err(e) if e.place().line.is_some() => errors.push(e.setting(setting + ".sql")),
             Err(e) => errors.push(e.setting(setting)),
         };
-        for test in table {
-            take(Self::parse(test, None), "tests".to_owned());
+        for (i, test) in table.iter().enumerate() {
+            take(Self::parse(test, None), format!("tests.{i}"));
         }
         for (column, written) in columns {
-            for test in written {
-                take(Self::parse(test, Some(column)), format!("columns.{column}.tests"));
+            for (i, test) in written.iter().enumerate() {
+                take(Self::parse(test, Some(column)), format!("columns.{column}.tests.{i}"));
             }
         }
         if errors.is_empty() { Ok(tests) } else { Err(errors) }

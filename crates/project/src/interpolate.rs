@@ -100,7 +100,8 @@ fn fill_below(node: &Node, variables: &Variables, path: &mut Vec<String>, missin
         }
         Content::Text(text) if text.contains('$') => {
             return match fill_text(text, variables) {
-                Ok((text, filled)) => Node { at: node.at.clone(), content: Content::Text(text), filled },
+                // What was filled in has moved what stands behind it.
+                Ok((text, filled)) => Node { filled, ..Node::text(node.at.clone(), text) },
                 Err(problem) => {
                     missing.push(Missing {
                         message: problem.message,
@@ -116,7 +117,7 @@ fn fill_below(node: &Node, variables: &Variables, path: &mut Vec<String>, missin
         }
         other => other.clone(),
     };
-    Node { at: node.at.clone(), content, filled: node.filled }
+    Node { at: node.at.clone(), content, filled: node.filled, begins: node.begins.clone() }
 }
 
 #[derive(Debug)]

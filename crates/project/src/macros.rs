@@ -53,8 +53,16 @@ pub(crate) struct Templates {
 #[derive(Debug)]
 pub(crate) struct Filled {
     pub sql: String,
-    /// For each of its lines the line of the file that it comes from.
-    pub lines: Vec<usize>,
+    pub lines: Vec<Line>,
+}
+
+/// Where a line of what was filled in comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Line {
+    /// The line of the file.
+    pub number: usize,
+    /// Nothing was filled in: its columns are those of the file.
+    pub as_it_is: bool,
 }
 
 impl Templates {
@@ -114,8 +122,11 @@ impl Templates {
         // Filled in once more with marks. Where they change what comes out, nobody can say where its lines come from.
         let marked = self.rendered(file, &marked(&text), vars).ok();
         let lines = marked.and_then(|marked| lines(raised(&marked, first_line), &filled, first_line));
-        let lines = lines.unwrap_or_else(|| vec![first_line; filled.split('\n').count()]);
-        Ok(Filled { sql: filled, lines })
+        let numbers = lines.unwrap_or_else(|| vec![first_line; filled.split('\n').count()]);
+        let written: Vec<&str> = sql.split('\n').collect();
+        let as_it_is = |number: usize, line: &str| written.get(number - first_line).is_some_and(|w| *w == line);
+        let lines = numbers.into_iter().zip(filled.split('\n')).map(|(number, line)| Line { number, as_it_is: as_it_is(number, line) });
+        Ok(Filled { lines: lines.collect(), sql: filled })
     }
 
     fn rendered(&self, file: &str, text: &str, vars: &BTreeMap<String, serde_json::Value>) -> Result<String> {
@@ -345,21 +356,21 @@ mod tests {
     fn lines_come_from_where_they_stand() {
         let sql = "\nselect\n{% for k in kinds %}\n  '{{ n }}' as x,\n{% endfor %}\n  {{ euros('a') }} as y,\n{% if false %}\n  no,\n{% endif %}\n  z";
         let filled = fill(&[("euros", EUROS)], sql).unwrap();
-        let named: Vec<(usize, &str)> =
-            filled.lines.iter().copied().zip(filled.sql.split('\n')).filter(|(_, l)| !l.trim().is_empty()).collect();
+        let lines = filled.lines.iter().zip(filled.sql.split('\n'));
+        let named: Vec<_> = lines.filter(|(_, l)| !l.trim().is_empty()).map(|(line, text)| (line.number, text, line.as_it_is)).collect();
         let expected = [
-            (6, "select"),
-            (8, "  '2' as x,"),
-            (8, "  '2' as x,"),
-            (10, "  round("),
-            (10, "  a / 100.0,"),
-            (10, "  2) as y,"),
-            (14, "  z"),
+            (6, "select", true),
+            (8, "  '2' as x,", false),
+            (8, "  '2' as x,", false),
+            (10, "  round(", false),
+            (10, "  a / 100.0,", false),
+            (10, "  2) as y,", false),
+            (14, "  z", true),
         ];
         assert_eq!(named, expected);
         // Marks that change what comes out are no marks.
         let filled = fill(&[], "{% set a %}x{% endset %}{% if a == 'x' %}yes{% endif %}").unwrap();
-        assert_eq!((filled.sql.as_str(), filled.lines), ("yes", vec![5]));
+        assert_eq!((filled.sql.as_str(), filled.lines), ("yes", vec![Line { number: 5, as_it_is: false }]));
     }
 
     #[test]

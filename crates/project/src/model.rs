@@ -9,7 +9,7 @@ use crate::data_test::DataTest;
 use crate::decode::decode;
 use crate::files::Text;
 use crate::interpolate::{Missing, Variables, fill};
-use crate::macros::Templates;
+use crate::macros::{Line, Templates};
 use crate::place::At;
 use crate::sql_tables::{Mention, mentions};
 use crate::yaml::{self, Content, Node};
@@ -37,8 +37,8 @@ pub struct Model {
     pub reads: BTreeSet<TableName>,
     /// Those that it reads in other connections.
     pub elsewhere: BTreeSet<(String, TableName)>,
-    /// Of a template: the line of the file for each line of the query.
-    lines: Option<Vec<usize>>,
+    /// Of a template: where each line of the query comes from.
+    lines: Option<Vec<Line>>,
     /// Where it names them.
     pub mentions: Vec<Mention>,
     /// Data tests on the result.
@@ -85,21 +85,16 @@ impl Model {
     }
 }
 
-/// `lines` is the line of the file for each line of the SQL, where it was filled in.
-fn within(error: Error, file: &str, first_line: usize, lines: Option<&[usize]>) -> Error {
-    let (Some(lines), place) = (lines, error.place().clone()) else { return error.within(file, first_line) };
-    if place.file.is_some_and(|file| !file.is_empty()) {
-        return error;
-    }
-    let line = place.line.and_then(|line| lines.get(line.checked_sub(1)?).copied()).unwrap_or(first_line);
-    // A column of the SQL is none of the template.
-    let mut placed = Error::new(error.code(), error.message()).file(file, Some(line), None);
-    placed = error.detail_text().into_iter().fold(placed, Error::detail);
-    placed = error.hint_text().into_iter().fold(placed, Error::hint);
-    placed = place.connection.into_iter().fold(placed, Error::connection);
-    placed = place.stream.into_iter().fold(placed, Error::stream);
-    let causes = error.causes();
-    if causes.is_empty() { placed } else { placed.source(causes.join("; ")) }
+/// `lines` is where each line of the SQL comes from, where it was filled in.
+fn within(error: Error, file: &str, first_line: usize, lines: Option<&[Line]>) -> Error {
+    error.within(file, |line, column| match (lines, line) {
+        (_, None) => (Some(first_line), None),
+        (None, Some(line)) => (Some(first_line + line - 1), column),
+        (Some(lines), Some(line)) => {
+            let written = line.checked_sub(1).and_then(|i| lines.get(i));
+            (Some(written.map_or(first_line, |w| w.number)), column.filter(|_| written.is_some_and(|w| w.as_it_is)))
+        }
+    })
 }
 
 /// A text that would bring a variable of the process into SQL, which is shown on pages and in events.
@@ -227,7 +222,7 @@ pub(crate) fn read(
     errors.extend(right.map_err(|e| at.mark(e)).err());
     let tests = DataTest::of_table(&spec.tests, spec.columns.iter().map(|(name, column)| (name.as_str(), column.tests.as_slice())));
     let tests = tests.unwrap_or_else(|wrong| {
-        errors.extend(wrong.into_iter().map(|e| at.mark(e)));
+        errors.extend(wrong.into_iter().map(|e| own.mark(e)));
         Vec::new()
     });
     if errors.len() > found {

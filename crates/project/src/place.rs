@@ -19,9 +19,9 @@ impl At {
         Self { file: file.into(), line: 1, column: 1 }
     }
 
-    /// The error, with this place unless it has one already.
+    /// The error, with this place unless it has one in a file already.
     pub fn mark(&self, error: Error) -> Error {
-        error.file(&*self.file, Some(self.line), Some(self.column))
+        error.within(&*self.file, |_, _| (Some(self.line), Some(self.column)))
     }
 }
 

@@ -61,6 +61,16 @@ pub struct StreamPlan {
     pub allow_empty: bool,
     /// Where the stream, or the glob that takes it, is declared.
     pub at: At,
+    /// What is written of the stream, for places.
+    node: Node,
+}
+
+impl StreamPlan {
+    /// An error about a setting of the stream, at the setting: one about SQL at its place in that. One that names no setting is about the whole.
+    pub fn mark(&self, error: Error) -> Error {
+        let error = error.stream(&self.stream);
+        if error.place().setting.is_some() { self.node.mark(error) } else { self.at.mark(error) }
+    }
 }
 
 /// How deletes are found and what they do.
@@ -178,6 +188,7 @@ impl Sync {
             full_refresh: spec.full_refresh.unwrap_or(true),
             allow_empty: self.spec.allow_empty,
             at: s.declared(),
+            node,
         }))
     }
 }
@@ -220,7 +231,7 @@ impl Settings<'_> {
             .map(|(name, rule)| (rule.rename.clone().unwrap_or_else(|| self.sync.spec.naming.apply(name)), rule.tests.as_slice()))
             .collect();
         DataTest::of_table(&self.spec.tests, columns.iter().map(|(name, tests)| (name.as_str(), *tests)))
-            .map_err(|mut wrong| self.wrong("tests", wrong.swap_remove(0)))
+            .map_err(|mut wrong| self.node.mark(wrong.swap_remove(0)))
     }
 
     fn key(&self) -> Result<Vec<String>> {

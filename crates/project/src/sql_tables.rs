@@ -6,8 +6,8 @@ use std::ops::ControlFlow;
 use sqlparser::ast::{Ident, ObjectName, Query, Statement, TableFactor, Visit, Visitor};
 use sqlparser::dialect::GenericDialect;
 use sqlparser::parser::{Parser, ParserError};
-use sqlparser::tokenizer::Location;
-use trib_core::{Code, Error, Result, TableName};
+use sqlparser::tokenizer::{Location, Token};
+use trib_core::{Code, Error, Result, TableName, syntax};
 
 use crate::data_test::{ident, quoted};
 
@@ -75,9 +75,9 @@ pub fn renamed(sql: &str, rename: impl Fn(&TableName) -> Option<String>) -> Resu
 
 /// Where a query names tables, its common table expressions and table functions left out.
 ///
-/// An error has code `config_invalid`, and the line and column within `sql` where the parser stopped.
+/// An error has code `config_invalid`; one of the parser's has its place within `sql` (see [`syntax::error`]).
 pub fn mentions(sql: &str) -> Result<Vec<Mention>> {
-    let statements = Parser::parse_sql(&GenericDialect {}, sql).map_err(|e| syntax(&e))?;
+    let statements = Parser::parse_sql(&GenericDialect {}, sql).map_err(|e| syntax::error(sql, &e.to_string()))?;
     let invalid = |message| Error::new(Code::ConfigInvalid, message);
     match statements.as_slice() {
         [statement @ Statement::Query(_)] => {
@@ -87,24 +87,16 @@ pub fn mentions(sql: &str) -> Result<Vec<Mention>> {
             Ok(reads.found)
         }
         [] => Err(invalid("there is no query")),
-        [_] => Err(invalid("the statement is not a query").hint("a model is one `select`")),
-        _ => Err(invalid("there is more than one statement").hint("a model is one `select`; use `with` for steps in between")),
+        [_] => Err(invalid("the statement is not a query").hint("it is one `select`")),
+        _ => Err(invalid("there is more than one statement").hint("it is one `select`; use `with` for steps in between")),
     }
 }
 
-fn syntax(e: &ParserError) -> Error {
-    let text = match e {
-        ParserError::TokenizerError(text) | ParserError::ParserError(text) => text.as_str(),
-        ParserError::RecursionLimitExceeded => "it is nested too deeply",
-    };
-    // The parser has no places in its errors but in their text.
-    let (text, place) = text.rsplit_once(" at Line: ").unwrap_or((text, ""));
-    let mut numbers = place.split(", Column: ").map(|n| n.trim().parse().ok());
-    let error = Error::new(Code::ConfigInvalid, "the SQL cannot be parsed").detail(text);
-    match numbers.next().flatten() {
-        Some(line) => error.file("", Some(line), numbers.next().flatten()),
-        None => error,
-    }
+/// An error unless the text is one SQL expression.
+pub fn check_expression(sql: &str) -> Result<()> {
+    let wrong = |e: ParserError| syntax::error(sql, &e.to_string());
+    let mut parser = Parser::new(&GenericDialect {}).try_with_sql(sql).map_err(wrong)?;
+    parser.parse_expr().and_then(|_| parser.expect_token(&Token::EOF)).map(drop).map_err(wrong)
 }
 
 #[derive(Default)]
@@ -210,7 +202,7 @@ mod tests {
     #[test]
     fn what_is_not_one_query() {
         for (sql, line) in [
-            ("select * from a join", None),
+            ("select * from a join", Some(1)),
             ("select * from a b c", Some(1)),
             ("select 1\nfrm x y z", Some(2)),
             ("", None),

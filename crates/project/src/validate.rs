@@ -8,12 +8,13 @@ use trib_core::mode::{Fit, fit};
 use trib_core::{Code, Connector, Error};
 
 use crate::coerce;
-use crate::config::delivery::Write;
+use crate::config::delivery::{Key, Write};
 use crate::graph::Graph;
 use crate::pattern::Pattern;
 use crate::place::At;
 use crate::project::{Declared, Project};
 use crate::resolve::scope_value;
+use crate::sql_tables;
 use crate::sync::Sync;
 use crate::table_template::TableTemplate;
 use crate::yaml::{Content, Node};
@@ -75,6 +76,35 @@ pub(crate) fn sync_alone(sync: &Sync) -> Vec<Error> {
                 .detail(format!("`read: {}` with `write: {}`: {why}", read.as_str(), write.as_str()))
                 .stream(name);
             note(merged.place(&["write"]), error, &format!("streams.{name}.write"));
+        }
+    }
+    errors.extend(sql_of_streams(sync));
+    errors
+}
+
+/// SQL that is always evaluated here. A condition may be the source's own, and names that are filled in are not known yet.
+fn sql_of_streams(sync: &Sync) -> Vec<Error> {
+    let mut errors: Vec<Error> = Vec::new();
+    for name in sync.patterns().iter().map(Pattern::text) {
+        let Ok((spec, merged)) = sync.stream_settings(name) else { continue };
+        let query = spec.sql.iter().map(|sql| sql_tables::tables(sql).map(drop).map_err(|e| e.setting("sql")));
+        let added = spec.add.iter().filter(|(_, sql)| !sql.contains('{')).map(|(column, sql)| (format!("add.{column}"), sql));
+        let mapped = spec.map.iter().flatten().map(|(field, mapped)| {
+            let inner = if merged.at_path(&["map", field, "value"]).is_some() { ".value" } else { "" };
+            (format!("map.{field}{inner}"), &mapped.0.value)
+        });
+        let keys = match &spec.key {
+            Some(Key::Fields(fields)) => fields.as_slice(),
+            _ => &[],
+        };
+        let keys = keys.iter().map(|(field, sql)| (format!("key.{field}"), sql));
+        let expressions =
+            added.chain(mapped).chain(keys).map(|(setting, sql)| sql_tables::check_expression(sql).map_err(|e| e.setting(setting)));
+        for error in query.chain(expressions).filter_map(Result::err).map(|e| merged.mark(e)) {
+            // What is said of all streams is wrong once.
+            if !errors.iter().any(|known| known.place() == error.place()) {
+                errors.push(error);
+            }
         }
     }
     errors

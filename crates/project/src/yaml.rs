@@ -24,6 +24,8 @@ pub struct Node {
     pub content: Content,
     /// The text came, at least partly, from a variable: it may be a secret, and may stand for a number.
     pub filled: bool,
+    /// Where the text itself begins, when each of its lines is one of the file from there on, all beginning in one column.
+    pub begins: Option<At>,
 }
 
 #[derive(Clone, PartialEq)]
@@ -52,7 +54,7 @@ impl fmt::Debug for Node {
 
 impl Node {
     pub fn new(at: At, content: Content) -> Self {
-        Self { at, content, filled: false }
+        Self { at, content, filled: false, begins: None }
     }
 
     pub fn empty_map(at: At) -> Self {
@@ -90,8 +92,12 @@ impl Node {
         self.entries().iter().find(|e| e.key == key)
     }
 
+    /// The value of a key, or the item of a list at a place counted from 0.
     pub fn get(&self, key: &str) -> Option<&Node> {
-        self.entry(key).map(|e| &e.value)
+        match &self.content {
+            Content::List(items) => items.get(key.parse::<usize>().ok()?),
+            _ => self.entry(key).map(|e| &e.value),
+        }
     }
 
     /// The node at the end of a path of keys.
@@ -104,10 +110,23 @@ impl Node {
         let mut at = &self.at;
         let mut node = self;
         for key in path {
-            let Some(entry) = node.entry(key) else { break };
-            (at, node) = (&entry.at, &entry.value);
+            let Some(value) = node.get(key) else { break };
+            (at, node) = (node.entry(key).map_or(&value.at, |e| &e.at), value);
         }
         at
+    }
+
+    /// An error about the setting below this node that it names, placed in the file: where its text is SQL and the error has a place in that, there;
+    /// otherwise at the setting, or at the deepest part of its path that is there.
+    pub fn mark(&self, error: Error) -> Error {
+        let setting = error.place().setting.clone().unwrap_or_default();
+        let path: Vec<&str> = setting.split('.').collect();
+        let begins = self.at_path(&path).and_then(|node| node.begins.clone());
+        let at = self.place(&path).clone();
+        error.within(&*at.file, |line, column| match (begins, line) {
+            (Some(begins), Some(line)) => (Some(begins.line + line - 1), column.map(|column| begins.column + column - 1)),
+            _ => (Some(at.line), Some(at.column)),
+        })
     }
 
     /// This node with `over` laid on it: maps merge, everything else is replaced, and a null takes away.
@@ -156,7 +175,8 @@ impl Node {
 /// Reads one document. `first_line` is where `text` begins in the file (1 but for front matter). An empty file is an empty map.
 pub fn parse(file: &str, text: &str, first_line: usize) -> Result<Node> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut builder = Builder { origin: At { file: file.into(), line: first_line, column: 1 }, anchors: HashMap::new(), nodes: 0 };
+    let origin = At { file: file.into(), line: first_line, column: 1 };
+    let mut builder = Builder { origin, lines: text.lines().collect(), anchors: HashMap::new(), nodes: 0 };
     let mut events = Events { parser: Parser::new_from_str(text), origin: builder.origin.clone() };
     let mut document = None;
     while let Some((event, span)) = events.next()? {
@@ -205,18 +225,23 @@ impl<'a> Events<'a> {
     }
 }
 
-struct Builder {
+struct Builder<'a> {
     origin: At,
+    lines: Vec<&'a str>,
     anchors: HashMap<usize, Node>,
     nodes: usize,
 }
 
-impl Builder {
+impl Builder<'_> {
     fn node(&mut self, event: Event<'_>, span: Span, events: &mut Events<'_>) -> Result<Node> {
         let at = events.place(span);
         self.count(1, &at)?;
         let (anchor, node) = match event {
-            Event::Scalar(text, style, anchor, tag) => (anchor, Node::new(at.clone(), scalar(text, style, tag.as_ref(), &at)?)),
+            Event::Scalar(text, style, anchor, tag) => {
+                let content = scalar(text, style, tag.as_ref(), &at)?;
+                let begins = if let Content::Text(text) = &content { self.begins(&at, text) } else { None };
+                (anchor, Node { begins, ..Node::new(at, content) })
+            }
             Event::SequenceStart(anchor, _) => {
                 let mut items = Vec::new();
                 loop {
@@ -285,6 +310,19 @@ impl Builder {
             }
         }
         Ok(entries)
+    }
+
+    /// See [`Node::begins`]: `at` is the value's quote, or the first character that is none of its blank lines.
+    fn begins(&self, at: &At, text: &str) -> Option<At> {
+        let blank = text.lines().position(|line| !line.is_empty())?;
+        let first = (at.line - self.origin.line).checked_sub(blank)?;
+        let behind = |row: usize, column: usize| {
+            let line = self.lines.get(row).copied().unwrap_or_default();
+            line.char_indices().nth(column - 1).map_or("", |(i, _)| &line[i..])
+        };
+        let stands = |column: &usize| text.lines().enumerate().all(|(i, line)| behind(first + i, *column).starts_with(line));
+        let column = [at.column, at.column + 1].into_iter().find(stands)?;
+        Some(At { line: at.line - blank, column, ..at.clone() })
     }
 
     fn count(&mut self, nodes: usize, at: &At) -> Result<()> {
@@ -367,6 +405,27 @@ mod tests {
         let Content::List(items) = &node.at_path(&["a", "b"]).unwrap().content else { panic!() };
         assert_eq!((items[1].at.line, items[1].at.column), (2, 10));
         assert_eq!(parse("m.sql", "a: 1", 7).unwrap().place(&["a"]).line, 7);
+    }
+
+    #[test]
+    fn errors_about_sql_stand_where_the_sql_does() {
+        let text = "a:\n  plain: select 1 x\n  quoted: \"select 1 x\"\n  doubled: 'it''s'\n  block: |\n    select\n\n      1 x\n  \
+                    folded: >\n    select\n    1 x\n  several: select\n    1 x\n  list:\n    - {sql: select 1 x}\n";
+        let node = parse("f.yaml", text, 11).unwrap();
+        let cases = [
+            ("a.plain", (1, 10), "f.yaml:12:19"),
+            ("a.quoted", (1, 10), "f.yaml:13:21"),
+            ("a.doubled", (1, 2), "f.yaml:14:3"),
+            ("a.block", (3, 5), "f.yaml:18:9"),
+            ("a.folded", (1, 10), "f.yaml:19:3"),
+            ("a.several", (1, 10), "f.yaml:22:3"),
+            ("a.list.0.sql", (1, 10), "f.yaml:25:22"),
+            ("a.nothing", (1, 10), "f.yaml:11:1"),
+        ];
+        for (setting, (line, column), place) in cases {
+            let error = Error::internal("x").setting(setting).file("", Some(line), Some(column));
+            assert_eq!(node.mark(error).place().to_string(), format!("{place}, setting {setting}"));
+        }
     }
 
     #[test]

@@ -66,6 +66,31 @@ fn unknown_connector() {
 }
 
 #[test]
+fn sql_that_cannot_be_parsed() {
+    let sync = |settings: &str| format!("from: shop\nstreams:\n  orders:\n    {settings}\n");
+    let folder = project("shop: {connector: files, path: data}\n", &sync("where: n > and 1"));
+    folder.write("data/orders.csv", "id,n\n1,2\n");
+    let cases = [
+        ("where: n > and 1", "expected the end of the expression, found `1`", "at syncs/orders.yaml:4:20"),
+        ("where: 'm > 1'", "names a column that its tables do not have: m", "at syncs/orders.yaml:4:13"),
+        ("sql: select n form input", "expected the end of the statement, found `input`", "at syncs/orders.yaml:4:24"),
+        ("sql: |\n      select\n        m from input", "names a column that its tables do not have: m", "at syncs/orders.yaml:6:9"),
+        ("where: id is distinct from n and n > 1", "the right side of `is distinct from`", "at syncs/orders.yaml:4:12"),
+    ];
+    for (settings, what, place) in cases {
+        folder.write("syncs/orders.yaml", &sync(settings));
+        for command in ["plan", "run"] {
+            let said = folder.trib(&[command]);
+            let text = said.all();
+            assert!(said.status != Some(0) && text.contains(what) && text.contains(place), "{settings}, {command}: {text}");
+            assert!(!text.contains("ParserError") && !text.contains("sql parser"), "{text}");
+        }
+    }
+    let text = says(&folder, &["query", "select 1 whre x"], 2);
+    assert!(text.contains("at SQL:1:15") && text.contains("hint: did you mean `where` where `whre` stands?"), "{text}");
+}
+
+#[test]
 fn missing_secret() {
     let folder = project("shop: {connector: postgres, url: \"${SHOP_URL_THAT_IS_NOT_SET}\"}\n", SYNC);
     snapshot!("missing_secret", says(&folder, &["run"], 2), folder);

@@ -197,11 +197,56 @@ fn models() {
     error: there is no such setting: `materialised`
       at models/a.sql:2:1, setting materialised
       hint: did you mean `materialized`?
-    error: the SQL cannot be parsed: Expected: end of statement, found: form
+    error: the SQL cannot be parsed: expected the end of the statement, found `form`
       at models/b.sql:5:10
+      hint: did you mean `from`?
     error: the front matter is never closed
       at models/c.sql:1:1
       hint: end it with `---*/`
+    "#);
+}
+
+#[test]
+fn sql_that_cannot_be_parsed() {
+    let text = said(&[
+        SHOP,
+        (
+            "models/filled.sql",
+            "/*---\ntemplate: true\nvars: {n: 1}\n---*/\nselect\n  {{ n }} as n,\n  {{ n }} + as m,\n  a b c\nfrom raw.x\n",
+        ),
+        ("models/plain.sql", "/*---\ntemplate: true\n---*/\n{% if true %}\nselect 1\nfrm raw.x y\n{% endif %}"),
+        ("models/tested.sql", "/*---\ntests:\n  - row_count: {min: 1}\n  - sql: select * from raw.x where\n---*/\nselect 1 as x\n"),
+        (
+            "syncs/a.yaml",
+            "from: shop\nadd: {at: \"now(\"}\nstreams:\n  orders:\n    sql: |\n      select a,\n        b, from input x y\n  people:\n    add:\n      n: a b c\n",
+        ),
+        ("syncs/b.yaml", "from: shop\nstreams:\n  t: {into: X, key: {Id: id +}, map: {A: a, B: {value: 'b b', lookup: Y}}}\n"),
+    ]);
+    assert_snapshot!(text, @r#"
+    error: the SQL cannot be parsed: expected the end of the statement, found `y`
+      at syncs/a.yaml:7:25, setting sql
+      hint: something before it is missing or too many: an operator, a comma, a parenthesis, a quote
+    error: the SQL cannot be parsed: expected an expression, found the end of the SQL
+      at syncs/a.yaml:2:16, setting add.at
+      hint: something is missing at its end
+    error: the SQL cannot be parsed: expected the end of the expression, found `b`
+      at syncs/a.yaml:10:12, setting add.n
+      hint: something before it is missing or too many: an operator, a comma, a parenthesis, a quote
+    error: the SQL cannot be parsed: expected the end of the expression, found `b`
+      at syncs/b.yaml:3:59, setting map.B.value
+      hint: something before it is missing or too many: an operator, a comma, a parenthesis, a quote
+    error: the SQL cannot be parsed: expected an expression, found the end of the SQL
+      at syncs/b.yaml:3:30, setting key.Id
+      hint: something is missing at its end
+    error: the SQL cannot be parsed: expected the end of the statement, found `c`
+      at models/filled.sql:8:7
+      hint: something before it is missing or too many: an operator, a comma, a parenthesis, a quote
+    error: the SQL cannot be parsed: expected the end of the statement, found `raw`
+      at models/plain.sql:6:5
+      hint: did you mean `from` where `frm` stands?
+    error: the SQL cannot be parsed: expected an expression, found the end of the SQL
+      at models/tested.sql:4:35, setting tests.1.sql
+      hint: something is missing at its end
     "#);
 }
 
