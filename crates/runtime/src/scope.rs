@@ -339,8 +339,10 @@ impl<'a> ScopeRun<'a> {
             self.tell(&Event::Note(format!("{rows} not in {table}, and left out: only a whole row can be added")));
         }
         let owners = owners(load, &self.streams);
-        for track in &mut self.tracks {
-            track.outcome.to_state = Some(load.state.clone());
+        if self.moves() {
+            for track in &mut self.tracks {
+                track.outcome.to_state = Some(load.state.clone());
+            }
         }
         for table in outcome.tables {
             let owner = owners.get(&table.table);
@@ -382,6 +384,11 @@ impl<'a> ScopeRun<'a> {
             "load {load} is kept: some of its rows may be visible, and only it knows them again. A run publishes the rest once the cause is mended; \
              `--full-refresh` gives it up and loads everything again"
         )));
+    }
+
+    /// Whether the streams go on from where they stood: a range that is read again, and rejected rows that are loaded, move nothing.
+    pub fn moves(&self) -> bool {
+        self.streams.iter().any(|s| s.read.moves_state())
     }
 
     fn has_published(&mut self, load: &LoadId) {

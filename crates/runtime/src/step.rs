@@ -33,8 +33,10 @@ impl ScopeRun<'_> {
     /// One load, from the plan of its splits to the acknowledgement.
     pub async fn load(&mut self, streams: &[StreamTask]) -> Result<Step> {
         let mut wanted = self.wanted(streams).await?;
-        for track in &mut self.tracks {
-            track.outcome.from_state.get_or_insert_with(|| wanted.state.clone());
+        if self.moves() {
+            for track in &mut self.tracks {
+                track.outcome.from_state.get_or_insert_with(|| wanted.state.clone());
+            }
         }
         if wanted.begins_anew {
             self.tell(&Event::Note(

@@ -27,7 +27,9 @@ pub struct Track {
 pub struct StreamOutcome {
     pub counts: Counts,
     pub tables: Vec<TableOutcome>,
+    /// Where it stood when it went on from there. A backfill does not.
     pub from_state: Option<State>,
+    /// Where it stands after its last load, if that has moved it.
     pub to_state: Option<State>,
     pub changes: Vec<String>,
 }

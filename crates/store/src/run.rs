@@ -1,5 +1,6 @@
 //! Runs: what was executed, how each stream fared, and whether it should stop or may go on.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -107,6 +108,7 @@ pub struct Counts {
 pub struct StreamEnd {
     pub status: Status,
     pub counts: Counts,
+    /// Of a stream that has gone on from a state, and was moved to another: a backfill has neither.
     pub from_state: Option<State>,
     pub to_state: Option<State>,
     /// For people, one line each; the changes themselves are kept with the loads.
@@ -232,6 +234,21 @@ impl Store {
         .await
         .map_err(failed)?;
         rows.iter().map(stream_of).collect()
+    }
+
+    /// For each sync and stream the end of its last good run that has read on from where it stood, or was moved in another way. What is read again
+    /// makes nothing fresh.
+    pub async fn fresh(&self) -> Result<BTreeMap<(String, String), DateTime<Utc>>> {
+        let rows = sqlx::query(
+            "select sync, stream, max(finished_at) from trib_run_streams
+             where environment = $1 and status = 'succeeded' and finished_at is not null and (from_state is not null or to_state is not null)
+             group by sync, stream",
+        )
+        .bind(self.environment.as_str())
+        .fetch_all(&self.database.pool)
+        .await
+        .map_err(failed)?;
+        rows.iter().map(|row| Ok(((text(row, 0)?, text(row, 1)?), time(row, 2)?))).collect()
     }
 
     /// Asks a run to stop at its next safe point. Fails with `not_found` when no such run is going.

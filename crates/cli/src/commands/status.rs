@@ -27,7 +27,7 @@ pub struct Args {}
 /// The last that is known of one stream.
 struct Fresh {
     last: RunStream,
-    /// The end of the last run that went well.
+    /// See [`Store::fresh`].
     fresh_at: Option<DateTime<Utc>>,
 }
 
@@ -47,17 +47,17 @@ pub async fn run(_: &Args, session: &Session) -> Result<Exit> {
 }
 
 async fn streams(store: &Store) -> Result<BTreeMap<(String, String), Fresh>> {
+    let fresh = store.fresh().await?;
     let mut streams: BTreeMap<(String, String), Fresh> = BTreeMap::new();
     for run in store.runs(RUNS).await? {
         for stream in store.run_streams(&run.id).await? {
-            let good = stream.finished_at.filter(|_| stream.status == Status::Succeeded);
-            let known = streams.entry((stream.sync.clone(), stream.stream.clone()));
-            let fresh = known.or_insert_with(|| {
+            let name = (stream.sync.clone(), stream.stream.clone());
+            let fresh_at = fresh.get(&name).copied();
+            streams.entry(name).or_insert_with(|| {
                 // Of a run that died, the streams never heard.
                 let status = if stream.status == Status::Running { run.status } else { stream.status };
-                Fresh { last: RunStream { status, ..stream }, fresh_at: good }
+                Fresh { last: RunStream { status, ..stream }, fresh_at }
             });
-            fresh.fresh_at = fresh.fresh_at.max(good);
         }
     }
     Ok(streams)

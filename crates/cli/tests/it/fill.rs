@@ -41,6 +41,24 @@ fn filled(folder: &Folder, more: &[&str]) -> Value {
     last["streams"][0].clone()
 }
 
+#[test]
+fn what_is_read_again_makes_nothing_fresh() {
+    let folder = folder("{connector: sqlite, path: out.db}", "read: incremental, cursor: at, write: upsert");
+    let fresh = || {
+        let status: Value = serde_json::from_str(&folder.ok(&["status", "--json"]).out).unwrap();
+        status["streams"][0]["fresh_at"].as_str().unwrap_or_default().to_owned()
+    };
+    folder.ok(&["run"]);
+    let ran = fresh();
+    assert!(!ran.is_empty());
+    folder.ok(&["backfill", "go/orders", "--since", "15"]);
+    fill(&folder, "v");
+    assert_eq!(fresh(), ran);
+    // That there is nothing new is news.
+    folder.ok(&["run"]);
+    assert!(fresh() > ran);
+}
+
 /// Dies at three points of the load; then ends as if nothing had happened, and once more changes nothing.
 fn into(out: &str) {
     let upsert = "read: incremental, cursor: at, write: upsert";

@@ -10,6 +10,7 @@ pub mod cases {
     super::cases![
         a_run_from_start_to_end,
         a_run_that_died_is_seen,
+        what_is_read_again_makes_nothing_fresh,
         people_ask_and_runs_listen,
         logs_go_on_where_they_were,
         nodes_are_paused
@@ -66,6 +67,32 @@ async fn a_run_that_died_is_seen(place: &Place) {
     assert_eq!(other.run("r1").await.unwrap().unwrap().status, Status::Running);
     drop(died);
     assert_eq!(other.run("r1").await.unwrap().unwrap().status, Status::Interrupted);
+}
+
+async fn what_is_read_again_makes_nothing_fresh(place: &Place) {
+    let store = place.open().await;
+    let end = |status, from_state, to_state| StreamEnd {
+        status,
+        counts: Counts::default(),
+        from_state,
+        to_state,
+        schema_changes: Vec::new(),
+        error: None,
+    };
+    let stands = || Some(state(json!(1)));
+    store.finish_stream("r1", "shop", "orders", &end(Status::Succeeded, stands(), stands())).await.unwrap();
+    // One that has found nothing new is as fresh.
+    store.finish_stream("r1", "shop", "people", &end(Status::Succeeded, stands(), None)).await.unwrap();
+    store.finish_stream("r1", "shop", "filled", &end(Status::Succeeded, None, None)).await.unwrap();
+    store.finish_stream("r1", "shop", "failed", &end(Status::Failed, stands(), None)).await.unwrap();
+    let first = store.fresh().await.unwrap();
+    assert_eq!(first.keys().map(|(_, stream)| stream.as_str()).collect::<Vec<_>>(), ["orders", "people"]);
+    store.finish_stream("r2", "shop", "orders", &end(Status::Succeeded, None, None)).await.unwrap();
+    store.finish_stream("r2", "shop", "people", &end(Status::Succeeded, stands(), stands())).await.unwrap();
+    let then = store.fresh().await.unwrap();
+    let of = |stream: &str| ("shop".to_owned(), stream.to_owned());
+    assert_eq!(then[&of("orders")], first[&of("orders")]);
+    assert!(then[&of("people")] > first[&of("people")]);
 }
 
 async fn people_ask_and_runs_listen(place: &Place) {
