@@ -13,7 +13,7 @@ use datafusion::datasource::MemTable;
 use serde_json::Value;
 use trib_core::error::closest;
 use trib_core::{Code, Destination, Error, Result, Source, Stream, TableName};
-use trib_engine::session::query_error;
+use trib_engine::failure::query_error;
 use trib_engine::{Engine, NativeTable, Relation, SourceTable, Tables};
 use trib_project::{Environment, Model, Project, Seed};
 use trib_store::{Column, Kind, Store};

@@ -23,8 +23,9 @@ use trib_core::name::system;
 use trib_core::{BatchStream, Code, Error, Result, TableName};
 
 use crate::clock;
+use crate::failure::query_error;
 use crate::field_hash;
-use crate::session::{CATALOG, Engine, NO_SCHEMA, query_error, unwrapped};
+use crate::session::{CATALOG, Engine, NO_SCHEMA};
 use crate::sql;
 
 /// What a name in a query stands for.
@@ -98,9 +99,6 @@ impl fmt::Debug for Overlay {
         f.debug_struct("Overlay").field("over", &names).field("base", &self.base).finish()
     }
 }
-
-const TOO_LARGE: &str = "filter or aggregate before joining, or do a part in a model of its own; \
-                         a join on anything but equal values holds one side whole";
 
 /// Rows of a small batch, and bytes that a sort keeps free beside it for merging what it has spilled.
 const SORTED_ROWS: usize = 1024;
@@ -249,16 +247,10 @@ pub fn execute(frame: DataFrame) -> BoxFuture<'static, Result<(SchemaRef, BatchS
     Box::pin(async move {
         let schema = result_schema(frame.schema().as_arrow())?;
         let to = schema.clone();
-        let rows = frame.execute_stream().await.map_err(failed)?;
-        let rows = rows.map(move |batch| plain(&batch.map_err(failed)?, &to));
+        let rows = frame.execute_stream().await.map_err(query_error)?;
+        let rows = rows.map(move |batch| plain(&batch.map_err(query_error)?, &to));
         Ok((schema, Box::pin(rows) as BatchStream))
     })
-}
-
-fn failed(e: DataFusionError) -> Error {
-    let is_too_large = matches!(e.find_root(), DataFusionError::ResourcesExhausted(_));
-    let error = unwrapped(e);
-    if is_too_large { error.hint(TOO_LARGE) } else { error }
 }
 
 /// The types that destinations declare, for those that only queries give: views become text, the 64 bits of `row_number()` and

@@ -15,6 +15,7 @@ mod clock;
 pub mod conform;
 mod conformer;
 pub mod execute;
+pub mod failure;
 mod field_hash;
 mod grouping;
 pub mod inside_source;

@@ -12,8 +12,9 @@ use serde::Serialize;
 use trib_core::{Result, TableName};
 
 use crate::conform::Place;
+use crate::failure::query_error;
 use crate::plan::StreamPlan;
-use crate::session::{CATALOG, NO_SCHEMA, query_error};
+use crate::session::{CATALOG, NO_SCHEMA};
 
 /// How a value goes into another; the stronger one counts where there are several ways.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]

@@ -23,8 +23,8 @@ use trib_kit::cursor::{self, Boundary, CursorState};
 
 use crate::batches::{Batch, Batches};
 use crate::catalog::{Queries, execute};
+use crate::failure::query_error;
 use crate::range::{self, Range};
-use crate::session::{query_error, unwrapped};
 
 const SORTING: &str = "the query ran out of memory, or of another resource: this time its joins sort both sides, and spill";
 
@@ -235,7 +235,7 @@ impl Ends {
             Ends::Unwatched => Ok(serde_json::Value::Null),
             Ends::Exact(boundary) => boundary.facts(),
             Ends::Greatest(_, None) => Ok(json!({"value": null})),
-            Ends::Greatest(_, Some(value)) => Ok(json!({"value": range::text(&value.to_array().map_err(unwrapped)?)?})),
+            Ends::Greatest(_, Some(value)) => Ok(json!({"value": range::text(&value.to_array().map_err(query_error)?)?})),
         }
     }
 }
@@ -245,5 +245,5 @@ fn max_of(column: &ArrayRef) -> Result<Option<ScalarValue>> {
     let last = arrow::compute::SortOptions { descending: true, nulls_first: false };
     let first = arrow::compute::sort_to_indices(column, Some(last), Some(1))?;
     let Some(at) = first.values().first().map(|i| *i as usize).filter(|i| column.is_valid(*i)) else { return Ok(None) };
-    Ok(Some(ScalarValue::try_from_array(column, at).map_err(unwrapped)?))
+    Ok(Some(ScalarValue::try_from_array(column, at).map_err(query_error)?))
 }

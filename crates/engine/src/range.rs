@@ -15,7 +15,7 @@ use trib_core::source::{Cursor, NullCursor};
 use trib_core::{Code, Error, Result};
 use trib_kit::cursor::CursorState;
 
-use crate::session::{query_error, unwrapped};
+use crate::failure::query_error;
 
 /// `from ≤ column`, and `≤ to` or `< until`, in text that Arrow casts to the column's type.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -59,7 +59,7 @@ pub fn increment<'a>(frame: DataFrame, cursor: &'a Cursor, before: &'a CursorSta
             frame = frame.filter(column().lt(scalar(end, &data_type)?).or(column().is_null())).map_err(query_error)?;
         }
         let aggregates = vec![max(column()).alias("upper"), (count(lit(1)) - count(column())).alias("nulls")];
-        let rows = frame.aggregate(Vec::new(), aggregates).map_err(query_error)?.collect().await.map_err(unwrapped)?;
+        let rows = frame.aggregate(Vec::new(), aggregates).map_err(query_error)?.collect().await.map_err(query_error)?;
         let row = rows.first().ok_or_else(|| Error::internal("an aggregate has no row"))?;
         let upper = text(row.column(0))?;
         let nulls = row.column(1).as_primitive::<arrow::datatypes::Int64Type>().value(0) > 0;
@@ -85,7 +85,7 @@ pub fn ends(frame: DataFrame, column: &str, from: Option<String>) -> BoxFuture<'
         let frame = Range { column: column.to_owned(), from, ..Range::default() }.of(frame)?;
         let named = || Expr::Column(Column::from_name(column));
         let aggregates = vec![min(named()).alias("least"), max(named()).alias("greatest")];
-        let rows = frame.aggregate(Vec::new(), aggregates).map_err(query_error)?.collect().await.map_err(unwrapped)?;
+        let rows = frame.aggregate(Vec::new(), aggregates).map_err(query_error)?.collect().await.map_err(query_error)?;
         let row = rows.first().ok_or_else(|| Error::internal("an aggregate has no row"))?;
         Ok(text(row.column(0))?.zip(text(row.column(1))?))
     })

@@ -8,8 +8,8 @@ use datafusion::logical_expr::LogicalPlan;
 use trib_core::{Result, TableName};
 
 use crate::catalog::Queries;
+use crate::failure::query_error;
 use crate::lineage::{Origin, Step, input_of, table_name};
-use crate::session::query_error;
 
 /// Stored tables, views looked through, each with the columns that are needed, those that only filter or join rows included; none where rows are only counted.
 pub type Needed = BTreeMap<TableName, BTreeSet<String>>;

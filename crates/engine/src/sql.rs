@@ -10,8 +10,8 @@ use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::Statement;
 use trib_core::{Error, Result, syntax};
 
+use crate::failure::query_error;
 use crate::grouping;
-use crate::session::query_error;
 
 /// One statement. An error has its line and column within `sql` where they are known, in a file without a name (see [`Error::within`]).
 pub fn statement(state: &SessionState, sql: &str) -> Result<Statement> {

@@ -24,10 +24,11 @@ use trib_core::transform::{ColumnRule, Transform};
 use trib_core::{BatchStream, Code, Error, Result};
 
 use crate::cast::exact;
+use crate::failure::query_error;
 use crate::lineage;
 use crate::protect::Protection;
 use crate::rejected::Kept;
-use crate::session::{Engine, plain_schema, query_error, unwrapped};
+use crate::session::{Engine, plain_schema};
 use crate::sql;
 
 /// A compiled [`Transform`] for one stream.
@@ -309,7 +310,7 @@ fn run_query(engine: Engine, sql: String, schema: SchemaRef, rows: BatchStream) 
         let plain = plain_schema(frame.schema().as_arrow());
         let stream = frame.execute_stream().await.map_err(query_error)?;
         Ok::<_, Error>(stream.map(move |batch| {
-            let batch = batch.map_err(unwrapped)?;
+            let batch = batch.map_err(query_error)?;
             let columns: Result<Vec<ArrayRef>> =
                 batch.columns().iter().zip(plain.fields()).map(|(c, f)| Ok(cast(c, f.data_type())?)).collect();
             Ok(RecordBatch::try_new(plain.clone(), columns?)?)

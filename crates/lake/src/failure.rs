@@ -1,6 +1,5 @@
 //! What the errors of the libraries below mean.
 
-use datafusion::error::DataFusionError;
 use deltalake::DeltaTableError;
 use parquet::errors::ParquetError;
 use trib_core::{Code, Error};
@@ -22,18 +21,4 @@ pub fn delta(e: DeltaTableError, at: &str) -> Error {
 pub fn parquet(e: ParquetError, at: &str) -> Error {
     storage::within(&e, at)
         .unwrap_or_else(|| Error::new(Code::SystemError, "a Parquet file could not be read or written").detail(at).source(e))
-}
-
-/// An error of a query that the user wrote.
-pub fn query(e: DataFusionError) -> Error {
-    match e.find_root() {
-        DataFusionError::SQL(..) => Error::new(Code::UsageInvalid, "the SQL could not be parsed").source(e),
-        DataFusionError::Plan(_) | DataFusionError::SchemaError(..) => {
-            Error::new(Code::UsageInvalid, "the SQL does not fit the tables").source(e)
-        }
-        DataFusionError::ResourcesExhausted(_) => {
-            Error::new(Code::ResourceExhausted, "the query needs more memory than it may have").source(e)
-        }
-        _ => storage::within(&e, "").unwrap_or_else(|| Error::new(Code::SystemError, "the query failed").source(e)),
-    }
 }

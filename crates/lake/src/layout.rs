@@ -19,10 +19,9 @@ use object_store::ObjectStore;
 use object_store::path::Path;
 use trib_core::name::truncate;
 use trib_core::{Code, Error, LoadId, Result, TableName};
+use trib_engine::failure::query_error;
 use trib_kit::storage::Location;
 use url::Url;
-
-use crate::failure;
 
 /// The schema of tables that are named without one.
 pub const DEFAULT_SCHEMA: &str = "main";
@@ -50,7 +49,7 @@ impl Layout {
         .map_err(|e| Error::new(Code::ConfigInvalid, "the lake's path is not a path or URL").source(e).setting("path"))?;
         root.set_path("/");
         root.set_query(None);
-        let store_url = ObjectStoreUrl::parse(format!("lake://{}", uuid::Uuid::new_v4())).map_err(failure::query)?;
+        let store_url = ObjectStoreUrl::parse(format!("lake://{}", uuid::Uuid::new_v4())).map_err(query_error)?;
         Ok(Self { store: location.store, store_url, base: location.path, root, shown: location.shown, local: location.local })
     }
 

@@ -22,11 +22,11 @@ use object_store::ObjectStore;
 use object_store::path::Path;
 use trib_core::load::TableLoad;
 use trib_core::{BatchStream, Code, Error, Result, SqlEngine, TableName};
+use trib_engine::failure::query_error;
 use trib_kit::{sql, storage};
 
 use crate::data_file;
 use crate::destination::Lake;
-use crate::failure;
 use crate::layout::{DEFAULT_SCHEMA, Layout, is_schema};
 use crate::scan::TableScan;
 use crate::stage;
@@ -74,7 +74,7 @@ impl Lake {
         if files.is_empty() {
             return Ok(Arc::new(EmptyTable::new(schema)));
         }
-        Ok(Arc::new(StreamingTable::try_new(schema, files).map_err(failure::query)?))
+        Ok(Arc::new(StreamingTable::try_new(schema, files).map_err(query_error)?))
     }
 
     /// All tables, by name.
@@ -107,7 +107,7 @@ impl Lake {
     /// Tables are looked up by the names in `known`, or by name alone when a query asks for one that is not among them.
     pub(crate) fn session(&self, known: Vec<TableName>) -> Result<SessionContext> {
         let runtime =
-            RuntimeEnvBuilder::new().with_memory_pool(Arc::new(FairSpillPool::new(QUERY_MEMORY))).build_arc().map_err(failure::query)?;
+            RuntimeEnvBuilder::new().with_memory_pool(Arc::new(FairSpillPool::new(QUERY_MEMORY))).build_arc().map_err(query_error)?;
         let mut config = SessionConfig::new().with_information_schema(true).with_default_catalog_and_schema(CATALOG, DEFAULT_SCHEMA);
         config.options_mut().execution.parquet.schema_force_view_types = false;
         let session = SessionContext::new_with_config_rt(config, runtime);
@@ -128,20 +128,20 @@ pub(crate) fn provider<'a>(layout: &'a Layout, log: &'a TableLog, snapshot: Snap
         }
         let table = log.table(Some(snapshot.version)).await?.table_provider();
         let files = table.with_file_paths(snapshot.files.into_iter().map(|f| f.path));
-        Ok(Arc::new(files.build().await.map_err(failure::query)?) as Arc<dyn TableProvider>)
+        Ok(Arc::new(files.build().await.map_err(query_error)?) as Arc<dyn TableProvider>)
     })
 }
 
 /// A query that changes nothing; boxed as [`provider`] is.
 fn read_only(session: SessionContext, sql: String) -> BoxFuture<'static, Result<BatchStream>> {
-    Box::pin(async move { rows(trib_engine::sql::frame(&session, &sql, failure::query).await?).await })
+    Box::pin(async move { rows(trib_engine::sql::frame(&session, &sql, query_error).await?).await })
 }
 
 /// Starts what was planned; boxed as [`provider`] is.
 pub(crate) fn rows(frame: DataFrame) -> BoxFuture<'static, Result<BatchStream>> {
     Box::pin(async move {
-        let rows = frame.execute_stream().await.map_err(failure::query)?;
-        Ok(Box::pin(rows.map(|batch| batch.map_err(failure::query))) as BatchStream)
+        let rows = frame.execute_stream().await.map_err(query_error)?;
+        Ok(Box::pin(rows.map(|batch| batch.map_err(query_error))) as BatchStream)
     })
 }
 

@@ -15,13 +15,14 @@ use serde::{Deserialize, Serialize};
 use trib_core::catalog::{Catalog, Stream, propose_cursors};
 use trib_core::source::Cursor;
 use trib_core::{Code, Emitter, Error, Read, ReadMode, Result, Source, Split, SplitEnd, State, StreamRead, TableName};
+use trib_engine::failure::query_error;
 use trib_engine::range::{self, Range, value};
+use trib_engine::sql;
 use trib_kit::cursor::{self, Boundary, CursorState};
 
 use crate::data_file;
 use crate::delta_type;
 use crate::destination::Lake;
-use crate::failure;
 use crate::query;
 use crate::table_log::{LiveFile, Snapshot};
 
@@ -179,7 +180,7 @@ impl Lake {
             }
         }
         let provider = query::provider(&self.layout, &log, snapshot).await?;
-        self.session(Vec::new())?.read_table(provider).map_err(failure::query)
+        self.session(Vec::new())?.read_table(provider).map_err(query_error)
     }
 
     async fn read_piece(&self, split: &Split, stream: &str, piece: &Piece, out: &mut Emitter) -> Result<SplitEnd> {
@@ -252,14 +253,14 @@ fn snapshot_field<'a>(snapshot: &'a Snapshot, column: &str, read: &StreamRead) -
 /// The columns of those rows that filter and range let through.
 fn selected(mut frame: DataFrame, piece: &Piece, columns: &[String]) -> Result<(SchemaRef, DataFrame)> {
     if let Some(filter) = &piece.filter {
-        let condition = trib_engine::sql::expression(&frame.clone().into_parts().0, filter, frame.schema())?;
-        frame = frame.filter(condition).map_err(failure::query)?;
+        let condition = sql::expression(&frame.clone().into_parts().0, filter, frame.schema())?;
+        frame = frame.filter(condition).map_err(query_error)?;
     }
     if let Some(range) = &piece.range {
         frame = range.of(frame)?;
     }
     let expressions = columns.iter().map(|c| Expr::Column(Column::from_name(c)));
-    let frame = frame.select(expressions).map_err(failure::query)?;
+    let frame = frame.select(expressions).map_err(query_error)?;
     Ok((restored(frame.schema().as_arrow()), frame))
 }
 

@@ -7,7 +7,7 @@ use arrow::datatypes::Schema;
 use trib_core::{Code, Error, StreamRead};
 use trib_engine::ChangeSource;
 use trib_engine::catalog::execute;
-use trib_engine::session::query_error;
+use trib_engine::failure::query_error;
 
 use crate::app::{Session, usage};
 use crate::args::Select;

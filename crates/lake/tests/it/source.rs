@@ -135,7 +135,7 @@ async fn queries_only_read() {
     let bench = bench().await;
     let sql = bench.lake.clone();
     for (statement, code) in
-        [("drop table orders", Code::UsageInvalid), ("selec 1", Code::ConfigInvalid), ("select nope from orders", Code::UsageInvalid)]
+        [("drop table orders", Code::ConfigInvalid), ("selec 1", Code::ConfigInvalid), ("select nope from orders", Code::ConfigInvalid)]
     {
         let error = trib_core::SqlEngine::query(sql.as_ref(), statement).await.err().unwrap();
         assert_eq!(error.code(), code, "{statement}: {error:?}");
