@@ -11,7 +11,7 @@ use trib_core::load::{RowScope, Rows};
 use trib_core::name::{Naming, system};
 use trib_core::source::{Cursor, NullCursor};
 use trib_core::{Code, Destination, Error, Read, Source, SqlEngine, TableName, WriteMode};
-use trib_engine::catalog::leaves_ours_out;
+use trib_engine::catalog::columns_of_model;
 use trib_engine::script::{Format, Made, Script};
 use trib_engine::{Batches, InsideSource, Queries, QuerySource, StreamSpec};
 use trib_kit::process::Program;
@@ -61,7 +61,7 @@ impl Computing {
             Computing::Inside(destination, sql) => match destination.sql() {
                 Some(engine) => {
                     let described = engine.describe(sql).await.map_err(|e| model.mark(e.connection(&model.spec.connection)))?;
-                    let schema = without_ours(model, &described);
+                    let schema = Arc::new(described.project(&columns_of_model(&model.sql, &described))?);
                     if schema.fields().len() < described.fields().len() {
                         let columns: Vec<String> = schema.fields().iter().map(|f| ANSI.identifier(f.name())).collect();
                         *sql = format!("select {} from ({sql}) as q", columns.join(", "));
@@ -350,15 +350,6 @@ fn check_mode(destination: &dyn Destination, write: WriteMode) -> trib_core::Res
         return Ok(());
     }
     Err(Error::new(Code::Unsupported, "the destination cannot write in this way").detail(write.as_str()).setting("materialized"))
-}
-
-/// The columns of a model's result: those of ours that only a `*` has brought are not among them.
-pub fn without_ours(model: &Model, schema: &SchemaRef) -> SchemaRef {
-    if !leaves_ours_out(&model.sql) {
-        return schema.clone();
-    }
-    let kept = schema.fields().iter().filter(|f| !f.name().starts_with(system::PREFIX)).cloned();
-    Arc::new(Schema::new(kept.collect::<Vec<_>>()))
 }
 
 /// Every column of a table has a name, and one of its own.

@@ -1,11 +1,12 @@
 //! What is wrong with models, as far as that can be said before anything runs.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use trib_core::error::closest;
 use trib_core::{Code, Error, SqlEngine, TableName};
-use trib_engine::catalog::Over;
+use trib_engine::catalog::{Over, columns_of_model};
 use trib_engine::{Queries, Tables};
 use trib_project::config::model::Materialized;
 use trib_project::graph::{GraphNode, makers};
@@ -13,7 +14,7 @@ use trib_project::{Graph, Model, NodeKind, Selection};
 
 use crate::app::Session;
 use crate::exit::{Failure, Result};
-use crate::models::{check_columns, is_here, queries, renamed, without_ours};
+use crate::models::{check_columns, is_here, queries, renamed};
 use crate::tables::CONTROL;
 
 /// Tables that nobody makes, columns that are not there, types that do not fit. Models that read what a selected sync, seed, command or script is about to change
@@ -84,7 +85,10 @@ async fn inside(session: &Session, graph: &Graph, selection: &Selection, model: 
     };
     let sql = renamed(session.project()?, engine, model, &written)?;
     let error = match engine.describe(&sql).await {
-        Ok(schema) => return Ok(Ok(Some(without_ours(model, &schema)))),
+        Ok(schema) => {
+            let schema = schema.project(&columns_of_model(&model.sql, &schema)).map_err(Error::from)?;
+            return Ok(Ok(Some(Arc::new(schema))));
+        }
         Err(e) => e.connection(&model.spec.connection),
     };
     if !matches!(error.code(), C::ConfigInvalid | C::UsageInvalid | C::NotFound | C::SystemError | C::Unsupported | C::DataInvalid) {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::{CastOptions, cast_with_options};
-use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use datafusion::catalog::{CatalogProvider, SchemaProvider, TableProvider};
@@ -169,7 +169,16 @@ impl Queries {
             let asked = Asked { tables: self.tables.clone(), known: Arc::new(known), missing: Arc::default() };
             let context = self.context(&asked);
             let frame = sql::frame(&context, sql, |e| asked.explain(e)).await?;
-            if self.of_model && leaves_ours_out(sql) { without_ours(frame) } else { Ok(frame) }
+            if !self.of_model {
+                return Ok(frame);
+            }
+            let schema = frame.schema();
+            let kept = columns_of_model(sql, schema.as_arrow());
+            if kept.len() == schema.fields().len() {
+                return Ok(frame);
+            }
+            let kept: Vec<Expr> = kept.into_iter().map(|i| Expr::Column(Column::from(schema.qualified_field(i)))).collect();
+            frame.select(kept).map_err(query_error)
         })
     }
 
@@ -223,23 +232,15 @@ impl Queries {
     }
 }
 
-/// Whether columns of ours in a model's result can only have come by a `*`; one that is asked for by name is a mistake that somebody has to hear of.
-pub fn leaves_ours_out(sql: &str) -> bool {
+/// The columns of a query's result that a model's table has, by their places: all but those of ours that only a `*` can have brought. One that is asked
+/// for by name is a mistake that somebody has to hear of.
+pub fn columns_of_model(sql: &str, schema: &Schema) -> Vec<usize> {
     let stands_for_all = |at: usize| {
         let before = sql[..at].trim_end().to_ascii_lowercase();
         before.ends_with(['.', ',']) || ["select", "distinct", "all"].iter().any(|word| before.ends_with(word))
     };
-    !sql.contains(system::PREFIX) || sql.match_indices('*').any(|(at, _)| stands_for_all(at))
-}
-
-fn without_ours(frame: DataFrame) -> Result<DataFrame> {
-    let is_ours = |field: &FieldRef| field.name().starts_with(system::PREFIX);
-    if !frame.schema().fields().iter().any(is_ours) {
-        return Ok(frame);
-    }
-    let kept = frame.schema().iter().filter(|(_, field)| !is_ours(field)).map(|column| Expr::Column(Column::from(column)));
-    let kept: Vec<Expr> = kept.collect();
-    frame.select(kept).map_err(query_error)
+    let brought = !sql.contains(system::PREFIX) || sql.match_indices('*').any(|(at, _)| stands_for_all(at));
+    (0..schema.fields().len()).filter(|i| !brought || !schema.field(*i).name().starts_with(system::PREFIX)).collect()
 }
 
 /// Runs what was planned: batches of [`result_schema`].
