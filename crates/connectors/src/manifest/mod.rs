@@ -49,6 +49,7 @@ mod read;
 mod records;
 mod recovery;
 mod reference;
+mod request_parts;
 mod requester;
 mod retriever;
 mod router;

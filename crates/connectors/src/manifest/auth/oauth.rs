@@ -217,7 +217,7 @@ impl OAuth {
         let endpoint = Expr::text_or(self.endpoint.as_ref(), "", &scope)?;
         let mut url =
             Url::parse(&endpoint).map_err(|_| Error::new(Code::ConfigInvalid, "the address that renews the token is not a URL"))?;
-        let pairs = super::super::requester::pairs(self.fields(env)?);
+        let pairs = super::super::request_parts::pairs(self.fields(env)?);
         let mut request = Request::get(url.clone());
         request.method = "POST".to_owned();
         for (name, expr) in &self.headers {
