@@ -10,6 +10,7 @@ mod crash;
 mod declarative;
 mod deliveries;
 mod delivery_calls;
+mod delivery_trouble;
 mod describing;
 mod docker;
 mod errors;
