@@ -17,9 +17,8 @@ use super::merge::{Counts, Merge, ParentTables};
 use super::target::{self, Target};
 use super::{control, error};
 
-/// Building a key's index sorts all rows, and sorting before a merge takes the same memory.
+/// Sorting before a merge takes memory. What building a key's index takes is left to the server: its small runs stay in the caches.
 const BEGIN: &str = "BEGIN; \
-    SELECT set_config('maintenance_work_mem', greatest(pg_size_bytes(current_setting('maintenance_work_mem')), 268435456) / 1024 || 'kB', true); \
     SELECT set_config('work_mem', greatest(pg_size_bytes(current_setting('work_mem')), 67108864) / 1024 || 'kB', true)";
 
 /// Publishes loads of one or several syncs in one transaction. When this fails, the transaction dies with the session.
