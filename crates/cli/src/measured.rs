@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use trib_core::{BatchStream, Code, Error, Result};
 use trib_engine::check::Failing;
-use trib_engine::json::row;
+use trib_kit::object::row;
 use trib_project::data_test::{DataTest, Expectation, ident};
 
 use crate::render::verdicts::plain;

@@ -9,9 +9,9 @@ use trib_core::name::system;
 use trib_core::transform::ColumnRule;
 use trib_core::{Catalog, Emitter, Read, Result, Source, Split, SplitEnd, State, StreamRead, WriteMode};
 use trib_engine::StreamSpec;
-use trib_engine::json::read_rows;
 use trib_engine::protect::Protection;
 use trib_engine::rejected::unwrapped;
+use trib_kit::object::read_rows;
 use trib_runtime::{Refresh, StreamTask};
 use trib_store::Rejected;
 

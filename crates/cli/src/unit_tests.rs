@@ -13,7 +13,8 @@ use trib_core::{Catalog, Code, Error, ReadMode, Stream, TableName};
 use trib_engine::catalog::Over;
 use trib_engine::change_source::sendable;
 use trib_engine::failure::query_error;
-use trib_engine::{Engine, Queries, Relation, Tables, json as rows};
+use trib_engine::{Engine, Queries, Relation, Tables};
+use trib_kit::object as rows;
 use trib_project::data_test::quoted;
 use trib_project::{Model, Project, UnitTest};
 

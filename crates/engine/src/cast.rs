@@ -1,11 +1,11 @@
 //! Casts that know when they would change a value.
 
 use arrow::array::{Array, ArrayRef, BooleanArray, BooleanBufferBuilder};
-use arrow::compute::{CastOptions, cast_with_options, kernels::cmp};
+use arrow::compute::kernels::cmp;
 use arrow::datatypes::{DataType, Field};
-use arrow::util::display::FormatOptions;
 use trib_core::Result;
 use trib_core::relation::{Relation, relate};
+use trib_kit::cast::{is_text, lenient};
 
 /// Values in their new type, and which of them it cannot hold (those are NULL). `None` means that all fit.
 pub struct Cast {
@@ -19,22 +19,15 @@ pub fn exact(array: &ArrayRef, to: &DataType) -> Result<Cast> {
     if from == to {
         return Ok(Cast { values: array.clone(), unfit: None });
     }
-    let options = CastOptions { safe: true, format_options: FormatOptions::default() };
-    let values = cast_with_options(array, to, &options)?;
+    let values = lenient(array, to)?;
     let field = |t: &DataType| Field::new("", t.clone(), true);
     let reversible = matches!(relate(&field(to), &field(from)), Relation::Fits | Relation::Same);
     // Text has many spellings of one value, and a value has one text: neither is compared on the way back.
-    let textual = |t: &DataType| matches!(t, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
     // A wider type may still end earlier, as nanoseconds do.
-    if (reversible || textual(to)) && values.logical_null_count() == array.logical_null_count() {
+    if (reversible || is_text(to)) && values.logical_null_count() == array.logical_null_count() {
         return Ok(Cast { values, unfit: None });
     }
-    let differs = if textual(from) || textual(to) {
-        None
-    } else {
-        let back = cast_with_options(&values, from, &options)?;
-        Some(cmp::distinct(&back, array)?)
-    };
+    let differs = if is_text(from) || is_text(to) { None } else { Some(cmp::distinct(&lenient(&values, from)?, array)?) };
     let mut unfit = BooleanBufferBuilder::new(array.len());
     for i in 0..array.len() {
         let lost = array.is_valid(i) && (values.is_null(i) || differs.as_ref().is_some_and(|d| d.value(i)));
@@ -68,6 +61,14 @@ mod tests {
         let wide = exact(&decimals, &DataType::Decimal128(10, 2)).unwrap().values;
         assert_eq!(wide.as_primitive::<Decimal128Type>().values(), &[125, 120]);
         assert_eq!(unfit(wide, &DataType::Decimal128(10, 1)), [true, false]);
+    }
+
+    /// Arrow's calendar ends before its types do.
+    #[test]
+    fn a_date_of_any_year_has_a_text_and_does_not_stand_in_the_way_of_others() {
+        let times: ArrayRef = Arc::new(arrow::array::TimestampMicrosecondArray::from(vec![0, 9_089_348_860_800_000_000]));
+        assert_eq!(unfit(times.clone(), &DataType::Date32), [false, true]);
+        assert_eq!(unfit(times, &DataType::Utf8), [false, false]);
     }
 
     /// Nanoseconds hold all that seconds do, but not as far.

@@ -13,10 +13,10 @@ use trib_core::delivery::{Changes, Delivers, column};
 use trib_core::{
     BatchStream, Catalog, Destination, Emitter, Error, RejectedRow, Result, Source, Split, SplitEnd, State, Stream, StreamRead, TableName,
 };
+use trib_kit::object;
 
 use crate::catalog::{Over, Queries};
 use crate::changes::{Delivery, LEDGER, ident, unfit};
-use crate::json;
 use crate::ledger;
 use crate::native::NativeTable;
 
@@ -203,7 +203,7 @@ impl Source for ChangeSource {
             let changes = sent.column_by_name(column::CHANGE).and_then(|c| c.as_string_opt::<i32>());
             changes.into_iter().flatten().flatten().for_each(|change| read.count(change, 1));
             for (row, reason) in refused {
-                let row = json::row(&batch, row);
+                let row = object::row(&batch, row);
                 let place = delivery.key.iter().filter_map(|(k, _)| Some(format!("{k}={}", row.get(k)?))).collect::<Vec<_>>().join(",");
                 let row = row.into_iter().filter(|(name, _)| !column::ALL.contains(&name.as_str())).collect();
                 out.reject(stream, RejectedRow { place, reason: reason.to_owned(), row: serde_json::Value::Object(row) }).await?;

@@ -3,8 +3,7 @@
 use futures::StreamExt;
 use serde_json::Value;
 use trib_core::{BatchStream, Result};
-
-use crate::json;
+use trib_kit::object;
 
 /// Rows that a test did not want.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -21,7 +20,7 @@ pub async fn count(mut rows: BatchStream, keep: usize) -> Result<Failing> {
         let batch = batch?;
         found.count += batch.num_rows() as u64;
         let wanted = keep.saturating_sub(found.rows.len()).min(batch.num_rows());
-        found.rows.extend((0..wanted).map(|i| Value::Object(json::row(&batch, i))));
+        found.rows.extend((0..wanted).map(|i| Value::Object(object::row(&batch, i))));
     }
     Ok(found)
 }

@@ -147,8 +147,8 @@ pub fn conform(plan: &StreamPlan, stepped: Stepped, stamp: &Stamp, first: i64) -
     let rows = stepped.batch.num_rows();
     let flats = shape.take_apart(stepped.batch.columns(), rows)?;
     let mut refusals = Refusals::new(rows);
-    for (column, mask) in &stepped.unfit {
-        refusals.mark(mask, None, || format!("column {column}: the value cannot be cast to the declared type"));
+    for (reason, mask) in &stepped.unfit {
+        refusals.mark(mask, None, || reason.clone());
     }
     let row_ids = needs_row_ids(&tables).then(|| row_ids(stamp, first, rows));
     let mut built: Vec<Vec<ArrayRef>> = Vec::with_capacity(tables.len());

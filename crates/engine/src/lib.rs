@@ -19,7 +19,6 @@ pub mod failure;
 mod field_hash;
 mod grouping;
 pub mod inside_source;
-pub mod json;
 pub mod ledger;
 pub mod lineage;
 pub mod native;

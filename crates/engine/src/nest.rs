@@ -13,8 +13,7 @@ use trib_core::logical::{FieldExt, Logical};
 use trib_core::name::system;
 use trib_core::transform::Nesting;
 use trib_core::{Error, Result};
-
-use crate::json;
+use trib_kit::object;
 
 /// How the rows of one table come out of nested rows.
 pub struct Shape {
@@ -137,7 +136,7 @@ impl Shape {
         for column in &self.columns {
             let array = descend(columns, &column.path)?;
             flat.push(if column.as_json {
-                json::column(&Arc::new(Field::new("", array.data_type().clone(), true)), &array)?
+                object::column(&Arc::new(Field::new("", array.data_type().clone(), true)), &array)?
             } else {
                 array
             });

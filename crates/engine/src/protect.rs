@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, StringArray, cast::AsArray};
-use arrow::compute::cast;
 use arrow::datatypes::DataType;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 use trib_core::transform::{ColumnRule, Mask};
 use trib_core::{Error, Result, Secret};
+
+use crate::cast::{Cast, exact};
 
 /// What is done to a column's text.
 #[derive(Clone, Debug)]
@@ -32,9 +33,9 @@ impl Protection {
     }
 
     /// NULL stays NULL.
-    pub fn apply(&self, array: &ArrayRef) -> Result<ArrayRef> {
-        let text = cast(array, &DataType::Utf8)?;
-        let text = text.as_string::<i32>();
+    pub fn apply(&self, array: &ArrayRef) -> Result<Cast> {
+        let Cast { values, unfit } = exact(array, &DataType::Utf8)?;
+        let text = values.as_string::<i32>();
         let result: StringArray = match self {
             Protection::Mask(mask) => text.iter().map(|v| v.map(|v| masked(v, mask))).collect(),
             Protection::Hash => text.iter().map(|v| v.map(|v| hex::encode(Sha256::digest(v)))).collect(),
@@ -49,7 +50,7 @@ impl Protection {
                 text.iter().map(|v| v.map(sign)).collect()
             }
         };
-        Ok(Arc::new(result))
+        Ok(Cast { values: Arc::new(result), unfit })
     }
 }
 
@@ -80,7 +81,7 @@ mod tests {
             (Protection::Hmac(Secret::new("k")), ""),
         ];
         for (protection, start) in cases {
-            let out = protection.apply(&input).unwrap();
+            let out = protection.apply(&input).unwrap().values;
             let out = out.as_string::<i32>();
             assert!(out.is_null(1));
             if matches!(protection, Protection::Mask(_)) {
@@ -95,7 +96,7 @@ mod tests {
     #[test]
     fn hmac_matches_rfc_4231_case_2() {
         let input: ArrayRef = Arc::new(StringArray::from(vec!["what do ya want for nothing?"]));
-        let out = Protection::Hmac(Secret::new("Jefe")).apply(&input).unwrap();
+        let out = Protection::Hmac(Secret::new("Jefe")).apply(&input).unwrap().values;
         assert_eq!(out.as_string::<i32>().value(0), "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
     }
 }

@@ -5,13 +5,13 @@
 
 use std::collections::BTreeMap;
 
-use arrow::array::{BooleanArray, RecordBatch};
+use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
 use serde_json::{Map, Value, json};
 use trib_core::transform::{ColumnRule, Transform};
 use trib_core::{RejectedRow, Result};
+use trib_kit::object;
 
-use crate::json;
 use crate::protect::Protection;
 
 /// Stands around a value that was masked or hashed already; around NULL when the source could not decode the row, and the value is withheld.
@@ -44,18 +44,18 @@ impl Kept {
     /// Rows of a batch as it was before the column steps.
     pub fn rows(&self, batch: &RecordBatch, wanted: &BooleanArray) -> Result<Vec<Map<String, Value>>> {
         let batch = filter_record_batch(batch, wanted)?;
-        let mut rows: Vec<Map<String, Value>> = (0..batch.num_rows()).map(|i| json::row(&batch, i)).collect();
+        let mut rows: Vec<Map<String, Value>> = (0..batch.num_rows()).map(|i| object::row(&batch, i)).collect();
         for (name, rule) in &self.rules {
             let protected = match (rule, batch.schema_ref().index_of(name)) {
-                (Rule::Protected(protection), Ok(at)) => Some(protection.apply(batch.column(at))?),
+                (Rule::Protected(protection), Ok(at)) => Some(protection.apply(batch.column(at))?.values),
                 _ => None,
             };
             for (i, row) in rows.iter_mut().enumerate() {
                 match &protected {
                     Some(values) => {
-                        let value = arrow::array::cast::AsArray::as_string::<i32>(values);
-                        let shown = if arrow::array::Array::is_null(values, i) { Value::Null } else { json!({PROTECTED: value.value(i)}) };
-                        row.insert(name.clone(), shown);
+                        let value = values.is_valid(i).then(|| values.as_string::<i32>().value(i));
+                        let null = row.get(name).is_none_or(Value::is_null);
+                        row.insert(name.clone(), if null { Value::Null } else { json!({PROTECTED: value}) });
                     }
                     None => drop(row.remove(name)),
                 }

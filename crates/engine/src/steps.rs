@@ -23,7 +23,7 @@ use trib_core::error::closest;
 use trib_core::transform::{ColumnRule, Transform};
 use trib_core::{BatchStream, Code, Error, Result};
 
-use crate::cast::exact;
+use crate::cast::{Cast, exact};
 use crate::failure::query_error;
 use crate::lineage;
 use crate::protect::Protection;
@@ -61,7 +61,7 @@ pub struct Stepped {
     /// The rows before the column steps: what is kept of rejected ones is made from them.
     pub origin: RecordBatch,
     pub batch: RecordBatch,
-    /// Rows whose declared cast is impossible, with the column's name.
+    /// Rows that a column's step can make nothing of, with the reason.
     pub unfit: Vec<(String, BooleanArray)>,
 }
 
@@ -164,18 +164,16 @@ impl Steps {
             return Ok(Stepped { origin: batch.clone(), batch, unfit: Vec::new() });
         }
         let mut unfit = Vec::new();
+        let mut fitting = |Cast { values, unfit: rows }: Cast, column: usize, why: &str| {
+            unfit.extend(rows.map(|rows| (format!("column {}: the value {why}", batch.schema_ref().field(column).name()), rows)));
+            values
+        };
         let mut arrays: Vec<ArrayRef> = Vec::with_capacity(self.columns.len());
         for step in &self.columns {
             let array = match &step.compute {
                 Compute::Take(i) => batch.column(*i).clone(),
-                Compute::Cast(i, to) => {
-                    let result = exact(batch.column(*i), to)?;
-                    if let Some(rows) = result.unfit {
-                        unfit.push((batch.schema_ref().field(*i).name().clone(), rows));
-                    }
-                    result.values
-                }
-                Compute::Protect(i, protection) => protection.apply(batch.column(*i))?,
+                Compute::Cast(i, to) => fitting(exact(batch.column(*i), to)?, *i, "cannot be cast to the declared type"),
+                Compute::Protect(i, protection) => fitting(protection.apply(batch.column(*i))?, *i, "has no text that could be protected"),
                 Compute::Evaluate(expression) => {
                     let value = expression.evaluate(&batch).map_err(query_error)?;
                     value.into_array(batch.num_rows()).map_err(query_error)?

@@ -71,12 +71,12 @@ pub fn parse_stamp(text: &str) -> Option<Stamp> {
         return Some(Stamp { seconds: midnight, nanos: 0, offset: None });
     }
     take(&mut rest, b"T ")?;
-    let (seconds, nanos) = take_time(&mut rest)?;
+    let (seconds, nanos) = take_time(&mut rest).filter(|(seconds, _)| *seconds < DAY)?;
     let offset = if rest.is_empty() { None } else { Some(take_offset(&mut rest)?) };
     Some(Stamp { seconds: midnight.checked_add(seconds)?, nanos, offset })
 }
 
-/// Nanoseconds since midnight of `HH:MM[:SS[.FRACTION]]`.
+/// Nanoseconds since midnight of `HH:MM[:SS[.FRACTION]]`, up to `24:00`.
 pub fn parse_time(text: &str) -> Option<i128> {
     let mut rest = text.as_bytes();
     let (seconds, nanos) = take_time(&mut rest)?;
@@ -144,7 +144,8 @@ fn take_time(rest: &mut &[u8]) -> Option<(i64, u32)> {
             *rest = tail;
         }
     }
-    (hour < 24 && minute < 60 && second < 60).then_some((hour * 3600 + minute * 60 + second, nanos))
+    let midnight = hour == 24 && minute == 0 && second == 0 && nanos == 0;
+    ((hour < 24 || midnight) && minute < 60 && second < 60).then_some((hour * 3600 + minute * 60 + second, nanos))
 }
 
 /// `Z`, or `±HH:MM` (also `±HHMM`, `±HH`), with or without a space before.
@@ -330,6 +331,14 @@ mod tests {
         for (text, expected) in cases {
             let expected = expected.map(|(seconds, nanos, offset)| Stamp { seconds, nanos, offset });
             assert_eq!(parse_stamp(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_day_ends_at_24_00() {
+        assert_eq!(parse_time("24:00:00"), Some(i128::from(DAY) * NANOS));
+        for text in ["24:00:01", "24:01", "25:00", "24:00:00.1"] {
+            assert_eq!(parse_time(text), None, "{text}");
         }
     }
 

@@ -1,6 +1,7 @@
 //! What connectors share. Nothing here knows a connector by name, and nothing here uses DataFusion.
 
 pub mod calendar;
+pub mod cast;
 pub mod cause;
 pub mod cursor;
 pub mod environment;
@@ -12,6 +13,7 @@ pub mod journal;
 pub mod json;
 pub mod kept;
 pub mod lines;
+pub mod object;
 pub mod process;
 pub mod program_log;
 pub mod records;
@@ -19,6 +21,7 @@ pub mod relay;
 pub mod scrub;
 pub mod settings;
 pub mod shown;
+pub mod sift;
 pub mod spool;
 pub mod sql;
 pub mod standing;

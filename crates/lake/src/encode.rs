@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, AsArray, FixedSizeBinaryArray, Int64Array, IntervalMonthDayNanoArray, ListArray, MapArray, RecordBatch, StringBuilder,
-    StructArray, new_null_array,
+    StructArray, Time64NanosecondArray, new_null_array,
 };
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{
@@ -15,6 +15,10 @@ use arrow::datatypes::{
 use arrow::util::display::FormatOptions;
 use trib_core::logical::{FieldExt, Logical};
 use trib_core::{Code, Error, Result};
+use trib_kit::calendar;
+use trib_kit::cast::lenient;
+
+use crate::delta_type;
 
 /// Brings a batch to a schema by position: same columns, stored types.
 pub fn batch(batch: &RecordBatch, stored: &SchemaRef) -> Result<RecordBatch> {
@@ -24,7 +28,10 @@ pub fn batch(batch: &RecordBatch, stored: &SchemaRef) -> Result<RecordBatch> {
         .iter()
         .zip(schema.fields().iter().zip(stored.fields()))
         .map(|(array, (from, to))| {
-            let stored = column(array, from, to)?;
+            let stored = column(array, from, to).map_err(|e| {
+                let name = to.name();
+                e.detail(format!("column {name}: the value does not fit {}, the type of the table's column", delta_type::native(to)))
+            })?;
             if !to.is_nullable() && stored.null_count() > 0 {
                 return Err(Error::new(Code::DataInvalid, "a column that may not be NULL has NULLs").detail(to.name()));
             }
@@ -61,6 +68,8 @@ pub fn column(array: &ArrayRef, from: &Field, to: &Field) -> Result<ArrayRef> {
             })?;
             cast(&(Arc::new(Int64Array::from(held)) as ArrayRef), target)
         }
+        (DataType::Time32(_) | DataType::Time64(_), DataType::Utf8) => lenient(array, target),
+        (DataType::Utf8 | DataType::Utf8View, DataType::Time64(TimeUnit::Nanosecond)) => times(array),
         // What is inside may need more than a cast.
         (DataType::Dictionary(_, value), _) => {
             let plain = cast(array, value)?;
@@ -137,6 +146,17 @@ fn parsed<T>(array: &ArrayRef, make: impl Fn(i128, i128, i128) -> Option<T>) -> 
         })
     };
     texts.as_string::<i32>().iter().map(|text| text.map(one).transpose()).collect()
+}
+
+/// Arrow knows no 24:00.
+fn times(array: &ArrayRef) -> Result<ArrayRef> {
+    cast(array, &DataType::Time64(TimeUnit::Nanosecond)).or_else(|e| {
+        let texts = cast(array, &DataType::Utf8)?;
+        let time = |text| calendar::parse_time(text).and_then(|nanos| i64::try_from(nanos).ok());
+        let held: Option<Vec<Option<i64>>> =
+            texts.as_string::<i32>().iter().map(|text| text.map(time).map_or(Some(None), |t| t.map(Some))).collect();
+        Ok(Arc::new(Time64NanosecondArray::from(held.ok_or(e)?)) as ArrayRef)
+    })
 }
 
 fn nanoseconds(unit: TimeUnit) -> i128 {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use trib_core::load::Durability;
 use trib_core::name::system;
 use trib_core::{BatchStream, Code, Error, LoadId, Part, Receipt, Result, Table, TableName};
+use trib_kit::sift::{self, sift};
 use trib_kit::storage;
 
 use crate::data_file::{self, FileWriter, NewFile, join};
@@ -46,10 +47,15 @@ pub async fn stage(layout: &Layout, file_bytes: u64, part: &Part, table: &Table,
     let schema = stored_schema(table)?;
     note(layout, part, table).await?;
     let mut writer = FileWriter::new(layout.store.clone(), folder, prefix(part), schema.clone(), file_bytes).bounded(&bounded(table));
+    let mut rejected = Vec::new();
     while let Some(batch) = rows.next().await {
-        writer.write(&encode::batch(&batch?, &schema)?).await?;
+        let sifted = sift(&batch?, &table.key, |rows| encode::batch(rows, &schema))?;
+        sift::keep(&mut rejected, sifted.rejected)?;
+        for rows in &sifted.taken {
+            writer.write(rows).await?;
+        }
     }
-    receipt(part, table, writer.finish().await?)
+    Ok(Receipt { rejected, ..receipt(part, table, writer.finish().await?)? })
 }
 
 /// Copies the files of another table to where they will stay. The store does it by itself: a local one gives each file a second name, an

@@ -54,8 +54,7 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit> {
             Some(rows) => Some(first_rows(&source, &whole(stream), rows).await.map_err(|e| e.connection(&args.connection).stream(name))?),
         };
         let batches = sample.as_ref().map(|s| s.batches.as_slice()).unwrap_or_default();
-        let rows: Vec<Value> =
-            batches.iter().flat_map(|b| (0..b.num_rows()).map(|i| Value::Object(trib_engine::json::row(b, i)))).collect();
+        let rows: Vec<Value> = batches.iter().flat_map(|b| (0..b.num_rows()).map(|i| Value::Object(trib_kit::object::row(b, i)))).collect();
         let table = if sample.is_some() { sample_table(&stream.schema, batches, width)? } else { String::new() };
         session.output.either(
             || {

@@ -9,7 +9,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::util::display::ArrayFormatter;
 use futures::StreamExt;
 use trib_core::{BatchStream, Error, Result};
-use trib_kit::shown;
+use trib_kit::{object, shown};
 
 use crate::output::{self, Output};
 use crate::render::amount;
@@ -137,7 +137,7 @@ fn flat(batch: &RecordBatch) -> Result<RecordBatch> {
     for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
         if field.data_type().is_nested() {
             fields.push(Arc::new(Field::new(field.name(), DataType::Utf8, true)));
-            columns.push(trib_engine::json::column(field, column)?);
+            columns.push(object::column(field, column)?);
         } else {
             fields.push(field.clone());
             columns.push(column.clone());
@@ -156,7 +156,7 @@ async fn json(rows: BatchStream, limit: Option<usize>, out: &mut impl Write) -> 
         let names: Result<Vec<String>, _> = schema.fields().iter().map(|f| serde_json::to_string(f.name())).collect();
         let names = names?;
         let columns: Result<Vec<ArrayRef>> =
-            schema.fields().iter().zip(batch.columns()).map(|(field, column)| trib_engine::json::column(field, column)).collect();
+            schema.fields().iter().zip(batch.columns()).map(|(field, column)| object::column(field, column)).collect();
         let columns = columns?;
         for row in 0..batch.num_rows() {
             write!(out, "{}{{", if first { "\n" } else { ",\n" })?;

@@ -1,5 +1,9 @@
 //! Rows that are not taken: how long they wait, and where they are shown.
 
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampSecondArray};
+use arrow::ipc::writer::FileWriter;
 use serde_json::Value;
 use trib_testkit::postgres_server::PostgresServer;
 
@@ -80,6 +84,78 @@ fn dates_and_times_that_only_postgres_has_are_written_as_they_are() {
         for part in ["23:59:00", "24:00:00", "5874897-12-31", "290000-01-01"] {
             assert!(text.contains(part) && !text.contains("rror"), "{part}: {text}");
         }
+    }
+}
+
+/// One value that a step or a destination cannot hold is one row's, and not its stream's.
+#[test]
+fn a_date_that_does_not_fit_is_one_rejected_row() {
+    let server = PostgresServer::shared().unwrap();
+    let database = server.create_database().unwrap();
+    let rows =
+        "(1, '2024-01-01', '2024-01-01', '12:00'), (2, '5874897-12-31', '290000-01-01', '24:00'), (3, '2024-01-03', '2024-01-03', null)";
+    server
+        .sql(&database, &format!("create table t (id int primary key, d date, ts timestamp, t time); insert into t values {rows}"))
+        .unwrap();
+    let streams = "t: {columns: {d: {cast: text}, ts: {cast: date}}}";
+    let folder = Folder::with(&[
+        ("tributary.yaml", "name: far\n"),
+        ("connections.yaml", &format!("shop: {{connector: postgres, url: \"{}\"}}\n", server.url(&database))),
+        ("syncs/cast.yaml", &format!("from: shop\ninto: far.cast\nstreams: {{public.{streams}}}\n")),
+        ("syncs/masked.yaml", "from: shop\ninto: far.masked\nstreams: {public.t: {columns: {ts: {mask: {keep_last: 8}}}}}\n"),
+    ]);
+    folder.ok(&["run"]);
+    assert_eq!(folder.query("warehouse", "select id, d, ts from far.cast order by id"), "1,2024-01-01,2024-01-01;3,2024-01-03,2024-01-03");
+    let waiting = waiting(&folder);
+    assert_eq!(waiting.len(), 1, "{waiting:?}");
+    assert_eq!((&waiting[0]["place"], &waiting[0]["row"]["ts"]), (&"id=2".into(), &"+290000-01-01T00:00:00".into()));
+    assert!(waiting[0]["reason"].as_str().unwrap().starts_with("column ts: "), "{waiting:?}");
+    let far =
+        "select d = cast(2145042905 as int) as d, ts, t from (select arrow_cast(d, 'Int32') as d, ts, t from far.masked where id = 2) as m";
+    assert_eq!(folder.query("warehouse", far), "true,***00:00:00,24:00:00");
+    // What the lake has taken comes back as it was.
+    folder.write("syncs/back.yaml", "from: warehouse\nto: shop\ninto: public.back\nstreams: {far.masked: {}}\n");
+    folder.ok(&["run", "back"]);
+    assert_eq!(server.sql(&database, "select d, t from back where id = 2").unwrap(), "5874897-12-31|24:00:00");
+}
+
+/// A destination that counts time more finely than its source does not reach as far.
+#[test]
+fn a_time_beyond_the_reach_of_a_destination_is_one_rejected_row() {
+    let server = PostgresServer::shared().unwrap();
+    let database = server.create_database().unwrap();
+    let columns: [(&str, ArrayRef); 3] = [
+        ("id", Arc::new(Int64Array::from_iter_values(0..100))),
+        ("at", Arc::new(TimestampSecondArray::from_iter_values((0..100).map(|i| if i == 41 { i64::MAX } else { i })))),
+        ("note", Arc::new(StringArray::from(vec!["n"; 100]))),
+    ];
+    let batch = RecordBatch::try_from_iter(columns).unwrap();
+    let connections = format!(
+        "far: {{connector: files, path: data}}\ndwh: {{connector: postgres, url: \"{}\"}}\nlite: {{connector: sqlite, path: lite.db}}\n",
+        server.url(&database)
+    );
+    let folder = Folder::with(&[("tributary.yaml", "name: far\n"), ("connections.yaml", &connections), ("data/none.txt", "")]);
+    let mut writer = FileWriter::try_new(std::fs::File::create(folder.path().join("data/far.arrow")).unwrap(), &batch.schema()).unwrap();
+    writer.write(&batch).unwrap();
+    writer.finish().unwrap();
+    for to in ["warehouse", "dwh", "lite"] {
+        folder.write(
+            "syncs/far.yaml",
+            &format!("from: far\nto: {to}\ninto: far.{{table}}\nstreams: {{far: {{write: upsert, key: [id]}}}}\n"),
+        );
+        folder.ok(&["run", "--full-refresh"]);
+        let waiting = waiting(&folder);
+        // SQLite's times are texts.
+        let expected = if to == "lite" { 0 } else { 1 };
+        assert_eq!(waiting.len(), expected, "{to}: {waiting:?}");
+        for row in &waiting {
+            assert_eq!(row["place"], "id=41");
+            let reason = row["reason"].as_str().unwrap();
+            assert!(reason.starts_with("column at: the value does not fit timestamp"), "{to}: {reason}");
+        }
+        let table = if to == "lite" { "far__far" } else { "far.far" };
+        assert_eq!(folder.query(to, &format!("select count(*) from {table}")), (100 - expected).to_string());
+        std::fs::remove_file(folder.path().join(".tributary/control.db")).unwrap();
     }
 }
 

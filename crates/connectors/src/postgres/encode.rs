@@ -49,7 +49,9 @@ pub struct Prepared<'t> {
 impl<'t> Prepared<'t> {
     /// `columns` are the places in the batch of each target's values.
     pub fn new(batch: &RecordBatch, targets: &'t [Target], columns: &[usize]) -> Result<Self> {
-        let arrays = targets.iter().zip(columns).map(|(target, at)| canonical(batch.column(*at), &target.t)).collect::<Result<_>>()?;
+        let unfit = |t: &Target| format!("column {}: the value does not fit {}, the type of the table's column", t.name, t.t.name);
+        let prepare = |(target, at): (&Target, &usize)| canonical(batch.column(*at), &target.t).map_err(|e| e.detail(unfit(target)));
+        let arrays = targets.iter().zip(columns).map(prepare).collect::<Result<_>>()?;
         Ok(Self { targets, arrays, rows: batch.num_rows() })
     }
 

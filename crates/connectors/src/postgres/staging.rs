@@ -8,9 +8,10 @@ use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use serde_json::json;
 use tokio_postgres::CopyInSink;
-use trib_core::load::{Durability, MOST_REJECTED, RejectedRow, too_many_rejected};
+use trib_core::load::{Durability, RejectedRow};
 use trib_core::name::system;
 use trib_core::{BatchStream, Part, Receipt, Result, Table};
+use trib_kit::sift::{self, sift};
 use trib_kit::sql::ANSI;
 
 use super::connect::Session;
@@ -64,23 +65,23 @@ pub async fn copy(session: &Session, part: &Part, table: &Table, place: &Place, 
     buffer.extend_from_slice(HEADER);
     let (mut written, mut bytes, mut rejected) = (0, 0, Vec::new());
     while let Some(batch) = rows.next().await {
-        let prepared = Prepared::new(&batch?, &targets, &columns)?;
-        let mut encoding = prepared.rows();
-        loop {
-            let more = encoding.write(&mut buffer, CHUNK);
-            if buffer.len() >= CHUNK {
-                bytes += buffer.len() as u64;
-                sink.send(std::mem::replace(&mut buffer, empty()).into()).await.map_err(error::driver)?;
+        let sifted = sift(&batch?, &table.key, |rows| Prepared::new(rows, &targets, &columns))?;
+        sift::keep(&mut rejected, sifted.rejected)?;
+        for prepared in &sifted.taken {
+            let mut encoding = prepared.rows();
+            loop {
+                let more = encoding.write(&mut buffer, CHUNK);
+                if buffer.len() >= CHUNK {
+                    bytes += buffer.len() as u64;
+                    sink.send(std::mem::replace(&mut buffer, empty()).into()).await.map_err(error::driver)?;
+                }
+                if !more {
+                    break;
+                }
             }
-            if !more {
-                break;
-            }
-        }
-        let (rows, refused) = encoding.finish();
-        written += rows;
-        rejected.extend(refused);
-        if let Some(last) = rejected.last().filter(|_| rejected.len() as u64 > MOST_REJECTED) {
-            return Err(too_many_rejected(MOST_REJECTED, last));
+            let (rows, refused) = encoding.finish();
+            written += rows;
+            sift::keep(&mut rejected, refused)?;
         }
     }
     buffer.extend_from_slice(&TRAILER);

@@ -420,7 +420,7 @@ mod tests {
             ("TIMESTAMPTZ", t("2024-02-29 01:02:03+01:00"), Some("2024-02-29T00:02:03Z")),
             ("TIMESTAMPTZ", t("2024-02-29 01:02:03"), Some("2024-02-29T01:02:03Z")),
             ("TIME", t("23:59:59.25"), Some("23:59:59.250")),
-            ("TIME", t("24:00:00"), None),
+            ("TIME", t("24:00:01"), None),
             ("TEXT_U64", t("18446744073709551615"), Some("18446744073709551615")),
             ("TEXT_U64", Integer(-1), None),
             ("JSON", Integer(5), Some("5")),
@@ -437,6 +437,12 @@ mod tests {
                 assert_eq!(as_text(&kind, value).unwrap().as_deref(), Some(expected), "{declared} {value:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_day_ends_at_24_00() {
+        let mut decoder = Decoder::new(&Kind::of_declaration("TIME"));
+        assert!(decoder.append(Text(b"24:00:00")).is_ok() && decoder.append(Text(b"24:00:00.5")).is_err());
     }
 
     #[test]

@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 use arrow::array::RecordBatch;
 use rusqlite::{Connection, OpenFlags};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc::Receiver;
-use trib_core::load::{Durability, MOST_REJECTED, RejectedRow, too_many_rejected};
+use trib_core::load::{Durability, RejectedRow};
 use trib_core::name::system;
 use trib_core::{Code, Error, LoadId, Part, Receipt, Result, Table, TableName};
+use trib_kit::sift;
 
 use super::database::{At, quoted, quoted_all};
 use super::encode::Encoder;
@@ -210,10 +211,7 @@ fn write_file(path: &Path, part: &Part, table: &Table, mut pieces: Receiver<Piec
                 }
                 let connection = file.as_ref().ok_or_else(|| Error::internal("the side file is gone"))?;
                 receipt.bytes += batch.get_array_memory_size() as u64;
-                receipt.rows += insert_batch(connection, path, &insert, &kinds, &batch, &mut receipt.rejected)?;
-                if let Some(last) = receipt.rejected.last().filter(|_| receipt.rejected.len() as u64 > MOST_REJECTED) {
-                    return Err(too_many_rejected(MOST_REJECTED, last));
-                }
+                receipt.rows += insert_batch(connection, path, &insert, &kinds, (&batch, &table.key), &mut receipt.rejected)?;
             }
             Some(Piece::Batch(_)) => {}
             Some(Piece::Failed(e)) => return Err(e),
@@ -236,7 +234,7 @@ fn insert_batch(
     path: &Path,
     insert: &str,
     kinds: &[Kind],
-    batch: &RecordBatch,
+    (batch, key): (&RecordBatch, &[String]),
     rejected: &mut Vec<RejectedRow>,
 ) -> Result<u64> {
     let mut statement = connection.prepare_cached(insert).at(path)?;
@@ -246,8 +244,7 @@ fn insert_batch(
         for (i, column) in columns.iter_mut().enumerate() {
             if let Some(unfit) = column.bind(&mut statement, i + 1, row).at(path)? {
                 let name = batch.schema_ref().field(i).name();
-                let reason = format!("column {name} holds {}", unfit.0);
-                rejected.push(RejectedRow { place: format!("row {}", row + 1), reason, row: as_object(batch, row)? });
+                sift::keep(rejected, vec![sift::rejected(batch, row, key, format!("column {name} holds {}", unfit.0))])?;
                 continue 'rows;
             }
         }
@@ -255,17 +252,6 @@ fn insert_batch(
         rows += 1;
     }
     Ok(rows)
-}
-
-/// The row as text by column.
-fn as_object(batch: &RecordBatch, row: usize) -> Result<Value> {
-    use arrow::util::display::{ArrayFormatter, FormatOptions};
-    let mut object = Map::new();
-    for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
-        let text = ArrayFormatter::try_new(column, &FormatOptions::default())?.value(row).try_to_string()?;
-        object.insert(field.name().clone(), if column.is_null(row) { Value::Null } else { text.into() });
-    }
-    Ok(Value::Object(object))
 }
 
 #[cfg(test)]

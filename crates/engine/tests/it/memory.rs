@@ -45,7 +45,7 @@ impl Ran {
         let staged = self.destination.staged.lock().unwrap();
         let mut out = Vec::new();
         for batch in staged.get(&TableName::parse(table)).into_iter().flatten() {
-            out.extend((0..batch.num_rows()).map(|i| serde_json::Value::from(trib_engine::json::row(batch, i)).to_string()));
+            out.extend((0..batch.num_rows()).map(|i| serde_json::Value::from(trib_kit::object::row(batch, i)).to_string()));
         }
         out
     }

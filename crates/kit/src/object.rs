@@ -1,4 +1,4 @@
-//! Arrow values as JSON text.
+//! Rows as JSON objects for people and for another try, and single values as JSON text.
 
 use std::sync::Arc;
 
@@ -8,7 +8,8 @@ use arrow::datatypes::{DataType, Field, FieldRef, Schema};
 use arrow::json::writer::{EncoderOptions, make_encoder};
 use serde_json::{Map, Value};
 use trib_core::Result;
-use trib_kit::json::Exact;
+
+use crate::json::Exact;
 
 /// Each value of a column as one JSON text; NULL stays NULL.
 pub fn column(field: &FieldRef, array: &ArrayRef) -> Result<ArrayRef> {
