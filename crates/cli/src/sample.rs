@@ -44,7 +44,7 @@ pub async fn first_rows(source: &Arc<dyn Source>, read: &StreamRead, rows: usize
         let reading = tokio::spawn(async move { source.read(&split, &mut emitter).await });
         while let Some(message) = messages.recv().await {
             match message {
-                Message::Batch { stream, batch } if *stream == *read.stream => {
+                Message::Batch { stream, batch, .. } if *stream == *read.stream => {
                     let taken = batch.num_rows().min(left);
                     sample.batches.push(batch.slice(0, taken));
                     left -= taken;

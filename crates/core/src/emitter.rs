@@ -8,6 +8,7 @@ use arrow::datatypes::SchemaRef;
 use tokio::sync::mpsc;
 
 use crate::error::{Code, Error, Result};
+use crate::lines::Lines;
 use crate::load::RejectedRow;
 
 /// What a source pushes.
@@ -21,6 +22,8 @@ pub enum Message {
     Batch {
         stream: Arc<str>,
         batch: RecordBatch,
+        /// Where the rows stand, where that is a file with lines.
+        lines: Option<Lines>,
     },
     Reject {
         stream: Arc<str>,
@@ -66,7 +69,7 @@ impl Emitter {
         if batch.num_rows() == 0 {
             return Ok(());
         }
-        self.send(Message::Batch { stream: stream.into(), batch }).await
+        self.send(Message::Batch { stream: stream.into(), batch, lines: None }).await
     }
 
     /// Sets a row aside that could not be decoded, with its place and the reason.
@@ -96,10 +99,15 @@ impl Emitter {
 
     /// For sources that read on a blocking thread.
     pub fn batch_blocking(&mut self, stream: &str, batch: RecordBatch) -> Result<()> {
+        self.lines_blocking(stream, batch, None)
+    }
+
+    /// [`Self::batch_blocking`] for rows that stand on lines.
+    pub fn lines_blocking(&mut self, stream: &str, batch: RecordBatch, lines: Option<Lines>) -> Result<()> {
         if batch.num_rows() == 0 {
             return Ok(());
         }
-        self.send_blocking(Message::Batch { stream: stream.into(), batch })
+        self.send_blocking(Message::Batch { stream: stream.into(), batch, lines })
     }
 
     /// For sources that read on a blocking thread.

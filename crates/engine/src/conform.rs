@@ -12,7 +12,7 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 use trib_core::contract::Landing;
 use trib_core::name::system;
-use trib_core::{LoadId, RejectedRow, Result, Table};
+use trib_core::{Lines, LoadId, RejectedRow, Result, Table};
 
 use crate::cast::exact;
 use crate::nest::Flat;
@@ -285,9 +285,12 @@ impl Refusals {
         let key = tables.first().map(|t| t.table.key.clone()).unwrap_or_default();
         let refused: BooleanArray = self.reasons.iter().map(|r| Some(r.is_some())).collect();
         let rows = kept.rows(origin, &refused)?;
-        let rejected = rows.into_iter().zip(self.reasons.iter().flatten()).map(|(row, reason)| {
-            let place: Vec<String> = key.iter().filter_map(|k| Some(format!("{k}={}", rejected::shown(row.get(k)?)))).collect();
-            RejectedRow { place: place.join(","), reason: reason.clone(), row: Value::Object(row) }
+        let lines = Lines::of(origin);
+        let reasons = self.reasons.iter().enumerate().filter_map(|(at, reason)| Some((at, reason.clone()?)));
+        let rejected = rows.into_iter().zip(reasons).map(|(row, (at, reason))| {
+            let key: Vec<String> = key.iter().filter_map(|k| Some(format!("{k}={}", rejected::shown(row.get(k)?)))).collect();
+            let place = lines.iter().map(|lines| lines.place(at)).chain(Some(key.join(",")).filter(|key| !key.is_empty()));
+            RejectedRow { place: place.collect::<Vec<_>>().join(", "), reason, row: Value::Object(row) }
         });
         Ok(rejected.collect())
     }

@@ -8,7 +8,7 @@ use arrow::array::{RecordBatch, new_null_array};
 use arrow::datatypes::{Schema, SchemaRef};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use trib_core::{BatchStream, Code, Error, Message, Result, turn};
+use trib_core::{BatchStream, Code, Error, Lines, Message, Result, turn};
 
 use crate::conformer::{Batches, Conformer, send_rejects};
 use crate::execute::{Done, IN_FLIGHT, Outcome, SplitTask, stopped};
@@ -60,11 +60,11 @@ impl<'a> Router<'a> {
                 }
                 Ok(())
             }
-            Message::Batch { stream, batch } => self.batch(&stream, &batch).await,
+            Message::Batch { stream, batch, lines } => self.batch(&stream, &batch, lines).await,
         }
     }
 
-    async fn batch(&mut self, stream: &str, batch: &RecordBatch) -> Result<()> {
+    async fn batch(&mut self, stream: &str, batch: &RecordBatch, lines: Option<Lines>) -> Result<()> {
         let task = self.task;
         let Some(plan) = task.plans.plan(stream).await? else {
             // A split over many streams also carries those that the sync leaves out.
@@ -75,6 +75,10 @@ impl<'a> Router<'a> {
             p.bytes_read.fetch_add(batch.get_array_memory_size() as u64, Ordering::Relaxed)
         });
         let batch = adapted(batch, &plan.spec.schema, self.announced.get(stream), stream)?;
+        let batch = match lines.filter(|_| plan.steps.keeps_rows()) {
+            Some(lines) => lines.mark(batch)?,
+            None => batch,
+        };
         if let Some((_, spill)) = self.waiting.iter_mut().find(|(waiting, _)| waiting.spec.stream == *stream) {
             return spill.write(&batch);
         }

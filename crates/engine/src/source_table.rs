@@ -199,7 +199,7 @@ impl Piece {
         let mut waiting: Option<Spill> = None;
         while let Some(message) = messages.recv().await {
             let batch = match message {
-                Message::Batch { stream, batch } if *stream == *self.stream => batch,
+                Message::Batch { stream, batch, .. } if *stream == *self.stream => batch,
                 Message::Schema { stream, schema } if *stream == *self.stream => {
                     announced = Some(schema);
                     continue;

@@ -109,6 +109,11 @@ impl Steps {
         &self.output
     }
 
+    /// Each row that comes out is one that went in.
+    pub fn keeps_rows(&self) -> bool {
+        self.query.is_none()
+    }
+
     pub fn is_named(&self, column: usize) -> bool {
         self.named[column]
     }

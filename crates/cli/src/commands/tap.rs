@@ -230,7 +230,7 @@ impl Tap {
             let mut lines = Vec::new();
             while let Some(message) = messages.recv().await {
                 match message {
-                    Message::Batch { stream, batch } => {
+                    Message::Batch { stream, batch, .. } => {
                         let now = Utc::now().to_rfc3339_opts(SecondsFormat::Micros, true);
                         lines.clear();
                         record_lines(&called(&stream), &batch, &now, &mut lines)?;

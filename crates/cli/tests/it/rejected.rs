@@ -41,6 +41,36 @@ fn a_table_that_is_replaced_keeps_no_rejected_rows_of_before() {
     assert_eq!(folder.query("warehouse", "select count(*) from _trib.rejected"), "2", "what was rejected is not forgotten");
 }
 
+/// Whoever rejects a row of a file: its line is told.
+#[test]
+fn a_row_that_the_contract_or_a_cast_rejects_is_found_in_its_file() {
+    let folder = people("id,n,note\n1,10,a\n", REJECT);
+    folder.ok(&["run"]);
+    let places = || -> Vec<String> { waiting(&folder).iter().map(|r| r["place"].as_str().unwrap().to_owned()).collect() };
+    folder.write("data/people.csv", "id,n,note\n1,10,a\n2,many,b\n3,30,c\n4,few,d\n");
+    folder.ok(&["run"]);
+    assert_eq!(places(), ["people.csv:3", "people.csv:5"]);
+    // A record over two lines, an empty line, a line that cannot be read.
+    folder.write("data/people.csv", "id,n,note\n1,10,\"a\nb\"\n\n2,many,b\n3\n4,few,d\n5,50,e");
+    folder.ok(&["run"]);
+    assert_eq!(places(), ["people.csv:6", "people.csv:5", "people.csv:7"]);
+    // Which rows a condition has left out is not known here.
+    let cast = "from: drop\ninto: hr.{table}\nstreams: {people: {write: upsert, key: [id], columns: {n: {cast: int}}}}\n";
+    folder.write("data/people.csv", "id,n,note\n1,10,a\n2,many,b\n3,30,c\n");
+    folder.write("syncs/hr.yaml", cast);
+    folder.ok(&["run", "--full-refresh"]);
+    assert_eq!(places(), ["people.csv:3, id=2"]);
+    folder.write("syncs/hr.yaml", &cast.replace("columns:", "where: \"id > 1\", columns:"));
+    folder.ok(&["run", "--full-refresh"]);
+    assert_eq!(places(), ["people.csv, id=2"]);
+    // One object on each line, and an empty line.
+    folder.write("data/people.jsonl", "{\"id\": 1, \"n\": \"1\"}\n\n{\"id\": 2, \"n\": \"many\"}\n");
+    folder.write("connections.yaml", "drop: {connector: files, path: data, streams: {people: {path: people.jsonl}}}\n");
+    folder.write("syncs/hr.yaml", cast);
+    folder.ok(&["run", "--full-refresh"]);
+    assert_eq!(places(), ["people.jsonl:3, id=2"]);
+}
+
 #[test]
 fn a_load_that_could_take_no_row_says_why_and_empties_nothing() {
     let folder = people("id,n\n1,10\n", REJECT);

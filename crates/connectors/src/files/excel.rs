@@ -9,7 +9,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{Field, FieldRef, Schema};
 use calamine::{Data, Range, Reader, Sheets};
 use trib_core::error::closest;
-use trib_core::{Code, Error, Result};
+use trib_core::{Code, Error, Lines, Result};
 
 use super::column::{self, Cell, Refused};
 use super::csv::infer::Guess;
@@ -95,7 +95,10 @@ impl Sheet {
                 sink.reject(rejected(file, (first_line + line) as u64, reason.clone(), raw.join("\t").as_bytes()))?;
             }
             let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(chunk.len()));
-            sink.rows(without(RecordBatch::try_new_with_options(schema.clone(), columns, &options)?, &refused)?)?;
+            let batch = without(RecordBatch::try_new_with_options(schema.clone(), columns, &options)?, &refused)?;
+            let kept = chunk.iter().enumerate().filter(|(row, _)| !refused.0.contains_key(row));
+            let lines = kept.map(|(_, (line, _))| (first_line + line) as u64);
+            sink.lines(batch, Some(Lines::new(file, lines)))?;
         }
         Ok(())
     }

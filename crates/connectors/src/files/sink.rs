@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use serde_json::Value;
-use trib_core::{Code, Emitter, Error, RejectedRow, Result};
+use trib_core::{Code, Emitter, Error, Lines, RejectedRow, Result};
 
 use super::column::{self, Refused};
 use super::cursor::Filter;
@@ -26,6 +26,11 @@ pub struct Sink {
 impl Sink {
     /// Takes rows with all columns of the output and of the filter, less the constants, in any order.
     pub fn rows(&mut self, batch: RecordBatch) -> Result<()> {
+        self.lines(batch, None)
+    }
+
+    /// [`Self::rows`] that stand on lines.
+    pub fn lines(&mut self, batch: RecordBatch, lines: Option<Lines>) -> Result<()> {
         let batch = self.completed(batch)?;
         let batch = match &mut self.filter {
             Some(filter) => filter.rows(batch)?,
@@ -43,7 +48,8 @@ impl Sink {
         let columns = self.output.fields().iter().map(column).collect::<Result<_>>()?;
         let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
         let out = RecordBatch::try_new_with_options(self.output.clone(), columns, &options)?;
-        self.emitter.batch_blocking(&self.stream, out)
+        let lines = lines.map(|lines| lines.of_rows(out.num_rows()));
+        self.emitter.lines_blocking(&self.stream, out, lines)
     }
 
     fn completed(&self, batch: RecordBatch) -> Result<RecordBatch> {

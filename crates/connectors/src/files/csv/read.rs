@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arrow::array::{RecordBatch, RecordBatchOptions, new_null_array};
 use arrow::datatypes::{Field, FieldRef, Schema};
 use memchr::{memchr, memchr_iter};
-use trib_core::{Code, Error, Result};
+use trib_core::{Code, Error, Lines, Result};
 
 use super::super::column::{self, Cell, Refused};
 use super::super::sink::{Sink, rejected};
@@ -17,6 +17,35 @@ use super::infer::Guess;
 use super::record::{self, Limits, Records, scan};
 
 const BATCH: usize = 32 << 10;
+
+/// Some whole records.
+struct Piece<'a> {
+    bytes: &'a [u8],
+    /// The number of the first one.
+    line: u64,
+    line_ends: u64,
+}
+
+impl Piece<'_> {
+    /// Where the records stand, less those that are left out. Looks at the bytes only where some record takes more than its line.
+    fn lines(&self, file: &str, records: &Records, refused: &Refused) -> Lines {
+        let lines = self.line_ends + u64::from(!self.bytes.ends_with(b"\n"));
+        if lines == records.len() as u64 && refused.is_empty() {
+            return Lines::from(file, self.line, records.len());
+        }
+        let (mut counted, mut at) = (0, self.line);
+        let kept = (0..records.len()).filter(|row| !refused.0.contains_key(row));
+        Lines::new(
+            file,
+            kept.map(|row| {
+                let (start, _) = records.span(row);
+                at += memchr_iter(b'\n', &self.bytes[counted..start]).count() as u64;
+                counted = start;
+                at
+            }),
+        )
+    }
+}
 
 /// A file's bytes, handed out as whole records.
 pub struct Chunks<'a> {
@@ -35,8 +64,8 @@ impl<'a> Chunks<'a> {
         (self.window.offset, self.window.line)
     }
 
-    /// The next records, with their bytes and the number of their first line.
-    fn next(&mut self, limits: Limits, records: &mut Records) -> Result<Option<(&[u8], u64)>> {
+    /// The next records, with their bytes.
+    fn next(&mut self, limits: Limits, records: &mut Records) -> Result<Option<Piece<'_>>> {
         if self.window.is_low() {
             self.window.fill()?;
         }
@@ -45,7 +74,7 @@ impl<'a> Chunks<'a> {
             if used > 0 {
                 let line = self.window.line;
                 self.window.consume(used);
-                return Ok(Some((self.window.consumed(used), line)));
+                return Ok(Some(Piece { line_ends: self.window.line - line, line, bytes: self.window.consumed(used) }));
             }
             if self.window.at_end {
                 return Ok(None);
@@ -96,7 +125,7 @@ impl Layout {
         let mut records = Records::default();
         let (offset, first_line) = chunks.position();
         let file = chunks.window.file;
-        let Some((bytes, line)) = chunks.next(Limits { width: None, records: 1 }, &mut records)? else {
+        let Some(Piece { bytes, line, .. }) = chunks.next(Limits { width: None, records: 1 }, &mut records)? else {
             return Ok(Self::default());
         };
         if let Some(broken) = records.broken.first() {
@@ -167,7 +196,7 @@ pub fn sample(
     let until = chunks.window.offset + bytes;
     let dialect = chunks.dialect;
     while width > 0 && chunks.window.offset < until {
-        let Some((window, _)) = chunks.next(Limits { width: Some(width), records: 1000 }, &mut records)? else { break };
+        let Some(Piece { bytes: window, .. }) = chunks.next(Limits { width: Some(width), records: 1000 }, &mut records)? else { break };
         for (i, name) in layout.names.iter().enumerate().filter(|(_, n)| !declared.contains_key(*n)) {
             let Some(guess) = guesses.get_mut(name) else { continue };
             for field in records.column(i, width) {
@@ -208,8 +237,9 @@ pub fn read(mut chunks: Chunks<'_>, layout: &Layout, fields: &[FieldRef], known:
     let schema = Arc::new(Schema::new(fields.to_vec()));
     let mut records = Records::default();
     while width > 0
-        && let Some((window, line)) = chunks.next(Limits { width: Some(width), records: BATCH }, &mut records)?
+        && let Some(piece) = chunks.next(Limits { width: Some(width), records: BATCH }, &mut records)?
     {
+        let window = piece.bytes;
         let len = records.len();
         let mut refused = Refused::default();
         let mut columns = Vec::with_capacity(fields.len());
@@ -232,14 +262,14 @@ pub fn read(mut chunks: Chunks<'_>, layout: &Layout, fields: &[FieldRef], known:
             });
             let mut all: Vec<_> = broken.chain(unfit).collect();
             all.sort_unstable_by_key(|(start, ..)| *start);
-            let (mut counted, mut at) = (0, line);
+            let (mut counted, mut at) = (0, piece.line);
             for (start, end, reason) in all {
                 at += memchr_iter(b'\n', &window[counted..start]).count() as u64;
                 counted = start;
                 sink.reject(rejected(file, at, reason, &window[start..end]))?;
             }
         }
-        sink.rows(without(batch, &refused)?)?;
+        sink.lines(without(batch, &refused)?, Some(piece.lines(file, &records, &refused)))?;
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use arrow::buffer::{NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema};
 use memchr::memchr_iter;
 use trib_core::logical::{FieldExt, Logical};
-use trib_core::{Error, Result};
+use trib_core::{Error, Lines, Result};
 
 use super::super::column::{self, Cell, Refused, sql_name};
 use super::super::csv::read::without;
@@ -89,7 +89,14 @@ pub fn read(
             counted = range.start;
             sink.reject(rejected(file, line, reason.clone(), &found.bytes[range]))?;
         }
-        sink.rows(without(batch, &refused)?)?;
+        let (mut counted, mut line) = (0, found.line);
+        let lines = ranges.iter().enumerate().map(|(row, range)| {
+            line += memchr_iter(b'\n', &found.bytes[counted..range.start]).count() as u64;
+            counted = range.start;
+            (row, line)
+        });
+        let kept = lines.filter(|(row, _)| !refused.0.contains_key(row)).map(|(_, line)| line);
+        sink.lines(without(batch, &refused)?, Some(Lines::new(file, kept)))?;
     }
     Ok(())
 }
