@@ -1,18 +1,20 @@
 //! Rows that could not be delivered, kept with the reason until they are retried.
 //!
 //! A row is `staged` until its load is committed, then `waiting`. While another load is on its way with it, it is `retrying`, or `replacing` where that load has
-//! read its whole stream again; once that load is committed, `retried` or `superseded`.
+//! read its whole stream again; once that load is committed, `retried` or `superseded`. The latter it is too once a later load has rejected the same row.
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use sqlx::any::{Any, AnyRow};
 use sqlx::{AssertSqlSafe, Transaction};
+use trib_core::name::system;
 use trib_core::{Code, Error, LoadId, RejectedRow, Result};
 
 use crate::Store;
 use crate::database::{failed, json, now, number, parsed, plain, text, time};
 
-/// Rows per statement: each has ten parameters, and SQLite takes 32766.
+/// Rows per statement: each has eleven parameters, and SQLite takes 32766.
 const CHUNK: usize = 500;
 
 /// A rejected row that waits to be retried.
@@ -148,9 +150,9 @@ impl Store {
     ) -> Result<()> {
         let at = now();
         for rows in rows.chunks(CHUNK) {
-            let groups: Vec<String> = (0..rows.len()).map(|i| format!("({})", placeholders(1 + i * 10, 10))).collect();
+            let groups: Vec<String> = (0..rows.len()).map(|i| format!("({})", placeholders(1 + i * 11, 11))).collect();
             let sql = format!(
-                "insert into trib_rejected (environment, run, sync, scope, load, place, reason, row_json, status, rejected_at) values {}",
+                "insert into trib_rejected (environment, run, sync, scope, load, place, reason, row_json, status, rejected_at, identity) values {}",
                 groups.join(", ")
             );
             let mut query = sqlx::query(AssertSqlSafe(sql)).persistent(false);
@@ -165,14 +167,29 @@ impl Store {
                     .bind(plain(&row.reason))
                     .bind(json(&row.row)?)
                     .bind("staged")
-                    .bind(at.as_str());
+                    .bind(at.as_str())
+                    .bind(identity(of.2, row)?);
             }
             query.execute(&mut **tx).await.map_err(failed)?;
         }
         Ok(())
     }
 
-    pub(crate) async fn count_rejected(&self, tx: &mut Transaction<'static, Any>, load: &LoadId) -> Result<()> {
+    /// What a load has rejected waits from now on, in the place of what earlier loads have rejected of the same rows.
+    pub(crate) async fn count_rejected(&self, tx: &mut Transaction<'static, Any>, (sync, load): (&str, &LoadId), run: &str) -> Result<()> {
+        sqlx::query(
+            "update trib_rejected set status = 'superseded', retried_by = $4, retried_at = $5
+             where environment = $1 and status = 'waiting' and sync = $3
+                 and identity in (select identity from trib_rejected where environment = $1 and load = $2 and status = 'staged')",
+        )
+        .bind(self.environment.as_str())
+        .bind(load.0.as_str())
+        .bind(sync)
+        .bind(run)
+        .bind(now())
+        .execute(&mut **tx)
+        .await
+        .map_err(failed)?;
         sqlx::query("update trib_rejected set status = 'waiting' where environment = $1 and load = $2 and status = 'staged'")
             .bind(self.environment.as_str())
             .bind(load.0.as_str())
@@ -200,6 +217,18 @@ impl Store {
             .map_err(failed)?;
         Ok(())
     }
+}
+
+/// The same for each rejection of one row for one reason. A row that nobody can find is told from none that looks like it.
+fn identity(scope: &str, rejected: &RejectedRow) -> Result<Option<String>> {
+    if rejected.place.is_empty() {
+        return Ok(None);
+    }
+    // What a destination has refused says by which load.
+    let values: Option<Vec<_>> =
+        rejected.row.as_object().map(|row| row.iter().filter(|(name, _)| !name.starts_with(system::PREFIX)).collect());
+    let values = values.map_or_else(|| json(&rejected.row), |values| json(&values))?;
+    Ok(Some(hex::encode(Sha256::digest(json(&[scope, &rejected.place, &rejected.reason, &values])?))))
 }
 
 fn rejected(row: &AnyRow) -> Result<Rejected> {

@@ -6,8 +6,13 @@ use trib_core::{Code, Error, Result};
 use crate::database::{Backend, Database, failed, number};
 
 /// Version `n` is reached by the first `n` scripts. A script that was released is never edited.
-pub(crate) const MIGRATIONS: &[&str] =
-    &[include_str!("schema/1.sql"), include_str!("schema/2.sql"), include_str!("schema/3.sql"), include_str!("schema/4.sql")];
+pub(crate) const MIGRATIONS: &[&str] = &[
+    include_str!("schema/1.sql"),
+    include_str!("schema/2.sql"),
+    include_str!("schema/3.sql"),
+    include_str!("schema/4.sql"),
+    include_str!("schema/5.sql"),
+];
 
 /// Stands in the scripts for the type of a column that numbers its rows.
 const SERIAL: &str = "@serial";

@@ -131,7 +131,7 @@ impl Store {
         for receipt in load.tables.iter().flat_map(|t| &t.receipts) {
             self.add_rejected(&mut tx, (run, &lease.sync, &load.scope, &load.id), &receipt.rejected).await?;
         }
-        self.count_rejected(&mut tx, &load.id).await?;
+        self.count_rejected(&mut tx, (&lease.sync, &load.id), run).await?;
         self.settle_rejected(&mut tx, &load.id, run).await?;
         tx.commit().await.map_err(failed)
     }
@@ -176,7 +176,7 @@ impl Store {
         let made_from = here.find(|(load, _)| **load == marker.load).and_then(|(_, made_from)| made_from.cloned());
         match staged {
             Some(load) if load.id == marker.load => {
-                self.count_rejected(&mut tx, &load.id).await?;
+                self.count_rejected(&mut tx, (&lease.sync, &load.id), &lease.holder).await?;
                 self.settle_rejected(&mut tx, &load.id, &lease.holder).await?;
             }
             Some(load) => self.remove_rejected(&mut tx, &load.id).await?,

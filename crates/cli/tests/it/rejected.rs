@@ -41,6 +41,26 @@ fn a_table_that_is_replaced_keeps_no_rejected_rows_of_before() {
     assert_eq!(folder.query("warehouse", "select count(*) from _trib.rejected"), "2", "what was rejected is not forgotten");
 }
 
+/// What is read as a whole into a table that keeps its rows meets the same bad row at every run.
+#[test]
+fn a_row_that_is_rejected_at_every_run_waits_once() {
+    let upsert = REJECT.replace("write: replace", "write: upsert, key: [id]");
+    let folder = people("id,n\n1,10\n2,20\n", &upsert);
+    folder.ok(&["run"]);
+    folder.write("data/people.csv", "id,n\n1,10\n2,many\n3,few\n");
+    folder.ok(&["run"]);
+    folder.ok(&["run"]);
+    assert_eq!(waiting(&folder).len(), 2, "each row waits once");
+    folder.write("data/people.csv", "id,n\n1,10\n2,more\n3,few\n");
+    folder.ok(&["run"]);
+    let waiting: Vec<String> = waiting(&folder).iter().map(|r| r["row"].to_string()).collect();
+    assert!(waiting.len() == 3 && waiting.iter().any(|row| row.contains("many")), "another value is another row: {waiting:?}");
+    assert_eq!(
+        folder.query("warehouse", "select status, count(*) as n from _trib.rejected group by 1 order by 1"),
+        "superseded,3;waiting,3"
+    );
+}
+
 /// Whoever rejects a row of a file: its line is told.
 #[test]
 fn a_row_that_the_contract_or_a_cast_rejects_is_found_in_its_file() {

@@ -10,6 +10,7 @@ pub mod cases {
         rows_count_with_their_load,
         rows_wait_until_they_are_retried,
         rows_of_a_stream_that_is_read_again_wait_no_longer,
+        a_row_that_is_rejected_again_waits_once,
         many_rows,
         a_discarded_load_takes_its_rows_along
     ];
@@ -75,6 +76,46 @@ async fn rows_of_a_stream_that_is_read_again_wait_no_longer(place: &Place) {
     assert_eq!((places, waiting("others").await.len()), (vec!["line 8".to_owned()], 2));
     let shown = store.rows("rejected").await.unwrap();
     assert_eq!(shown.rows.len(), 5, "what was rejected once is not forgotten");
+}
+
+async fn a_row_that_is_rejected_again_waits_once(place: &Place) {
+    let store = place.open().await;
+    let lease = lease(&store).await;
+    let row = |place: &str, reason: &str, row: serde_json::Value| RejectedRow { place: place.into(), reason: reason.into(), row };
+    let first = row("id=1", "odd", json!({"id": 1, "n": "x", "_trib_load_id": "a"}));
+    let raw = row("a.csv:7", "ragged", json!("1,2"));
+    let nowhere = row("", "odd", json!({"n": "x"}));
+    let loads = [
+        vec![first.clone(), raw.clone(), nowhere.clone(), row("a.csv:8", "ragged", json!("1,2"))],
+        // Another value, another reason.
+        vec![row("id=1", "odd", json!({"id": 1, "n": "y"})), row("id=1", "even", first.row.clone())],
+        vec![row("id=1", "odd", json!({"id": 1, "n": "x", "_trib_load_id": "c"})), raw, nowhere],
+    ];
+    for (number, rows) in (1..).zip(&loads) {
+        let load = Load { tables: Vec::new(), ..load(&format!("load-{number}"), number) };
+        store.reject("r", "shop", "orders", &load.id, rows).await.unwrap();
+        // Of another stream, and of another sync.
+        store.reject("r", "shop", "others", &load.id, &rows[..1]).await.unwrap();
+        store.record_staged(&lease, &load, &[], &[]).await.unwrap();
+        store.committed(&lease, &load, &Outcome::default(), "r").await.unwrap();
+    }
+    let waiting = async |stream: &str| {
+        let waiting = store.rejected(None, Some(stream), 100).await.unwrap();
+        waiting.iter().map(|w| format!("{} {} {}", w.load.0, w.row.place, w.row.reason)).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        waiting("orders").await,
+        [
+            "load-1  odd",
+            "load-1 a.csv:8 ragged",
+            "load-2 id=1 odd",
+            "load-2 id=1 even",
+            "load-3 id=1 odd",
+            "load-3 a.csv:7 ragged",
+            "load-3  odd"
+        ]
+    );
+    assert_eq!(waiting("others").await, ["load-2 id=1 odd", "load-3 id=1 odd"]);
 }
 
 async fn many_rows(place: &Place) {
