@@ -53,10 +53,16 @@ pub trait Destination: Send + Sync {
 
     /// Writes rows where no reader looks.
     ///
-    /// Batches have exactly [`Table::staging_schema`]. An empty stream still gives a receipt (with no rows). When `rows` gives an error,
+    /// Batches have exactly [`Table::staging_schema`], or are in the form that [`Destination::wire`] names. An empty stream still gives a receipt (with no rows). When `rows` gives an error,
     /// stage returns that error and leaves nothing that `abort` would not find, nor a thread that still writes. A part that is tried again comes with another
     /// attempt number, and only the attempt whose receipt returned is published.
     async fn stage(&self, part: &Part, table: &Table, rows: BatchStream) -> Result<Receipt>;
+
+    /// The form of its own system in which [`Destination::stage`] takes the rows of this table besides ([`crate::wire`]): all columns of
+    /// [`Table::staging_schema`] but those that are the same for all rows of a load, with the types that the fields say they had where they come from.
+    fn wire(&self, _table: &Table) -> Option<&'static str> {
+        None
+    }
 
     /// [`Destination::stage`] with the rows of a table that the destination has already: they never leave it, and that table stays as it is.
     ///

@@ -51,13 +51,26 @@ pub enum Level {
 pub struct Emitter {
     sender: mpsc::Sender<Message>,
     stop: Arc<AtomicBool>,
+    wire: Option<&'static str>,
 }
 
 impl Emitter {
     /// A channel that holds at most `capacity` messages. Setting `stop` asks the source to end at its next checkpoint.
     pub fn channel(capacity: usize, stop: Arc<AtomicBool>) -> (Self, mpsc::Receiver<Message>) {
         let (sender, receiver) = mpsc::channel(capacity);
-        (Self { sender, stop }, receiver)
+        (Self { sender, stop, wire: None }, receiver)
+    }
+
+    /// The other end takes rows in this form besides, in batches that [`crate::wire::batch`] makes.
+    #[must_use]
+    pub fn taking(mut self, form: Option<&'static str>) -> Self {
+        self.wire = form;
+        self
+    }
+
+    /// Whether rows may be pushed in this form: see [`crate::wire`].
+    pub fn takes(&self, form: &str) -> bool {
+        self.wire == Some(form)
     }
 
     /// Announces a schema that differs from the one in the catalog, before its first batch.

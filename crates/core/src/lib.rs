@@ -28,6 +28,7 @@ pub mod state;
 pub mod syntax;
 pub mod transform;
 pub mod turn;
+pub mod wire;
 
 pub use catalog::{Catalog, Stream};
 pub use connector::{Connector, ConnectorConfig, Context};

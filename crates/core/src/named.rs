@@ -110,6 +110,10 @@ impl Destination for Named<dyn Destination> {
         self.named(self.inner.stage(part, table, rows).await)
     }
 
+    fn wire(&self, table: &Table) -> Option<&'static str> {
+        self.inner.wire(table)
+    }
+
     async fn stage_table(&self, part: &Part, table: &Table, from: &TableName, loaded_at: DateTime<Utc>) -> Result<Receipt> {
         self.named(self.inner.stage_table(part, table, from, loaded_at).await)
     }

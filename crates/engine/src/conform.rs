@@ -7,7 +7,7 @@ use arrow::array::{
     new_null_array,
 };
 use arrow::compute::{filter_record_batch, take};
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use trib_core::contract::Landing;
@@ -115,6 +115,24 @@ impl TableConform {
             .collect();
         let key = if table.write.needs_key() { table.key.iter().filter_map(|k| staging.index_of(k).ok()).collect() } else { Vec::new() };
         Self { table, staging, outputs, forbidden, key }
+    }
+
+    /// Whether the staged columns are all those of the stream, in their order and with their types, and what is the same for all rows of a load; and no row
+    /// can be rejected for a NULL.
+    pub fn keeps(&self, stream: &Schema) -> bool {
+        let fits = |staged: &Field, field: &Field| {
+            let takes_nulls = staged.is_nullable() && !self.table.key.contains(staged.name());
+            staged.data_type() == field.data_type() && staged.metadata() == field.metadata() && (takes_nulls || !field.is_nullable())
+        };
+        let mut fields = stream.fields().iter().enumerate();
+        let all = self.outputs.iter().zip(self.staging.fields()).all(|(output, staged)| match output {
+            Output::Column { index, landing: Landing::Exact, .. } => {
+                fields.next().is_some_and(|(i, field)| i == *index && fits(staged, field))
+            }
+            Output::LoadId | Output::LoadedAt => true,
+            _ => false,
+        });
+        all && fields.next().is_none() && self.forbidden.is_empty()
     }
 
     /// The staged columns that hold values of the stream, each with its place among the columns of the flat table. A parent's key is a

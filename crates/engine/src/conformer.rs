@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use arrow::array::RecordBatch;
 use futures::StreamExt;
 use tokio::sync::mpsc;
-use trib_core::{RejectedRow, Result};
+use trib_core::{RejectedRow, Result, wire};
 
 use crate::conform::{Conformed, Stamp, conform};
 use crate::execute::{Progress, stopped};
@@ -49,9 +49,12 @@ impl Conformer {
     }
 
     async fn one(&mut self, batch: RecordBatch) -> Result<()> {
-        let stepped = self.plan.steps.apply(batch)?;
-        let rows = stepped.batch.num_rows();
-        let Conformed { batches, rejected } = conform(&self.plan, stepped, &self.stamp, self.position)?;
+        let rows = batch.num_rows();
+        let Conformed { batches, rejected } = match wire::rows(&batch) {
+            // Taken as they are: the stream has one table.
+            Some(_) => Conformed { batches: vec![batch], rejected: Vec::new() },
+            None => conform(&self.plan, self.plan.steps.apply(batch)?, &self.stamp, self.position)?,
+        };
         self.position += rows as i64;
         self.progress.rows_staged.fetch_add((rows - rejected.len()) as u64, Ordering::Relaxed);
         if !rejected.is_empty() {

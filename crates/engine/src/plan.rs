@@ -130,6 +130,12 @@ impl StreamPlan {
         self.spec.write.needs_complete_read()
     }
 
+    /// The stream's table, where what is staged for it are the source's own rows.
+    pub fn untouched(&self) -> Option<&Table> {
+        let [root] = self.tables.as_slice() else { return None };
+        (self.steps.is_identity() && root.conform.keeps(&self.spec.schema)).then(|| root.table())
+    }
+
     pub fn conforms(&self) -> impl Iterator<Item = &TableConform> {
         self.tables.iter().map(|t| &t.conform)
     }

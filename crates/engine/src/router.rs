@@ -8,7 +8,7 @@ use arrow::array::{RecordBatch, new_null_array};
 use arrow::datatypes::{Schema, SchemaRef};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use trib_core::{BatchStream, Code, Error, Lines, Message, Result, turn};
+use trib_core::{BatchStream, Code, Error, Lines, Message, Result, turn, wire};
 
 use crate::conformer::{Batches, Conformer, send_rejects};
 use crate::execute::{Done, IN_FLIGHT, Outcome, SplitTask, stopped};
@@ -74,7 +74,10 @@ impl<'a> Router<'a> {
             p.rows_read.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
             p.bytes_read.fetch_add(batch.get_array_memory_size() as u64, Ordering::Relaxed)
         });
-        let batch = adapted(batch, &plan.spec.schema, self.announced.get(stream), stream)?;
+        let batch = match wire::rows(batch) {
+            Some(_) => batch.clone(),
+            None => adapted(batch, &plan.spec.schema, self.announced.get(stream), stream)?,
+        };
         let batch = match lines.filter(|_| plan.steps.keeps_rows()) {
             Some(lines) => lines.mark(batch)?,
             None => batch,

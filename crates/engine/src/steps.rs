@@ -114,6 +114,11 @@ impl Steps {
         self.query.is_none()
     }
 
+    /// Rows come out as they go in.
+    pub fn is_identity(&self) -> bool {
+        self.identity
+    }
+
     pub fn is_named(&self, column: usize) -> bool {
         self.named[column]
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use arrow::array::RecordBatch;
+use tokio::sync::mpsc;
 use trib_core::{Emitter, Message, Read, RejectedRow, Result, Source, Split, SplitEnd, State, StreamRead};
 
 /// What came out of a read.
@@ -36,7 +37,17 @@ pub async fn collect(source: &dyn Source, split: &Split) -> Result<Emitted> {
 
 /// The same; with `stop`, the source is asked to end at its first checkpoint.
 pub async fn collect_until(source: &dyn Source, split: &Split, stop: bool) -> Result<Emitted> {
-    let (mut out, mut receiver) = Emitter::channel(2, Arc::new(AtomicBool::new(stop)));
+    let (out, receiver) = Emitter::channel(2, Arc::new(AtomicBool::new(stop)));
+    gather(source, split, out, receiver).await
+}
+
+/// Reads one split to its end, with rows in this form ([`trib_core::wire`]) where the source gives them so.
+pub async fn collect_in(source: &dyn Source, split: &Split, form: &'static str) -> Result<Emitted> {
+    let (out, receiver) = Emitter::channel(2, Arc::default());
+    gather(source, split, out.taking(Some(form)), receiver).await
+}
+
+async fn gather(source: &dyn Source, split: &Split, mut out: Emitter, mut receiver: mpsc::Receiver<Message>) -> Result<Emitted> {
     let read = async {
         let end = source.read(split, &mut out).await;
         // The channel closes with its last sender.

@@ -253,3 +253,39 @@ fn a_query_is_told_what_is_wrong_with_it_and_shows_what_has_no_type() {
     assert!(said.out.contains('…') && said.out.len() < 2000, "{}", said.out.len());
     assert!(folder.ok(&["query", "--format", "csv", "select repeat('x', 3000000) as long from hr.people"]).out.len() > 3_000_000);
 }
+
+/// Rows that nothing is done to travel in another form than others, and those that must be rejected are, in either.
+#[test]
+fn from_postgres_to_postgres_the_same_rows_are_rejected_whatever_is_done_to_them() {
+    let server = PostgresServer::shared().unwrap();
+    let (shop, out) = (server.create_database().unwrap(), server.create_database().unwrap());
+    let sql = |database: &str, sql: &str| server.sql(database, sql).unwrap();
+    sql(&shop, "create table prices (id int primary key, price numeric(10,2), day date, note text)");
+    sql(&shop, "insert into prices select i, i / 3.0, '2024-01-01', repeat('n', 100) from generate_series(1, 20000) i");
+    sql(&shop, "insert into prices values (0, 'NaN', null, 'a'), (20001, 1, 'infinity', 'b'), (20002, 2, null, null)");
+    let sync = |rule: &str, into: &str| {
+        format!("from: shop\nto: out\ninto: {into}.{{table}}\nstreams: {{public.prices: {{read: full, write: replace{rule}}}}}\n")
+    };
+    let connection = |database: &str| format!("{{connector: postgres, url: \"{}\"}}", server.url(database));
+    let folder = Folder::with(&[
+        ("tributary.yaml", "name: prices\n"),
+        ("connections.yaml", &format!("shop: {}\nout: {}\n", connection(&shop), connection(&out))),
+        ("syncs/plain.yaml", &sync("", "plain")),
+        ("syncs/cast.yaml", &sync(", columns: {id: {cast: bigint}}", "cast")),
+        ("syncs/named.yaml", &sync(", columns: {note: {rename: Remark}}", "named")),
+    ]);
+    folder.ok(&["run"]);
+    let both = |a: &str, b: &str| format!("select id, price, day, {a} from plain.prices except select id, price, day, {b} from");
+    assert_eq!(sql(&out, &format!("{} \"cast\".prices", both("note", "note"))), "");
+    assert_eq!(sql(&out, &format!("{} named.prices", both("note", "\"Remark\""))), "");
+    let count = |schema: &str| {
+        sql(&out, &format!("select count(*), count(distinct _trib_load_id), count(_trib_loaded_at) from \"{schema}\".prices"))
+    };
+    assert_eq!([count("plain"), count("cast"), count("named")].map(|c| c.trim().to_owned()), ["20001|1|20001"; 3]);
+    let rejected: Vec<Value> = serde_json::from_str(&folder.ok(&["rejected", "list", "--json"]).out).unwrap();
+    for place in ["id=0", "id=20001"] {
+        let of_place: Vec<_> = rejected.iter().filter(|r| r["place"] == place).map(|r| (&r["reason"], &r["row"])).collect();
+        assert_eq!(of_place.len(), 3, "{rejected:?}");
+        assert!(of_place.iter().all(|r| r.0 == of_place[0].0), "{of_place:?}");
+    }
+}

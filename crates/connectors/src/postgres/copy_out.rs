@@ -17,6 +17,11 @@ pub struct BatchSize {
     pub bytes: usize,
 }
 
+impl BatchSize {
+    /// Of rows that are passed on as they are: they stay in the processor's cache until they are sent.
+    pub const SMALL: Self = Self { rows: 16_384, bytes: 256 << 10 };
+}
+
 impl Default for BatchSize {
     fn default() -> Self {
         Self { rows: 16_384, bytes: 1 << 20 }

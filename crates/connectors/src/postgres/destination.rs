@@ -15,6 +15,7 @@ use trib_core::{
 };
 use trib_kit::sql::ANSI;
 
+use super::WIRE;
 use super::column_type::column_type;
 use super::commit::commit;
 use super::connect::{Server, Session, Turn};
@@ -183,6 +184,10 @@ impl Destination for PostgresDestination {
         let receipt = staging::copy(&session, part, table, &place, &layout, rows).await?;
         self.server.give_back(session);
         Ok(receipt)
+    }
+
+    fn wire(&self, table: &Table) -> Option<&'static str> {
+        Layout::of(table).is_ok_and(|layout| layout.takes_wire(table)).then_some(WIRE)
     }
 
     async fn commit(&self, load: &Load, lease: &Lease) -> Result<Outcome> {

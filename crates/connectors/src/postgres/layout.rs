@@ -142,6 +142,12 @@ impl Layout {
         Ok((targets, places))
     }
 
+    /// Whether the staged columns have the types that they had in the PostgreSQL which they come from, so that its rows can be staged as they are.
+    pub fn takes_wire(&self, table: &Table) -> bool {
+        let native = |name: &str| table.schema.field_with_name(name).ok().and_then(|field| field.native(DIALECT));
+        self.extra.is_empty() && self.staged().all(|(column, t)| native(&column.name) == Some(t.name.as_str()))
+    }
+
     /// Autovacuum would hold locks on a table that is gone in a moment.
     pub fn create_staging(&self, place: &Place) -> String {
         let columns: Vec<String> = self

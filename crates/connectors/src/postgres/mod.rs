@@ -37,6 +37,9 @@ use connect::Server;
 use destination::PostgresDestination;
 use source::PostgresSource;
 
+/// Rows as they stand in a binary `COPY`, without its header and trailer: a form of [`trib_core::wire`].
+const WIRE: &str = "postgres-copy";
+
 pub fn connector() -> Connector {
     Connector::of::<PostgresConfig>(Ends::Both)
 }

@@ -10,6 +10,7 @@ use tokio::sync::{Mutex as Lock, OwnedMutexGuard};
 use trib_core::{Catalog, Code, Emitter, Error, Result, Source, Split, SplitEnd, State, StreamRead};
 use trib_kit::cursor::{self, Boundary};
 
+use super::WIRE;
 use super::catalog::{self, Relation};
 use super::config::PostgresConfig;
 use super::connect::{Server, Session};
@@ -280,8 +281,13 @@ async fn read_split(session: &Session, split: &Split, spec: &Spec, rules: Rules,
             *t = super::pg_type::PgType::parse("text");
         }
     }
-    let decoder = Decoder::new(schema, &types, &spec.key, rules);
-    let mut rows = CopyOut::start(session, &spec.query(rules), decoder, BatchSize::default()).await?;
+    let mut decoder = Decoder::new(schema, &types, &spec.key, rules);
+    let mut size = BatchSize::default();
+    if out.takes(WIRE) && spec.reads_blindly() {
+        decoder = decoder.keeping_rows(&types);
+        size = BatchSize::SMALL;
+    }
+    let mut rows = CopyOut::start(session, &spec.query(rules), decoder, size).await?;
     let facts = |boundary: &Option<Boundary>| boundary.as_ref().map_or(Ok(serde_json::Value::Null), Boundary::facts);
     while let Some(decoded) = rows.next().await? {
         let mut batch = decoded.batch;

@@ -82,6 +82,12 @@ impl Spec {
         self.columns.iter().map(Column::pg_type).collect()
     }
 
+    /// Whether nothing has to be known of the rows that are read: where they stand in an order, or what a column of the read's own says.
+    pub fn reads_blindly(&self) -> bool {
+        let plain = |c: &Column| !c.several_dimensions && c.pg_type().is_plain();
+        self.cursor.is_none() && self.order.is_empty() && self.hidden == 0 && !self.columns.is_empty() && self.columns.iter().all(plain)
+    }
+
     /// Adds a column that the read needs, unless it is delivered anyway.
     pub fn need(&mut self, column: &Column) {
         if !self.columns.iter().any(|c| c.name == column.name) {

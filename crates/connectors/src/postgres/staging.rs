@@ -4,13 +4,15 @@
 //! the part. So a part is there whole or not at all, several connections write side by side, and the table can become the final one without
 //! its rows being written a second time.
 
+use arrow::array::BinaryArray;
+use arrow::buffer::Buffer;
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use serde_json::json;
 use tokio_postgres::CopyInSink;
 use trib_core::load::{Durability, RejectedRow};
 use trib_core::name::system;
-use trib_core::{BatchStream, Part, Receipt, Result, Table};
+use trib_core::{BatchStream, Error, Part, Receipt, Result, Table, wire};
 use trib_kit::sift::{self, sift};
 use trib_kit::sql::ANSI;
 
@@ -65,7 +67,19 @@ pub async fn copy(session: &Session, part: &Part, table: &Table, place: &Place, 
     buffer.extend_from_slice(HEADER);
     let (mut written, mut bytes, mut rejected) = (0, 0, Vec::new());
     while let Some(batch) = rows.next().await {
-        let sifted = sift(&batch?, &table.key, |rows| Prepared::new(rows, &targets, &columns))?;
+        let batch = batch?;
+        if let Some(rows) = wire::rows(&batch) {
+            let mut rows = wire_bytes(rows)?;
+            // What was encoded before comes before.
+            bytes += (buffer.len() + rows.len()) as u64;
+            sink.send(std::mem::replace(&mut buffer, empty()).into()).await.map_err(error::driver)?;
+            while !rows.is_empty() {
+                sink.send(rows.split_to(CHUNK.min(rows.len()))).await.map_err(error::driver)?;
+            }
+            written += batch.num_rows() as u64;
+            continue;
+        }
+        let sifted = sift(&batch, &table.key, |rows| Prepared::new(rows, &targets, &columns))?;
         sift::keep(&mut rejected, sifted.rejected)?;
         for prepared in &sifted.taken {
             let mut encoding = prepared.rows();
@@ -89,9 +103,24 @@ pub async fn copy(session: &Session, part: &Part, table: &Table, place: &Place, 
     sink.send(buffer.into()).await.map_err(error::driver)?;
     let stored = sink.as_mut().finish().await.map_err(error::driver)?;
     if stored != written {
-        return Err(trib_core::Error::internal("the server has stored another number of rows than were sent"));
+        return Err(Error::internal("the server has stored another number of rows than were sent"));
     }
     registered(session, part, table, place, stored, bytes, rejected).await
+}
+
+/// The rows, one behind the other, without copying them.
+fn wire_bytes(rows: &BinaryArray) -> Result<Bytes> {
+    let place = |offset: Option<&i32>| offset.and_then(|o| usize::try_from(*o).ok()).ok_or_else(|| Error::internal("rows without a place"));
+    let (first, last) = (place(rows.offsets().first())?, place(rows.offsets().last())?);
+    Ok(Bytes::from_owner(Owner(rows.values().clone())).slice(first..last))
+}
+
+struct Owner(Buffer);
+
+impl AsRef<[u8]> for Owner {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
 }
 
 /// Has the server compute the rows of a query into the staging table, and registers the part. When this fails, the transaction dies

@@ -7,6 +7,7 @@ mod column;
 mod list;
 mod rows;
 mod value;
+mod wire;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions};
 use arrow::compute;
@@ -16,7 +17,8 @@ use serde_json::Value;
 use trib_core::{Code, Error, RejectedRow, Result};
 use trib_kit::shown;
 
-use super::pg_type::{PgType, Rules};
+use super::WIRE;
+use super::pg_type::{Kind, PgType, Rules};
 use column::Column;
 use rows::Rows;
 
@@ -40,6 +42,8 @@ pub struct Decoder {
     key: Vec<usize>,
     /// Rows that are not decoded yet.
     rows: Rows,
+    /// How values stand in them, when rows are wanted as they are.
+    wire: Option<Vec<Kind>>,
     decoded: usize,
     bytes: usize,
 }
@@ -56,7 +60,14 @@ impl Decoder {
         let columns: Vec<_> = types.iter().zip(schema.fields()).map(|(t, field)| Column::new(t, field, rules)).collect();
         let key = key.iter().filter_map(|name| schema.index_of(name).ok()).collect();
         let rows = Rows::new(columns.len());
-        Self { schema, columns, key, rows, decoded: 0, bytes: 0 }
+        Self { schema, columns, key, rows, wire: None, decoded: 0, bytes: 0 }
+    }
+
+    /// Gives batches in the form [`WIRE`], but for those with a value that has to be looked at more closely. For types of which [`PgType::is_plain`] holds.
+    #[must_use]
+    pub fn keeping_rows(mut self, types: &[PgType]) -> Self {
+        self.wire = Some(types.iter().map(|t| t.kind).collect());
+        self
     }
 
     pub fn rows(&self) -> usize {
@@ -70,7 +81,7 @@ impl Decoder {
 
     /// Takes the next piece of the stream, which may hold several rows or a part of one.
     pub fn push(&mut self, piece: &[u8]) -> Result<()> {
-        if self.rows.bytes() >= BLOCK {
+        if self.wire.is_none() && self.rows.bytes() >= BLOCK {
             self.decode()?;
         }
         self.bytes += piece.len();
@@ -79,6 +90,10 @@ impl Decoder {
 
     /// The rows so far as a batch.
     pub fn finish(&mut self) -> Result<Decoded> {
+        if self.wire.as_ref().is_some_and(|kinds| self.rows.are_plain(kinds)) {
+            self.bytes = 0;
+            return Ok(Decoded { batch: trib_core::wire::batch(WIRE, self.rows.take()?)?, rejected: Vec::new() });
+        }
         self.decode()?;
         let rows = std::mem::take(&mut self.decoded);
         self.bytes = 0;

@@ -58,6 +58,19 @@ impl Rows {
         Fields { bytes: &self.bytes, at: self.fields.get(column..).unwrap_or_default(), step: self.columns }
     }
 
+    /// The bytes of the rows that are whole, with the places where each begins and the last ends. They are forgotten here.
+    pub fn take_whole(&mut self) -> (Vec<u8>, Vec<i32>) {
+        // The number of columns stands before the first field.
+        let starts = self.fields.iter().step_by(self.columns).map(|at| at - 2);
+        let places = starts.chain([self.end as u32]).map(u32::cast_signed).collect();
+        let mut rest = Vec::with_capacity(self.bytes.len() + self.bytes.len() / 8);
+        rest.extend_from_slice(&self.bytes[self.end..]);
+        let bytes = std::mem::replace(&mut self.bytes, rest);
+        self.fields.clear();
+        (self.len, self.end) = (0, 0);
+        (bytes, places)
+    }
+
     /// Forgets the rows that are whole.
     pub fn clear(&mut self) {
         self.bytes.drain(..self.end);

@@ -5,6 +5,7 @@ mod reads;
 mod round_trip;
 mod threads;
 mod tls;
+mod wire;
 mod writes;
 
 use std::path::PathBuf;

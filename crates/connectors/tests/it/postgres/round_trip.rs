@@ -12,7 +12,7 @@ use trib_testkit::emit;
 use super::{Database, Sync, context, table};
 
 /// A type, and values of it as SQL.
-const TYPES: &[(&str, &[&str])] = &[
+pub const TYPES: &[(&str, &[&str])] = &[
     ("boolean", &["true", "false"]),
     ("smallint", &["-32768", "32767"]),
     ("integer", &["-2147483648", "2147483647"]),
