@@ -10,7 +10,6 @@ use trib_core::{Code, Destination, Emitter, Error, Level, Message, Part, Receipt
 use trib_kit::sql::ANSI;
 
 use crate::conform::Stamp;
-use crate::plan::StreamPlan;
 use crate::router::Router;
 use crate::shelf::Shelf;
 
@@ -58,12 +57,14 @@ impl SplitTask {
         Part { load: self.stamp.load.clone(), sync: self.sync.clone(), split: self.ordinal, attempt: self.attempt }
     }
 
-    /// The form of their own system in which the destination takes the rows of the one stream that is read, where nothing is done to them.
-    async fn wire(&self) -> Result<Option<&'static str>> {
+    /// The form of their own system in which the destination takes the rows of the one stream that is read, where nothing is done to them. A stream that is only planned when
+    /// it turns out to have rows has none.
+    async fn wire(&self) -> Option<&'static str> {
+        let plans = self.plans.plans().await;
         let streams: Vec<&String> = self.splits.iter().flat_map(|split| &split.streams).collect();
-        let [stream] = streams.as_slice() else { return Ok(None) };
-        let plan = self.plans.plan(stream).await?;
-        Ok(plan.as_deref().and_then(StreamPlan::untouched).and_then(|table| self.destination.wire(table)))
+        let [stream] = streams.as_slice() else { return None };
+        let plan = plans.iter().find(|plan| plan.spec.stream == **stream)?;
+        plan.untouched().and_then(|table| self.destination.wire(table))
     }
 
     /// Who counts what waits for its turn.
@@ -98,7 +99,7 @@ pub async fn run_splits(task: SplitTask) -> Result<SplitResult> {
         };
     }
     let (emitter, messages) = Emitter::channel(IN_FLIGHT, task.stop.clone());
-    let emitter = emitter.taking(task.wire().await?);
+    let emitter = emitter.taking(task.wire().await);
     let mut router = Router::new(&task);
     let reading = router.tasks.spawn(read(task.source.clone(), task.splits.clone(), emitter, task.waiting()));
     let mut outcome = Outcome::default();
